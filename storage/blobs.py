@@ -1,0 +1,158 @@
+"""Bytes by key: photos/<avatar>/<n>, adapters/<avatar>/..., checkpoints/<job>/..., pictures/<job>/<n>.png"""
+
+import asyncio
+import os
+import re
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from storage.errors import UnknownBlob
+from storage.folders import private_folder
+
+CHUNK = 1 << 20
+"""Bytes read at once by `stream`."""
+
+_KEY = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
+
+
+class Blobs(Protocol):
+    """A store of bytes by key. A key is lower-case segments of [a-z0-9._-] joined by "/"; others raise ValueError."""
+
+    async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
+        """Store data, whole or not at all, in place of what the key held."""
+
+    async def get(self, key: str) -> bytes:
+        """All of it. Raises UnknownBlob."""
+
+    def stream(self, key: str) -> AsyncIterator[bytes]:
+        """In chunks. Raises UnknownBlob at the first."""
+
+    async def exists(self, key: str) -> bool:
+        """Whether the key holds something."""
+
+    async def delete(self, key: str) -> None:
+        """Forget the key, or with a "/" at its end everything below it. Nothing there is no error."""
+
+    async def list(self, prefix: str = "") -> Sequence[str]:
+        """The keys that start with prefix, sorted."""
+
+
+def checked(key: str) -> str:
+    """The key itself. Raises ValueError if it is no key."""
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise ValueError(f"not a blob key: {key!r}")
+    return key
+
+
+class FolderBlobs:
+    """Blobs as files (0600) in a private folder (0700)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
+        path = self.folder / checked(key)
+        # A leading dot is no key, so a half-written file is never seen.
+        draft = path.parent / f".{uuid.uuid4().hex}"
+        descriptor = await asyncio.to_thread(_create, draft)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                if isinstance(data, bytes):
+                    await asyncio.to_thread(file.write, data)
+                else:
+                    async for chunk in data:
+                        await asyncio.to_thread(file.write, chunk)
+                await asyncio.to_thread(file.flush)
+                await asyncio.to_thread(os.fsync, file.fileno())
+            await asyncio.to_thread(self._settle, draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def _settle(self, draft: Path, path: Path) -> None:
+        draft.replace(path)
+        for folder in path.parents:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            if folder == self.folder:
+                break
+
+    async def get(self, key: str) -> bytes:
+        try:
+            return await asyncio.to_thread((self.folder / checked(key)).read_bytes)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise UnknownBlob(key) from None
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        try:
+            file = await asyncio.to_thread((self.folder / checked(key)).open, "rb")
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            raise UnknownBlob(key) from None
+        with file:
+            while chunk := await asyncio.to_thread(file.read, CHUNK):
+                yield chunk
+
+    async def exists(self, key: str) -> bool:
+        return await asyncio.to_thread((self.folder / checked(key)).is_file)
+
+    async def delete(self, key: str) -> None:
+        path = self.folder / checked(key.removesuffix("/"))
+        if key.endswith("/"):
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        elif await asyncio.to_thread(path.is_file):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def list(self, prefix: str = "") -> Sequence[str]:
+        def walk() -> Sequence[str]:
+            base = self.folder / prefix.rpartition("/")[0]
+            files = (path for path in base.rglob("*") if not path.name.startswith(".") and path.is_file())
+            return sorted(key for file in files if (key := file.relative_to(self.folder).as_posix()).startswith(prefix))
+
+        if prefix:
+            checked(prefix.removesuffix("/"))
+        return await asyncio.to_thread(walk)
+
+
+class MemoryBlobs:
+    """Blobs in a dict, for tests."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+
+    async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
+        checked(key)
+        self._data[key] = data if isinstance(data, bytes) else b"".join([chunk async for chunk in data])
+
+    async def get(self, key: str) -> bytes:
+        try:
+            return self._data[checked(key)]
+        except KeyError:
+            raise UnknownBlob(key) from None
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        data = await self.get(key)
+        for start in range(0, len(data), CHUNK):
+            yield data[start : start + CHUNK]
+
+    async def exists(self, key: str) -> bool:
+        return checked(key) in self._data
+
+    async def delete(self, key: str) -> None:
+        checked(key.removesuffix("/"))
+        for known in [known for known in self._data if known == key or (key.endswith("/") and known.startswith(key))]:
+            del self._data[known]
+
+    async def list(self, prefix: str = "") -> Sequence[str]:
+        if prefix:
+            checked(prefix.removesuffix("/"))
+        return sorted(key for key in self._data if key.startswith(prefix))
+
+
+def _create(path: Path) -> int:
+    private_folder(path.parent)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

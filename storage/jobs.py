@@ -1,0 +1,106 @@
+"""Every kind of job, declared once: its payload, its queue, its limits and the states it passes through. No I/O."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+
+class State(StrEnum):
+    """Where a job stands: queued -> running -> one of TERMINAL; queued -> cancelled or failed is possible too."""
+
+    QUEUED = "queued"
+    """Written down; no engine has taken it yet."""
+    RUNNING = "running"
+    """An engine took it; `attempt` says which time. It stays running while a dead engine's job waits for the next."""
+    SUCCEEDED = "succeeded"
+    """Its result is recorded."""
+    FAILED = "failed"
+    """Its error, a code and facts, is recorded."""
+    CANCELLED = "cancelled"
+    """Its person asked for this before it ended."""
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+
+
+class Kind(StrEnum):
+    """What an engine can be asked to do."""
+
+    INSPECT = "inspect"
+    """Look at each photo of an avatar: seconds."""
+    TRAIN = "train"
+    """Learn an avatar: minutes to hours."""
+    IMAGINE = "imagine"
+    """Draw pictures: seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspect:
+    """Give each photo of the avatar a verdict."""
+
+    avatar_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Learn the avatar from its photos. `steps=None` leaves the number to the recipe."""
+
+    avatar_id: str
+    method: str = "lora"
+    steps: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Imagine:
+    """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels."""
+
+    prompt: str
+    avatar_ids: tuple[str, ...] = ()
+    count: int = 4
+    seed: int | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    negative_prompt: str = ""
+    width: int | None = None
+    height: int | None = None
+
+
+Payload = Inspect | Train | Imagine
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """How a kind of job is run.
+
+    time_limit: seconds one attempt may take. max_attempts: claims after which it counts as crashing its engine.
+    """
+
+    kind: Kind
+    payload: type[Payload]
+    queue: str
+    time_limit: float
+    max_attempts: int
+
+
+SPECS: Mapping[Kind, JobSpec] = MappingProxyType(
+    {
+        Kind.INSPECT: JobSpec(Kind.INSPECT, Inspect, "avatar:inspect", time_limit=300, max_attempts=3),
+        # A restart of the engine is an attempt too, and a long training sees several.
+        Kind.TRAIN: JobSpec(Kind.TRAIN, Train, "avatar:train", time_limit=12 * 3600, max_attempts=10),
+        Kind.IMAGINE: JobSpec(Kind.IMAGINE, Imagine, "avatar:imagine", time_limit=900, max_attempts=3),
+    }
+)
+
+
+def to_json(payload: Payload) -> dict[str, Any]:
+    """The payload as JSON values; `from_json` reads it back."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(payload).items()}
+
+
+def from_json(kind: Kind, values: Mapping[str, Any]) -> Payload:
+    """The payload of a job of this kind. Raises TypeError for missing or unknown fields."""
+    make: Callable[..., Payload] = SPECS[kind].payload
+    return make(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

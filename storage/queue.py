@@ -1,0 +1,255 @@
+"""The arq part: jobs reach engines by arq's queues, and every edge of arq that would lose or double one is kept here.
+
+arq's entries carry a job's id and nothing else; what it is and how it went stands in the records. An entry that runs
+is leased for a few seconds at a time, so that the job of a killed engine is free again soon.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix
+from arq.worker import Retry, Worker, func
+from redis.exceptions import RedisError
+
+from storage.connect import connect
+from storage.errors import UserError
+from storage.events import Event, Events
+from storage.jobs import SPECS, JobSpec, Kind, State
+from storage.records import Job, Records
+
+LEASE = 5.0
+"""Seconds after which the job of an engine that fell silent is free."""
+HEARTBEAT = 1.0
+"""Seconds between two renewals of a lease."""
+POLL = 0.04
+"""Seconds between two looks at a queue: bounds the idle gap between two jobs."""
+RECONCILE = 5.0
+"""Seconds between two looks for jobs that nobody holds."""
+PATIENCE = 3.0
+"""Seconds after which an enqueue that Redis does not take is left to `reconcile`."""
+
+Handler = Callable[[Job], Awaitable[None]]
+"""Runs one job: claims it, renews while it works, finishes it, all through Records. Cancelled to hand it back."""
+
+_FUNCTION = "run"
+_LEASE_KEY = "avatar:lease:"
+_RECONCILING = "avatar:reconciling"
+_MONTH_MS = 30 * 24 * 3600 * 1000
+# At once several inspections; but training and drawing each have the GPU for themselves.
+_AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 1}
+
+log = logging.getLogger(__name__)
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, default=repr).encode()  # repr: arq also hands over exceptions, which it then throws away
+
+
+class Queue:
+    """Jobs on their way to engines, in the Redis behind this URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.redis = self.connection()
+
+    def connection(self) -> ArqRedis:
+        """A client of its own for a worker. The caller closes it."""
+        redis = connect(self._url)
+        redis.job_serializer, redis.job_deserializer = _dumps, json.loads
+        redis.expires_extra_ms = _MONTH_MS  # or arq forgets what waited or ran for a day
+        return redis
+
+    async def enqueue(self, job: Job) -> bool:
+        """Queue a job of the records. False if Redis is away: `reconcile` queues it when Redis is back."""
+        # arq refuses an id that it knows, and this one it knows only if an earlier round did reach Redis.
+        entry = f"{job.id}-{time.time_ns() // 1_000_000}"
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:  # the client's own retries do not cover arq's transactions
+                    with suppress(RedisError, OSError):
+                        await self.redis.enqueue_job(
+                            _FUNCTION, job.id, _job_id=entry, _queue_name=SPECS[job.kind].queue
+                        )
+                        return True
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log.warning("job %s is not queued yet: Redis is away", job.id)
+            return False
+
+    async def reconcile(self, records: Records) -> list[Job]:
+        """Queue the jobs of the records that nobody holds (Redis was emptied, or away); returns them.
+
+        Raises RedisError while Redis is away. Several processes may call this at the same time.
+        """
+        if not await records.unheld(await self._held()):
+            return []
+        if not await self.redis.set(_RECONCILING, b"1", nx=True, px=round(4000 * HEARTBEAT)):
+            return []
+        try:
+            # An engine whose Redis was emptied renews its lease within a heartbeat, and new jobs are on their way.
+            await asyncio.sleep(1.5 * HEARTBEAT)
+            lost = await records.unheld(await self._held())
+            return [job for job in lost if await self.enqueue(job)]
+        finally:
+            await self.redis.delete(_RECONCILING)
+
+    async def _held(self) -> set[str]:
+        entries = [entry for spec in SPECS.values() for entry in await self.redis.zrange(spec.queue, 0, -1)]
+        leases = [key async for key in self.redis.scan_iter(f"{_LEASE_KEY}*", count=1000)]
+        return {e.decode().rpartition("-")[0] for e in entries} | {k.decode().removeprefix(_LEASE_KEY) for k in leases}
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self.redis.aclose()
+
+
+async def work(
+    handlers: Mapping[Kind, Handler],
+    records: Records,
+    queue: Queue,
+    *,
+    events: Events | None = None,
+    poll: float = POLL,
+) -> None:
+    """Run jobs of these kinds until cancelled; then those that run are cancelled and handed back at once.
+
+    A handler that raises fails its job (UserError: with its code; anything else: internal), one that exceeds the
+    kind's time limit is cancelled and its job fails with timeout; `events`, if given, hears of it.
+    """
+    async with asyncio.TaskGroup() as group:
+        for kind, handler in handlers.items():
+            consumer = _Consumer(SPECS[kind], handler, records, queue, events, poll)
+            group.create_task(consumer.consume(), name=f"consume {kind}")
+        group.create_task(_reconcile(records, queue), name="reconcile")
+
+
+async def _reconcile(records: Records, queue: Queue) -> None:
+    while True:
+        try:
+            for job in await queue.reconcile(records):
+                log.warning("job %s was held by nobody and is queued again", job.id)
+        except Exception as error:  # the next look may fare better, and the work goes on meanwhile
+            log.warning("reconcile failed: %s", type(error).__name__)
+        await asyncio.sleep(RECONCILE)
+
+
+class _Consumer:
+    """Takes the jobs of one kind, each leased while it runs."""
+
+    def __init__(
+        self, spec: JobSpec, handler: Handler, records: Records, queue: Queue, events: Events | None, poll: float
+    ) -> None:
+        self.spec = spec
+        self.handler = handler
+        self.records = records
+        self.queue = queue
+        self.events = events
+        self.poll = poll
+        self.running: dict[str, asyncio.Task[None]] = {}
+
+    async def consume(self) -> None:
+        while True:
+            redis = self.queue.connection()
+            worker = Worker(
+                [func(self._run, name=_FUNCTION)],
+                queue_name=self.spec.queue,
+                redis_pool=redis,
+                handle_signals=False,
+                max_jobs=_AT_ONCE[self.spec.kind],
+                poll_delay=self.poll,
+                job_timeout=self.spec.time_limit + 60,  # ours comes first
+                max_tries=1_000_000,  # attempts are counted in the records
+                keep_result=0,
+                log_results=False,
+                job_serializer=_dumps,
+                job_deserializer=json.loads,
+            )
+            # Otherwise the time limit plus 10 s, and nobody takes a killed engine's training for hours.
+            worker.in_progress_timeout_s = LEASE
+            try:
+                await worker.async_run()
+            except (RedisError, OSError) as error:
+                log.warning("queue %s unreadable, trying again: %s", self.spec.queue, type(error).__name__)
+                # What runs goes on without Redis; a new worker beside it would start a second job.
+                await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+            finally:
+                # Not Worker.close(): it calls what redis deprecated. A cancelled task puts its entry back.
+                for task in worker.tasks.values():
+                    task.cancel()
+                await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+                with suppress(RedisError, OSError):
+                    await redis.aclose()
+            await asyncio.sleep(1)
+
+    async def _run(self, ctx: dict[Any, Any], job_id: str) -> None:
+        if first := self.running.get(job_id):
+            # Redis restarted or was emptied, and gives out what we run: hold on to it, and claim nothing.
+            return await asyncio.shield(first)
+        task = asyncio.current_task()
+        assert task
+        self.running[job_id] = task
+        try:
+            await self._lease(ctx["job_id"], job_id)
+        except RedisError:
+            log.warning("job %s goes on when Redis does", job_id)
+            raise Retry(defer=1) from None
+        finally:
+            del self.running[job_id]
+
+    async def _lease(self, entry: str, job_id: str) -> None:
+        job = await self.records.job(job_id)
+        if job is None or job.over:
+            return
+        redis = self.queue.redis
+        # arq's own lease is on the entry; a job may have two of them after Redis was emptied.
+        if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):
+            raise Retry(defer=0.2)
+        heart = asyncio.create_task(_beat(redis, in_progress_key_prefix + entry, _LEASE_KEY + job_id))
+        try:
+            await self._handle(job)
+        finally:
+            heart.cancel()
+            await asyncio.gather(heart, return_exceptions=True)
+            with suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await redis.delete(_LEASE_KEY + job_id)
+
+    async def _handle(self, job: Job) -> None:
+        try:
+            async with asyncio.timeout(self.spec.time_limit) as limit:
+                await self.handler(job)
+        except RedisError:  # no fault of the job
+            raise
+        except UserError as error:
+            await self._fail(job, error.code, error.facts)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                log.warning("job %s exceeded %.0f s", job.id, self.spec.time_limit)
+                await self._fail(job, "timeout", {"seconds": self.spec.time_limit})
+            else:
+                log.exception("job %s failed", job.id)
+                await self._fail(job, "internal", {})
+
+    async def _fail(self, job: Job, code: str, facts: Mapping[str, Any]) -> None:
+        # The handler's claim made it one more; if another engine has claimed since, this writes nothing.
+        attempt = job.attempt + 1
+        written = await self.records.finish(job.id, attempt, State.FAILED, error={"code": code, "facts": dict(facts)})
+        if written and self.events:
+            await self.events.publish(Event(job.id, attempt, "failed", {"code": code}))
+
+
+async def _beat(redis: ArqRedis, *keys: str) -> None:
+    while True:
+        with suppress(RedisError, OSError):
+            # SET, not EXPIRE: the keys may have expired, or gone, while Redis was away.
+            async with redis.pipeline(transaction=True) as pipe:
+                for key in keys:
+                    pipe.set(key, b"1", px=round(LEASE * 1000))
+                await pipe.execute()
+        await asyncio.sleep(HEARTBEAT)

@@ -1,0 +1,488 @@
+"""Reading and writing the records. Every method is one transaction."""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import Executable, Select, String, and_, cast, event, func, or_, select
+from sqlalchemy.engine import Connection, Row, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from storage.errors import UserError
+from storage.folders import private_folder
+from storage.jobs import SPECS, TERMINAL, Imagine, Kind, Payload, State, from_json, to_json
+from storage.records import tables
+from storage.records.migrations import upgrade
+from storage.records.rows import (
+    AdapterOutcome,
+    Avatar,
+    AvatarState,
+    ChatMessage,
+    Grant,
+    GranteeKind,
+    Job,
+    Photo,
+    Picture,
+    User,
+)
+
+BUSY = 20.0
+"""Seconds a writer waits for another process to finish writing (SQLite)."""
+ACTIVE = (State.QUEUED, State.RUNNING)
+_SPEAKABLE = "23456789bcdfghjkmnpqrstvwxz"
+
+
+class Records:
+    """The records behind one database URL, shared by as many processes as like. Unknown ids raise UserError."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    @classmethod
+    async def open(cls, url: str) -> "Records":
+        """Connect and bring the schema up to date. `sqlite+aiosqlite://` keeps all in memory, for tests."""
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        in_memory = sqlite and parsed.database in (None, "", ":memory:")
+        if sqlite and not in_memory:
+            await asyncio.to_thread(_private_file, Path(str(parsed.database)))
+        # A database in memory lives and dies with its one connection.
+        pool: dict[str, Any] = (
+            {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}
+        )
+        engine = create_async_engine(parsed, **pool)
+        if sqlite:
+            event.listen(engine.sync_engine, "connect", _tune_sqlite)
+            event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        records = cls(engine)
+        try:
+            async with records._write() as connection:
+                await connection.run_sync(upgrade)
+        except BaseException:
+            await records.close()
+            raise
+        return records
+
+    async def close(self) -> None:
+        """Give every connection back."""
+        await self._engine.dispose()
+
+    def _read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._engine.connect()
+
+    def _write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        # Taking SQLite's write lock first: a reader that turns writer is refused without waiting if another wrote.
+        return self._writing.begin()
+
+    async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        async with self._read() as connection:
+            return [*await connection.execute(query)]
+
+    # users
+
+    async def user(self, platform: str, platform_id: str, name: str) -> User:
+        """The user, known from now on if new, under the name they have now."""
+        table = tables.users
+        query = select(table).where(table.c.platform == platform, table.c.platform_id == platform_id)
+        if (rows := await self._rows(query)) and rows[0].name == name:
+            return User(**rows[0]._mapping)
+        values = {"platform": platform, "platform_id": platform_id, "name": name}
+        async with self._write() as connection:
+            renamed = table.update().where(table.c.platform == platform, table.c.platform_id == platform_id)
+            row = (await connection.execute(renamed.values(name=name).returning(table))).one_or_none()
+            if row is None:
+                row = (await connection.execute(table.insert().values(**_new(), **values).returning(table))).one()
+            return User(**row._mapping)
+
+    # avatars
+
+    async def create_avatar(
+        self, owner_id: str, token: str, noun: str, photo_keys: Sequence[str], consent_version: str
+    ) -> Avatar:
+        """A draft with its photos and its owner's consent.
+
+        Raises UserError token_taken {token} if the owner has another avatar of this token that has not failed.
+        """
+        values = {"owner_id": owner_id, "token": token, "noun": noun, "state": "draft", "details": {}}
+        async with self._write() as connection:
+            insert = tables.avatars.insert().values(**_new(), **values).returning(tables.avatars)
+            try:
+                avatar = Avatar(**(await connection.execute(insert)).one()._mapping)
+            except IntegrityError as error:
+                raise _token_taken(error, token) from None
+            for position, key in enumerate(photo_keys):
+                photo = {"id": uuid.uuid4().hex, "avatar_id": avatar.id, "position": position, "key": key}
+                await connection.execute(tables.photos.insert().values(photo))
+            consent = {"user_id": owner_id, "avatar_id": avatar.id, "version": consent_version}
+            await connection.execute(tables.consents.insert().values(**_new(), **consent))
+            return avatar
+
+    async def avatar(self, avatar_id: str) -> Avatar | None:
+        """The avatar, unless it is unknown or deleted."""
+        rows = await self._rows(select(tables.avatars).where(tables.avatars.c.id == avatar_id))
+        return Avatar(**rows[0]._mapping) if rows else None
+
+    async def avatars_of(self, owner_id: str) -> list[Avatar]:
+        """Those this user owns, in any state, oldest first."""
+        query = select(tables.avatars).where(tables.avatars.c.owner_id == owner_id)
+        return [Avatar(**row._mapping) for row in await self._rows(query.order_by(tables.avatars.c.created))]
+
+    async def avatars_usable(self, user_id: str, room: str) -> list[Avatar]:
+        """Those this user owns, and those granted to the user or to the room, in any state, oldest first."""
+        avatars, grants = tables.avatars, tables.grants
+        granted = select(grants.c.avatar_id).where(
+            or_(
+                and_(grants.c.grantee_kind == "room", grants.c.grantee_id == room),
+                and_(grants.c.grantee_kind == "user", grants.c.grantee_id == user_id),
+            )
+        )
+        query = select(avatars).where(or_(avatars.c.owner_id == user_id, avatars.c.id.in_(granted)))
+        return [Avatar(**row._mapping) for row in await self._rows(query.order_by(avatars.c.created))]
+
+    async def avatar_set(
+        self,
+        avatar_id: str,
+        *,
+        state: AvatarState | None = None,
+        adapter_key: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> Avatar:
+        """Change what is given; details replace the old ones. Raises UserError missing_avatar or token_taken."""
+        values = {"state": state, "adapter_key": adapter_key, "details": None if details is None else dict(details)}
+        given = {name: value for name, value in values.items() if value is not None}
+        table = tables.avatars
+        async with self._write() as connection:
+            row = await _known(connection, select(table).where(table.c.id == avatar_id), "missing_avatar")
+            if given:
+                update = table.update().where(table.c.id == avatar_id).values(given).returning(table)
+                try:
+                    row = (await connection.execute(update)).one()
+                except IntegrityError as error:  # a failed avatar comes back, and its token is in use
+                    raise _token_taken(error, row.token) from None
+            return Avatar(**row._mapping)
+
+    async def delete_avatar(self, avatar_id: str) -> list[str]:
+        """Forget the avatar, its photos, grants, consents and every picture drawn of it; cancel its jobs.
+
+        Returns the blobs to erase: keys, and for what engines write below one avatar or job, prefixes ending in "/".
+        Raises UserError missing_avatar.
+        """
+        avatars, photos, jobs, pictures = tables.avatars, tables.photos, tables.jobs, tables.pictures
+        async with self._write() as connection:
+            await _known(connection, select(avatars).where(avatars.c.id == avatar_id), "missing_avatar")
+            named = cast(jobs.c.payload, String).contains(avatar_id)  # narrows it down; the payload decides
+            rows = (await connection.execute(select(jobs).where(named))).all()
+            drawn = [job for job in map(_job, rows) if avatar_id in _avatars_in(job.payload)]
+            keys = [*await connection.scalars(select(photos.c.key).where(photos.c.avatar_id == avatar_id))]
+            keys += [f"adapters/{avatar_id}/", f"samples/{avatar_id}/"]
+            for job in drawn:
+                of_job = pictures.c.job_id == job.id
+                keys += [*await connection.scalars(select(pictures.c.key).where(of_job))]
+                keys += [f"pictures/{job.id}/", f"checkpoints/{job.id}/"]
+                await connection.execute(pictures.delete().where(of_job))
+                await _cancel(connection, job)
+            await connection.execute(avatars.delete().where(avatars.c.id == avatar_id))
+            return keys
+
+    async def photos(self, avatar_id: str) -> list[Photo]:
+        """The album, in order."""
+        query = select(tables.photos).where(tables.photos.c.avatar_id == avatar_id)
+        return [Photo(**row._mapping) for row in await self._rows(query.order_by(tables.photos.c.position))]
+
+    async def photo_verdicts(self, avatar_id: str, verdicts: Sequence[Mapping[str, Any]]) -> None:
+        """Save one verdict for each photo, in the album's order. Raises ValueError if their numbers differ."""
+        table = tables.photos
+        query = select(table.c.id).where(table.c.avatar_id == avatar_id).order_by(table.c.position)
+        async with self._write() as connection:
+            ids = (await connection.scalars(query)).all()
+            for photo_id, verdict in zip(ids, verdicts, strict=True):
+                await connection.execute(table.update().where(table.c.id == photo_id).values(verdict=dict(verdict)))
+
+    async def grant(self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str) -> Grant:
+        """Let a room or a user draw this avatar; the grant that exists if they may already."""
+        table = tables.grants
+        key = {"avatar_id": avatar_id, "grantee_kind": grantee_kind, "grantee_id": grantee_id}
+        async with self._write() as connection:
+            known = select(tables.avatars.c.id).where(tables.avatars.c.id == avatar_id)
+            await _known(connection, known, "missing_avatar")
+            row = (await connection.execute(select(table).filter_by(**key))).one_or_none()
+            if row is None:
+                row = (await connection.execute(table.insert().values(**_new(), **key).returning(table))).one()
+            return Grant(**row._mapping)
+
+    async def revoke(self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str) -> bool:
+        """Take a grant back. False if there was none."""
+        table = tables.grants
+        where = (
+            table.c.avatar_id == avatar_id,
+            table.c.grantee_kind == grantee_kind,
+            table.c.grantee_id == grantee_id,
+        )
+        async with self._write() as connection:
+            return bool((await connection.execute(table.delete().where(*where))).rowcount)
+
+    async def grants_of(self, avatar_id: str) -> list[Grant]:
+        """Who else may draw this avatar."""
+        query = select(tables.grants).where(tables.grants.c.avatar_id == avatar_id)
+        return [Grant(**row._mapping) for row in await self._rows(query.order_by(tables.grants.c.created))]
+
+    # jobs
+
+    async def create_job(self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload) -> Job:
+        """Write a queued job down. Raises TypeError if the payload is another kind's."""
+        if not isinstance(payload, SPECS[kind].payload):
+            raise TypeError(f"{type(payload).__name__} is no payload of {kind}")
+        job_id = "".join(secrets.choice(_SPEAKABLE) for _ in range(10))
+        values = {
+            "kind": kind.value,
+            "user_id": user_id,
+            "frontend": frontend,
+            "room": room,
+            "payload": to_json(payload),
+            "state": State.QUEUED.value,
+            "attempt": 0,
+            "cancel_requested": False,
+        }
+        insert = tables.jobs.insert().values({**_new(), **values, "id": job_id}).returning(tables.jobs)
+        async with self._write() as connection:
+            return _job((await connection.execute(insert)).one())
+
+    async def job(self, job_id: str) -> Job | None:
+        """The job, unless it is unknown."""
+        rows = await self._rows(select(tables.jobs).where(tables.jobs.c.id == job_id))
+        return _job(rows[0]) if rows else None
+
+    async def jobs_of(self, user_id: str, active_only: bool = False) -> list[Job]:
+        """This user's jobs, newest first; with active_only those queued or running."""
+        table = tables.jobs
+        query = select(table).where(table.c.user_id == user_id)
+        if active_only:
+            query = query.where(table.c.state.in_(ACTIVE))
+        return [_job(row) for row in await self._rows(query.order_by(table.c.created.desc(), table.c.id))]
+
+    async def queue_place(self, job_id: str) -> int:
+        """How many queued jobs of its kind it waits for, itself included: 1 is next, 0 is no longer queued."""
+        table = tables.jobs
+        own = table.alias()
+        query = (
+            select(func.count())
+            .select_from(own)
+            .join(
+                table,
+                and_(
+                    table.c.kind == own.c.kind,
+                    table.c.state == State.QUEUED,
+                    or_(
+                        table.c.created < own.c.created, and_(table.c.created == own.c.created, table.c.id <= own.c.id)
+                    ),
+                ),
+            )
+            .where(own.c.id == job_id, own.c.state == State.QUEUED)
+        )
+        return int((await self._rows(query))[0][0])
+
+    async def claim(self, job_id: str) -> Job | None:
+        """Take the job: it is running, its attempt one higher, and every earlier attempt is fenced out.
+
+        None if there is nothing to do: unknown, over, cancelled while its engine was dead, or claimed
+        `max_attempts` times without an end, which fails it with the code crashed {attempts}.
+        """
+        table = tables.jobs
+        async with self._write() as connection:
+            row = (await connection.execute(select(table).where(table.c.id == job_id).with_for_update())).one_or_none()
+            if row is None or (job := _job(row)).over:
+                return None
+            end: dict[str, Any] | None = None
+            if job.cancel_requested:
+                end = {"state": State.CANCELLED.value}
+            elif job.attempt >= SPECS[job.kind].max_attempts:
+                end = {"state": State.FAILED.value, "error": {"code": "crashed", "facts": {"attempts": job.attempt}}}
+            if end:
+                await connection.execute(table.update().where(table.c.id == job_id).values(finished=_now(), **end))
+                return None
+            values = {"state": State.RUNNING.value, "attempt": job.attempt + 1, "started": job.started or _now()}
+            return _job(
+                (
+                    await connection.execute(table.update().where(table.c.id == job_id).values(values).returning(table))
+                ).one()
+            )
+
+    async def renew(self, job_id: str, attempt: int) -> Literal["go", "cancel", "lost"]:
+        """Whether this attempt goes on, shall end, or is no longer the job's (a newer one or an end exists)."""
+        job = await self.job(job_id)
+        if job is None or job.state != State.RUNNING or job.attempt != attempt:
+            return "lost"
+        return "cancel" if job.cancel_requested else "go"
+
+    async def finish(
+        self,
+        job_id: str,
+        attempt: int,
+        state: State,
+        result: dict[str, Any] | None = None,
+        error: dict[str, Any] | None = None,
+        pictures: Sequence[tuple[str, int]] = (),
+        adapter: AdapterOutcome | None = None,
+    ) -> bool:
+        """End the job, with its pictures (key, seed) and its avatar's adapter, all or nothing.
+
+        False, and nothing written, if this attempt no longer runs the job. False too if the adapter's avatar was
+        deleted meanwhile, which makes the job a cancelled one. Raises ValueError if `state` is no end.
+        """
+        if state not in TERMINAL:
+            raise ValueError(f"{state} is no end")
+        table = tables.jobs
+        held = (table.c.id == job_id, table.c.attempt == attempt, table.c.state == State.RUNNING)
+        values = {"state": state.value, "finished": _now(), "result": result, "error": error}
+        async with self._write() as connection:
+            if not (await connection.execute(table.update().where(*held).values(values))).rowcount:
+                return False
+            if adapter and not await _hand_over(connection, adapter):
+                values = {"state": State.CANCELLED.value, "result": None}
+                await connection.execute(table.update().where(table.c.id == job_id).values(values))
+                return False
+            for position, (key, seed) in enumerate(pictures):
+                picture = {"job_id": job_id, "position": position, "key": key, "seed": seed}
+                await connection.execute(tables.pictures.insert().values(**_new(), **picture))
+            return True
+
+    async def request_cancel(self, job_id: str) -> Job:
+        """Cancel a queued job, ask a running one to stop, leave one that is over. Raises UserError missing_job."""
+        table = tables.jobs
+        query = select(table).where(table.c.id == job_id)
+        async with self._write() as connection:
+            await _cancel(connection, _job(await _known(connection, query.with_for_update(), "missing_job")))
+            return _job((await connection.execute(query)).one())
+
+    async def unheld(self, held: Collection[str] = ()) -> list[Job]:
+        """The jobs queued or running, oldest first, but for those whose ids are held by somebody."""
+        table = tables.jobs
+        rows = await self._rows(select(table).where(table.c.state.in_(ACTIVE)).order_by(table.c.created, table.c.id))
+        return [_job(row) for row in rows if row.id not in held]
+
+    async def undelivered(self, frontend: str) -> list[Job]:
+        """This frontend's jobs that are over and not answered, in the order they ended."""
+        table = tables.jobs
+        query = select(table).where(
+            table.c.frontend == frontend, table.c.state.in_(TERMINAL), table.c.delivered.is_(None)
+        )
+        return [_job(row) for row in await self._rows(query.order_by(table.c.finished, table.c.id))]
+
+    async def mark_delivered(self, job_id: str) -> bool:
+        """Record the answer. True for the first caller only; False also while the job is not over."""
+        table = tables.jobs
+        mine = (table.c.id == job_id, table.c.state.in_(TERMINAL), table.c.delivered.is_(None))
+        async with self._write() as connection:
+            return bool((await connection.execute(table.update().where(*mine).values(delivered=_now()))).rowcount)
+
+    async def set_progress_ref(self, job_id: str, ref: str | None) -> None:
+        """Remember the message that shows this job's progress."""
+        async with self._write() as connection:
+            await connection.execute(tables.jobs.update().where(tables.jobs.c.id == job_id).values(progress_ref=ref))
+
+    async def pictures(self, job_id: str) -> list[Picture]:
+        """What the job drew, in order."""
+        query = select(tables.pictures).where(tables.pictures.c.job_id == job_id)
+        return [Picture(**row._mapping) for row in await self._rows(query.order_by(tables.pictures.c.position))]
+
+    # the local web chat
+
+    async def chat_append(
+        self, room: str, author: str, body: Mapping[str, Any], dedupe: str | None = None
+    ) -> ChatMessage:
+        """A new line in the room; the one that exists if the room knows `dedupe` already."""
+        table = tables.messages
+        async with self._write() as connection:
+            if dedupe is not None:
+                known = select(table).where(table.c.room == room, table.c.dedupe == dedupe)
+                if row := (await connection.execute(known)).one_or_none():
+                    return ChatMessage(**row._mapping)
+            values = {"room": room, "author": author, "body": dict(body), "dedupe": dedupe, "created": _now()}
+            return ChatMessage(
+                **(await connection.execute(table.insert().values(values).returning(table))).one()._mapping
+            )
+
+    async def chat_edit(self, message_id: int, body: Mapping[str, Any]) -> ChatMessage:
+        """Put another body in its place. Raises UserError missing_message."""
+        table = tables.messages
+        update = table.update().where(table.c.id == message_id).values(body=dict(body)).returning(table)
+        async with self._write() as connection:
+            return ChatMessage(**(await _known(connection, update, "missing_message"))._mapping)
+
+    async def chat_history(self, room: str, after: int = 0, limit: int = 200) -> list[ChatMessage]:
+        """The newest `limit` lines with an id above `after`, oldest first."""
+        table = tables.messages
+        query = select(table).where(table.c.room == room, table.c.id > after).order_by(table.c.id.desc()).limit(limit)
+        return [ChatMessage(**row._mapping) for row in reversed(await self._rows(query))]
+
+
+def _private_file(path: Path) -> None:
+    private_folder(path.parent)
+    path.touch(0o600)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new() -> dict[str, Any]:
+    return {"id": uuid.uuid4().hex, "created": _now()}
+
+
+def _job(row: Row[Any]) -> Job:
+    values = dict(row._mapping)
+    kind = Kind(values["kind"])
+    return Job(
+        **{**values, "kind": kind, "state": State(values["state"]), "payload": from_json(kind, values["payload"])}
+    )
+
+
+def _avatars_in(payload: Payload) -> tuple[str, ...]:
+    return payload.avatar_ids if isinstance(payload, Imagine) else (payload.avatar_id,)
+
+
+def _token_taken(error: IntegrityError, token: str) -> Exception:
+    # An unknown owner is a bug of the caller, not a token in use.
+    return UserError("token_taken", token=token) if "token" in str(error.orig) else error
+
+
+async def _known(connection: AsyncConnection, statement: Executable, code: str) -> Row[Any]:
+    row = (await connection.execute(statement)).one_or_none()
+    if row is None:
+        raise UserError(code)
+    return row
+
+
+async def _hand_over(connection: AsyncConnection, adapter: AdapterOutcome) -> bool:
+    values = {"state": "ready", "adapter_key": adapter.adapter_key, "details": adapter.details}
+    update = tables.avatars.update().where(tables.avatars.c.id == adapter.avatar_id).values(values)
+    return bool((await connection.execute(update)).rowcount)
+
+
+async def _cancel(connection: AsyncConnection, job: Job) -> None:
+    if job.over:
+        return
+    end = {"state": State.CANCELLED.value, "finished": _now()} if job.state == State.QUEUED else {}
+    update = tables.jobs.update().where(tables.jobs.c.id == job.id)
+    await connection.execute(update.values(cancel_requested=True, **end))
+
+
+def _tune_sqlite(connection: DBAPIConnection, _: object) -> None:
+    connection.isolation_level = None  # the driver leaves BEGIN to _begin_sqlite
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={int(BUSY * 1000)}", "journal_mode=WAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))

@@ -1,0 +1,128 @@
+"""The rows of the records, as frozen values. Every time is aware and in UTC."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from storage.jobs import TERMINAL, Kind, Payload, State
+
+AvatarState = Literal["draft", "training", "ready", "failed"]
+GranteeKind = Literal["room", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person on one platform; `platform_id` is what that platform calls them."""
+
+    id: str
+    platform: str
+    platform_id: str
+    name: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Avatar:
+    """A person to be learned, or learned: `adapter_key` is a blob once it is ready."""
+
+    id: str
+    owner_id: str
+    token: str
+    noun: str
+    state: AvatarState
+    adapter_key: str | None
+    details: dict[str, Any]
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterOutcome:
+    """What a training gives its avatar, which is ready then: the adapter's blob, and details in place of the old."""
+
+    avatar_id: str
+    adapter_key: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo of an album. verdict: {"ok": bool, "codes": [...], "facts": {...}} once inspected."""
+
+    id: str
+    avatar_id: str
+    position: int
+    key: str
+    verdict: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Something asked of an engine, and how it went. error: {"code": str, "facts": {...}}."""
+
+    id: str
+    kind: Kind
+    user_id: str
+    frontend: str
+    room: str
+    payload: Payload
+    state: State
+    attempt: int
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    cancel_requested: bool
+    progress_ref: str | None
+    delivered: datetime | None
+
+    @property
+    def over(self) -> bool:
+        """No state follows this one."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture a job drew, and the seed that draws it again."""
+
+    id: str
+    job_id: str
+    position: int
+    key: str
+    seed: int
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An owner's permission to a room or a user to draw the avatar."""
+
+    id: str
+    avatar_id: str
+    grantee_kind: GranteeKind
+    grantee_id: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """Who agreed to which version of the terms for this avatar."""
+
+    id: str
+    user_id: str
+    avatar_id: str
+    version: str
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """A line of the local web chat's history. `dedupe` is unique in its room."""
+
+    id: int
+    room: str
+    author: str
+    body: dict[str, Any]
+    dedupe: str | None
+    created: datetime

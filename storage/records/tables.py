@@ -1,0 +1,176 @@
+"""The schema. A change here needs a migration in `migrations/versions`; a test compares the two."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime, in UTC on either side; SQLite itself keeps no zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a datetime without a zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value if value is None or value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(32), primary_key=True)
+
+
+def _created() -> Column[datetime]:
+    return Column("created", Moment, nullable=False)
+
+
+def _of(table: str) -> ForeignKey:
+    return ForeignKey(f"{table}.id", ondelete="CASCADE")
+
+
+# none_as_null: an absent value is SQL's NULL, not the JSON text "null".
+_json = JSON(none_as_null=True)
+
+users = Table(
+    "users",
+    metadata,
+    _id(),
+    Column("platform", String(32), nullable=False),
+    Column("platform_id", String(255), nullable=False),
+    Column("name", String(255), nullable=False),
+    _created(),
+    UniqueConstraint("platform", "platform_id"),
+)
+
+avatars = Table(
+    "avatars",
+    metadata,
+    _id(),
+    Column("owner_id", String(32), _of("users"), nullable=False),
+    Column("token", String(64), nullable=False),
+    Column("noun", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("adapter_key", String(255)),
+    Column("details", _json, nullable=False),
+    _created(),
+)
+Index(
+    "uq_avatars_live_token",
+    avatars.c.owner_id,
+    avatars.c.token,
+    unique=True,
+    sqlite_where=text("state != 'failed'"),
+    postgresql_where=text("state != 'failed'"),
+)
+
+photos = Table(
+    "photos",
+    metadata,
+    _id(),
+    Column("avatar_id", String(32), _of("avatars"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("verdict", _json),
+    UniqueConstraint("avatar_id", "position"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    _id(),
+    Column("kind", String(16), nullable=False),
+    Column("user_id", String(32), _of("users"), nullable=False, index=True),
+    Column("frontend", String(32), nullable=False),
+    Column("room", String(255), nullable=False),
+    Column("payload", _json, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    _created(),
+    Column("started", Moment),
+    Column("finished", Moment),
+    Column("result", _json),
+    Column("error", _json),
+    Column("cancel_requested", Boolean, nullable=False),
+    Column("progress_ref", String(255)),
+    Column("delivered", Moment),
+    Index("ix_jobs_state_kind_created", "state", "kind", "created"),
+)
+
+pictures = Table(
+    "pictures",
+    metadata,
+    _id(),
+    Column("job_id", String(32), _of("jobs"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    _created(),
+    UniqueConstraint("job_id", "position"),
+)
+
+grants = Table(
+    "grants",
+    metadata,
+    _id(),
+    Column("avatar_id", String(32), _of("avatars"), nullable=False),
+    Column("grantee_kind", String(8), nullable=False),
+    Column("grantee_id", String(255), nullable=False),
+    _created(),
+    UniqueConstraint("avatar_id", "grantee_kind", "grantee_id"),
+)
+
+consents = Table(
+    "consents",
+    metadata,
+    _id(),
+    Column("user_id", String(32), _of("users"), nullable=False),
+    Column("avatar_id", String(32), _of("avatars"), nullable=False, index=True),
+    Column("version", String(32), nullable=False),
+    _created(),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("room", String(255), nullable=False),
+    Column("author", String(255), nullable=False),
+    Column("body", _json, nullable=False),
+    Column("dedupe", String(255)),
+    _created(),
+    UniqueConstraint("room", "dedupe"),
+    Index("ix_messages_room_id", "room", "id"),
+    # or SQLite would give the id of a deleted last message out again
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,57 @@
+"""Where everything is kept. The environment is read when the class is called, not when it is imported."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StorageSettings(BaseSettings):
+    """What bot and engine share: `AVATAR_...` in the environment or in `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="AVATAR_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
+    )
+
+    home: Path = Field(
+        default=Path("~/.local/share/avatar-diffusion"),
+        validate_default=True,
+        description="Data folder: records, blobs and the embedded Redis, unless a URL below says otherwise.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="redis://, rediss:// or unix:// URL; unset starts the embedded Redis."
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the records; unset means records.sqlite in the data folder."
+    )
+    blob_url: str | None = Field(
+        default=None, description="Folder for photos, adapters and pictures; unset means blobs in the data folder."
+    )
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("blob_url")
+    @classmethod
+    def _a_folder(cls, url: str | None) -> str | None:
+        if url and "://" in url and not url.startswith("file:///"):
+            raise ValueError("only a folder (a path or file:///path) can hold blobs so far")
+        return url
+
+    @property
+    def records_url(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return (
+            self.database_url.get_secret_value()
+            if self.database_url
+            else f"sqlite+aiosqlite:///{self.home}/records.sqlite"
+        )
+
+    @property
+    def blob_folder(self) -> Path:
+        """The folder of blobs in use."""
+        if self.blob_url:
+            return Path(self.blob_url.removeprefix("file://")).expanduser().absolute()
+        return self.home / "blobs"

@@ -1,0 +1,308 @@
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from storage.errors import UserError
+from storage.jobs import SPECS, Imagine, Inspect, Kind, State, Train
+from storage.records import AdapterOutcome, Avatar, Job, Records, User
+
+
+@pytest.fixture(params=["memory", "file"])
+async def records(request: pytest.FixtureRequest, records_url: str) -> AsyncIterator[Records]:
+    opened = await Records.open("sqlite+aiosqlite://" if request.param == "memory" else records_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def ann(records: Records) -> User:
+    return await records.user("chat", "ann", "Ann")
+
+
+@pytest.fixture
+async def avatar(records: Records, ann: User) -> Avatar:
+    return await records.create_avatar(ann.id, "cr7d", "man", ["photos/a/0", "photos/a/1"], "1")
+
+
+async def imagine(records: Records, user: User, *avatar_ids: str, frontend: str = "chat") -> Job:
+    payload = Imagine("cr7d man in a suit", avatar_ids)
+    return await records.create_job(Kind.IMAGINE, user.id, frontend, "room", payload)
+
+
+# users and avatars
+
+
+async def test_a_user_is_known_by_platform_and_platform_id(records: Records, ann: User) -> None:
+    assert await records.user("chat", "ann", "Ann") == ann
+    renamed = await records.user("chat", "ann", "Anna")
+    assert (renamed.id, renamed.name) == (ann.id, "Anna")
+    assert (await records.user("discord", "ann", "Ann")).id != ann.id
+    assert ann.created.tzinfo == UTC and abs((datetime.now(UTC) - ann.created).total_seconds()) < 60
+
+
+async def test_an_avatar_begins_as_a_draft_with_its_album(records: Records, ann: User, avatar: Avatar) -> None:
+    assert (avatar.state, avatar.adapter_key, avatar.details) == ("draft", None, {})
+    assert await records.avatar(avatar.id) == avatar
+    assert await records.avatars_of(ann.id) == [avatar]
+    photos = await records.photos(avatar.id)
+    assert [(p.position, p.key, p.verdict) for p in photos] == [(0, "photos/a/0", None), (1, "photos/a/1", None)]
+    verdicts = [
+        {"ok": True, "codes": ["soft"], "facts": {}},
+        {"ok": False, "codes": ["no_face"], "facts": {"faces": 0}},
+    ]
+    await records.photo_verdicts(avatar.id, verdicts)
+    assert [photo.verdict for photo in await records.photos(avatar.id)] == verdicts
+    with pytest.raises(ValueError, match="zip"):
+        await records.photo_verdicts(avatar.id, [{"ok": True}])
+    assert [photo.verdict for photo in await records.photos(avatar.id)] == verdicts
+
+
+async def test_an_owner_has_a_token_once_but_for_failures(records: Records, ann: User, avatar: Avatar) -> None:
+    with pytest.raises(UserError) as refused:
+        await records.create_avatar(ann.id, "cr7d", "man", ["photos/b/0"], "1")
+    assert (refused.value.code, refused.value.facts) == ("token_taken", {"token": "cr7d"})
+    assert await records.avatars_of(ann.id) == [avatar]
+    await records.avatar_set(avatar.id, state="failed")
+    await records.create_avatar(ann.id, "cr7d", "man", [], "1")
+    with pytest.raises(UserError, match="token_taken"):
+        await records.avatar_set(avatar.id, state="training")
+    bob = await records.user("chat", "bob", "Bob")
+    await records.create_avatar(bob.id, "cr7d", "man", [], "1")
+
+
+async def test_setting_changes_only_what_is_given(records: Records, avatar: Avatar) -> None:
+    await records.avatar_set(avatar.id, details={"steps": 300})
+    ready = await records.avatar_set(avatar.id, state="ready", adapter_key="adapters/a/adapter.safetensors")
+    assert (ready.state, ready.adapter_key, ready.details) == (
+        "ready",
+        "adapters/a/adapter.safetensors",
+        {"steps": 300},
+    )
+    assert await records.avatar_set(avatar.id) == ready
+    with pytest.raises(UserError, match="missing_avatar"):
+        await records.avatar_set("nobody", state="ready")
+
+
+async def test_grants_make_an_avatar_usable(records: Records, ann: User, avatar: Avatar) -> None:
+    bob = await records.user("chat", "bob", "Bob")
+    assert await records.avatars_usable(ann.id, "room") == [avatar]
+    assert await records.avatars_usable(bob.id, "room") == []
+    grant = await records.grant(avatar.id, "room", "room")
+    assert await records.grant(avatar.id, "room", "room") == grant
+    await records.grant(avatar.id, "user", bob.id)
+    assert await records.avatars_usable(bob.id, "room") == [avatar]
+    assert await records.avatars_usable(bob.id, "elsewhere") == [avatar]
+    assert len(await records.grants_of(avatar.id)) == 2
+    assert await records.revoke(avatar.id, "user", bob.id) and not await records.revoke(avatar.id, "user", bob.id)
+    assert await records.avatars_usable(bob.id, "elsewhere") == []
+    with pytest.raises(UserError, match="missing_avatar"):
+        await records.grant("nobody", "user", bob.id)
+
+
+async def test_a_deleted_avatar_leaves_nothing_behind(records: Records, ann: User, avatar: Avatar) -> None:
+    bob = await records.user("chat", "bob", "Bob")
+    other = await records.create_avatar(ann.id, "ann3", "woman", [], "1")
+    await records.grant(avatar.id, "user", bob.id)
+    drawn = await imagine(records, bob, other.id, avatar.id)
+    await records.claim(drawn.id)
+    await records.finish(drawn.id, 1, State.SUCCEEDED, pictures=[("pictures/d/0.png", 1)])
+    running = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    await records.claim(running.id)
+    queued, untouched = await imagine(records, ann, avatar.id), await imagine(records, ann, other.id)
+
+    keys = await records.delete_avatar(avatar.id)
+    assert {"photos/a/0", "photos/a/1", "pictures/d/0.png", f"adapters/{avatar.id}/"} <= set(keys)
+    assert f"checkpoints/{running.id}/" in keys and not any(untouched.id in key for key in keys)
+    assert await records.avatar(avatar.id) is None and await records.photos(avatar.id) == []
+    assert await records.grants_of(avatar.id) == [] and await records.pictures(drawn.id) == []
+    assert await records.renew(running.id, 1) == "cancel"
+    assert [(await records.job(job.id)).state for job in (queued, untouched)] == [State.CANCELLED, State.QUEUED]  # type: ignore[union-attr]
+    with pytest.raises(UserError, match="missing_avatar"):
+        await records.delete_avatar(avatar.id)
+
+
+# jobs
+
+
+async def test_a_job_from_queue_to_answer(records: Records, ann: User) -> None:
+    job = await imagine(records, ann)
+    assert (job.state, job.attempt, job.payload) == (State.QUEUED, 0, Imagine("cr7d man in a suit"))
+    assert await records.job(job.id) == job
+    await records.set_progress_ref(job.id, "message 7")
+    claimed = await records.claim(job.id)
+    assert claimed and (claimed.state, claimed.attempt, claimed.progress_ref) == (State.RUNNING, 1, "message 7")
+    assert await records.renew(job.id, 1) == "go"
+    assert await records.undelivered("chat") == [] and not await records.mark_delivered(job.id)
+    pictures = [("pictures/j/0.png", 2**62), ("pictures/j/1.png", 5)]
+    assert await records.finish(job.id, 1, State.SUCCEEDED, {"seconds": 1.5}, pictures=pictures)
+    assert [(p.key, p.seed) for p in await records.pictures(job.id)] == pictures
+    (done,) = await records.undelivered("chat")
+    assert done.over and done.result == {"seconds": 1.5} and done.error is None
+    assert done.started and done.finished and done.created <= done.started <= done.finished
+    assert await records.undelivered("discord") == []
+    assert await records.mark_delivered(job.id) and not await records.mark_delivered(job.id)
+    assert await records.undelivered("chat") == []
+
+
+async def test_an_older_attempt_can_write_nothing(records: Records, ann: User) -> None:
+    job = await imagine(records, ann)
+    first, second = await records.claim(job.id), await records.claim(job.id)
+    assert first and second and (first.attempt, second.attempt) == (1, 2)
+    assert await records.renew(job.id, 1) == "lost"
+    assert not await records.finish(job.id, 1, State.SUCCEEDED, {"by": 1}, pictures=[("pictures/j/0.png", 1)])
+    assert await records.pictures(job.id) == []
+    assert await records.finish(job.id, 2, State.SUCCEEDED, {"by": 2}, pictures=[("pictures/j/0.png", 2)])
+    assert not await records.finish(job.id, 2, State.FAILED, error={"code": "internal", "facts": {}})
+    assert await records.claim(job.id) is None and await records.renew(job.id, 2) == "lost"
+    row = await records.job(job.id)
+    assert row and (row.state, row.result) == (State.SUCCEEDED, {"by": 2})
+
+
+async def test_only_one_of_many_finishes_wins(records: Records, ann: User) -> None:
+    job = await imagine(records, ann)
+    await records.claim(job.id)
+    wins = await asyncio.gather(*(records.finish(job.id, 1, State.SUCCEEDED, {"by": n}) for n in range(8)))
+    assert sorted(wins) == [False] * 7 + [True]
+
+
+async def test_a_training_hands_its_adapter_over_as_it_ends(records: Records, ann: User, avatar: Avatar) -> None:
+    job = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    for _ in range(2):
+        await records.claim(job.id)
+    old, new = (AdapterOutcome(avatar.id, f"adapters/{n}", {"by": n}) for n in (1, 2))
+    assert not await records.finish(job.id, 1, State.SUCCEEDED, {}, adapter=old)
+    assert await records.avatar(avatar.id) == avatar
+    assert await records.finish(job.id, 2, State.SUCCEEDED, {}, adapter=new)
+    ready = await records.avatar(avatar.id)
+    assert ready and (ready.state, ready.adapter_key, ready.details) == ("ready", "adapters/2", {"by": 2})
+
+
+async def test_a_training_whose_avatar_is_deleted_ends_cancelled(records: Records, ann: User, avatar: Avatar) -> None:
+    job = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    await records.claim(job.id)
+    await records.delete_avatar(avatar.id)
+    adapter = AdapterOutcome(avatar.id, "adapters/1", {})
+    assert not await records.finish(job.id, 1, State.SUCCEEDED, {"seconds": 1}, adapter=adapter)
+    row = await records.job(job.id)
+    assert row and (row.state, row.result) == (State.CANCELLED, None) and row.finished
+
+
+async def test_a_job_that_kills_its_engines_fails(records: Records, ann: User) -> None:
+    job = await imagine(records, ann)
+    limit = SPECS[Kind.IMAGINE].max_attempts
+    assert [bool(await records.claim(job.id)) for _ in range(limit + 2)] == [True] * limit + [False] * 2
+    row = await records.job(job.id)
+    assert row and (row.state, row.error) == (State.FAILED, {"code": "crashed", "facts": {"attempts": limit}})
+
+
+async def test_cancelling(records: Records, ann: User) -> None:
+    queued, running, dead, over = [await imagine(records, ann) for _ in range(4)]
+    for job in (running, dead, over):
+        await records.claim(job.id)
+    await records.finish(over.id, 1, State.SUCCEEDED)
+    assert (await records.request_cancel(queued.id)).state is State.CANCELLED
+    asked = await records.request_cancel(running.id)
+    assert (asked.state, asked.cancel_requested) == (State.RUNNING, True)
+    assert await records.renew(running.id, 1) == "cancel"
+    assert await records.finish(running.id, 1, State.CANCELLED)
+    await records.request_cancel(dead.id)
+    assert await records.claim(dead.id) is None, "its engine died before it could stop"
+    assert (await records.request_cancel(over.id)).state is State.SUCCEEDED
+    states = [job.state for job in await records.undelivered("chat") if job.id != over.id]
+    assert states == [State.CANCELLED] * 3
+    with pytest.raises(UserError, match="missing_job"):
+        await records.request_cancel("nothing")
+
+
+async def test_places_in_the_queue(records: Records, ann: User) -> None:
+    jobs = [await imagine(records, ann) for _ in range(4)]
+    await records.create_job(Kind.INSPECT, ann.id, "chat", "room", Inspect("a"))
+    await records.claim(jobs[0].id)
+    await records.request_cancel(jobs[2].id)
+    assert [await records.queue_place(job.id) for job in jobs] == [0, 1, 0, 2]
+    assert await records.queue_place("nothing") == 0
+
+
+async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User) -> None:
+    bob = await records.user("chat", "bob", "Bob")
+    first, second, third = await imagine(records, ann), await imagine(records, ann), await imagine(records, bob)
+    await records.claim(second.id)
+    await records.request_cancel(first.id)
+    assert [job.id for job in await records.jobs_of(ann.id)] == [second.id, first.id]
+    assert [job.id for job in await records.jobs_of(ann.id, active_only=True)] == [second.id]
+    assert [job.id for job in await records.unheld()] == [second.id, third.id]
+    assert [job.id for job in await records.unheld({second.id})] == [third.id]
+
+
+async def test_what_is_wrong_is_refused(records: Records, ann: User) -> None:
+    with pytest.raises(TypeError):
+        await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Imagine("x"))
+    with pytest.raises(ValueError, match="no end"):
+        await records.finish("any", 1, State.RUNNING)
+    assert await records.claim("nothing") is None and await records.renew("nothing", 1) == "lost"
+
+
+# the local web chat
+
+
+async def test_the_chat_history(records: Records) -> None:
+    lines = [await records.chat_append("room", "ann", {"text": str(n)}) for n in range(5)]
+    await records.chat_append("elsewhere", "bob", {"text": "other"})
+    assert await records.chat_history("room") == lines
+    assert await records.chat_history("room", after=lines[2].id) == lines[3:]
+    assert await records.chat_history("room", limit=2) == lines[3:]
+    edited = await records.chat_edit(lines[0].id, {"text": "better"})
+    assert (await records.chat_history("room"))[0] == edited and edited.body == {"text": "better"}
+    once = await records.chat_append("room", "bot", {"text": "answer"}, dedupe="job 1")
+    assert await records.chat_append("room", "bot", {"text": "again"}, dedupe="job 1") == once
+    assert (await records.chat_append("elsewhere", "bot", {"text": "answer"}, dedupe="job 1")).id != once.id
+    with pytest.raises(UserError, match="missing_message"):
+        await records.chat_edit(10**6, {})
+
+
+# processes
+
+WRITER = """
+import asyncio, sys
+from storage.jobs import Imagine, Kind, State
+from storage.records import Records
+
+async def main(url, name):
+    records = await Records.open(url)
+    user = await records.user("chat", name, name)
+    await records.user("chat", "everybody", name)
+    for n in range(15):
+        job = await records.create_job(Kind.IMAGINE, user.id, "chat", "room", Imagine("x"))
+        attempt = (await records.claim(job.id)).attempt
+        assert await records.finish(job.id, attempt, State.SUCCEEDED, pictures=[("pictures/p", n)])
+    shared = await records.user("chat", "everybody", "all")
+    won = [await records.mark_delivered(job.id) for job in await records.undelivered("chat")]
+    print(sum(won))
+    await records.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_several_processes_write_at_once(records_url: str) -> None:
+    """From an empty folder: each migrates, writes and delivers; nothing is locked out, doubled or lost."""
+    command = [sys.executable, "-c", WRITER, records_url]
+    children = [
+        await asyncio.create_subprocess_exec(*command, f"user{n}", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for n in range(3)
+    ]
+    outputs = await asyncio.gather(*(child.communicate() for child in children))
+    assert [child.returncode for child in children] == [0, 0, 0], outputs
+    records = await Records.open(records_url)
+    left = len(await records.undelivered("chat"))
+    await records.close()
+    assert sum(int(out) for out, _ in outputs) + left == 45
+    with sqlite3.connect(records_url.removeprefix("sqlite+aiosqlite:///")) as database:
+        assert database.execute("pragma journal_mode").fetchone() == ("wal",)
+        assert database.execute("select count(*) from users").fetchone() == (4,)
+    database.close()
