@@ -1,0 +1,65 @@
+"""`python -m bot chat | demo | discord | telegram`: the composition of each bot process."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bot.frontends import chat
+from bot.frontends.terminal import demo
+from bot.settings import BotSettings
+from storage.errors import RedisUnavailable
+from storage.open import open_storage
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bot", description="Train avatars from photos and draw them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    local = commands.add_parser("chat", help="the local web chat")
+    local.add_argument("--host", help="address to listen on (AVATAR_CHAT_HOST)")
+    local.add_argument("--port", type=int, help="port to listen on (AVATAR_CHAT_PORT)")
+    scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
+    scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
+    scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    for name in ("discord", "telegram"):
+        commands.add_parser(name, help="not built yet")
+    return parser.parse_args(arguments)
+
+
+async def _chat(settings: BotSettings) -> None:
+    async with open_storage(settings) as storage:
+        await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one process; the exit status is 2 for wrong use."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asked = _arguments(arguments)
+    try:
+        match asked.command:
+            case "chat":
+                given = {"chat_host": asked.host, "chat_port": asked.port}
+                settings = BotSettings(**{name: value for name, value in given.items() if value is not None})
+                asyncio.run(_chat(settings))
+            case "demo":
+                return asyncio.run(demo(BotSettings(), asked.album, asked.out))
+            case name:
+                print(f"python -m bot {name}: not built yet; try python -m bot chat", file=sys.stderr)
+                return 2
+    except KeyboardInterrupt:
+        return 130
+    except ValidationError as error:
+        first = error.errors()[0]
+        print(f"AVATAR_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}", file=sys.stderr)
+        return 2
+    except (OSError, RedisUnavailable) as error:
+        print(f"python -m bot {asked.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

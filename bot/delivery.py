@@ -1,0 +1,211 @@
+"""The delivery loop: news of jobs become edits of one message for each job, and in the end exactly one answer.
+
+The records are the truth. Events only make things quick: what they miss, doubled or lost, a look at the records
+every few seconds makes up for, so a restart goes on where it was.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from bot import replies
+from bot.messages import Frontend, Message
+from storage.events import Event, Events
+from storage.jobs import Imagine, State
+from storage.records import Job, Records
+
+log = logging.getLogger(__name__)
+
+_ENDS = frozenset({"done", "failed", "cancelled"})
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A job under way and what its message was last told."""
+
+    job: Job
+    token: str | None
+    ref: str | None
+    attempt: int = 0
+    code: str = "queued"
+    facts: dict[str, Any] = field(default_factory=dict)
+    sample: str | None = None
+    shown: Message | None = None
+
+
+class Delivery:
+    """Keeps one frontend's messages up to date. `answer` composes the message that ends a job."""
+
+    def __init__(
+        self,
+        records: Records,
+        events: Events,
+        frontend: Frontend,
+        answer: Callable[[Job], Awaitable[Message]],
+        *,
+        edit_every: float = 1.0,
+        sweep_every: float = 2.0,
+    ) -> None:
+        self._records = records
+        self._events = events
+        self._frontend = frontend
+        self._answer = answer
+        self._edit_every = edit_every
+        self._sweep_every = sweep_every
+        # None stands for a job that is another frontend's, or over.
+        self._followed: dict[str, _Followed | None] = {}
+        self._changed: dict[str, None] = {}
+        self._delivering: set[str] = set()
+
+    async def run(self) -> None:
+        """Listen, edit and look after what is left, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_forever(self._listen, 1.0))
+            tasks.create_task(_forever(lambda: _whole(self.flush()), self._edit_every))
+            tasks.create_task(_forever(lambda: _whole(self.sweep()), self._sweep_every))
+
+    async def follow(self, job_id: str, ref: str, shown: Message) -> None:
+        """From now on the message `ref`, which says `shown`, tells how far this job is."""
+        await self._records.set_progress_ref(job_id, ref)
+        followed = await self._find(job_id)
+        if followed is not None:
+            followed.ref, followed.shown = ref, shown
+            if followed.code != "queued":
+                self._changed[job_id] = None
+            return
+        # A quick engine may be done before the first message was posted.
+        job = await self._records.job(job_id)
+        if job is not None and job.over:
+            await self._edit(ref, replies.ended(job, await self._token(job)))
+
+    async def news(self, event: Event) -> None:
+        """Take in one event. Doubled and outdated ones change nothing."""
+        if event.code in _ENDS:
+            await self._deliver(event.job_id)
+            return
+        followed = await self._find(event.job_id)
+        if followed is None or event.attempt < followed.attempt:
+            return
+        if event.code == "sample":
+            followed.sample = event.facts.get("key")
+        elif _outdated(followed, event):
+            return
+        else:
+            followed.code, followed.facts = event.code, event.facts
+        followed.attempt = event.attempt
+        self._changed[event.job_id] = None
+
+    async def flush(self) -> None:
+        """Edit what changed: at most one message in each room, the one that waits longest."""
+        rooms: set[str] = set()
+        for job_id in list(self._changed):
+            followed = self._followed.get(job_id)
+            if followed is None or followed.ref is None:
+                del self._changed[job_id]
+            elif followed.job.room not in rooms:
+                del self._changed[job_id]
+                message = replies.under_way(
+                    followed.job, followed.token, followed.code, followed.facts, followed.sample
+                )
+                if message != followed.shown:
+                    rooms.add(followed.job.room)
+                    followed.shown = message
+                    await self._edit(followed.ref, message)
+
+    async def sweep(self) -> None:
+        """Deliver what the records say is undelivered, and tell waiting jobs their place in the queue."""
+        for job in await self._records.undelivered(self._frontend.name):
+            await self._deliver(job.id)
+        self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
+        for followed in [followed for followed in self._followed.values() if followed and followed.code == "queued"]:
+            job_id = followed.job.id
+            if place := await self._records.queue_place(job_id):
+                followed.facts = {"place": place}
+                self._changed[job_id] = None
+
+    async def _listen(self) -> None:
+        async for event in self._events.subscribe():
+            try:
+                await _whole(self.news(event))
+            except Exception:
+                log.exception("event %s of job %s was not shown", event.code, event.job_id)
+
+    async def _find(self, job_id: str) -> _Followed | None:
+        if job_id not in self._followed:
+            job = await self._records.job(job_id)
+            if job is None or job.over or job.frontend != self._frontend.name:
+                self._followed[job_id] = None
+            else:
+                code = "queued" if job.state == State.QUEUED else "started"
+                self._followed[job_id] = _Followed(job, await self._token(job), job.progress_ref, job.attempt, code)
+        return self._followed[job_id]
+
+    async def _deliver(self, job_id: str) -> None:
+        if job_id in self._delivering:
+            return
+        self._delivering.add(job_id)
+        try:
+            job = await self._records.job(job_id)
+            if job is None or not job.over or job.delivered or job.frontend != self._frontend.name:
+                return
+            self._followed.pop(job_id, None)
+            self._changed.pop(job_id, None)
+            if job.progress_ref is not None:
+                await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
+            await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
+            await self._records.mark_delivered(job.id)
+        except Exception:
+            # It stays undelivered, so the next sweep tries again.
+            log.exception("job %s was not answered yet", job_id)
+        finally:
+            self._delivering.discard(job_id)
+
+    async def _compose(self, job: Job) -> Message:
+        try:
+            return await self._answer(job)
+        except Exception:
+            # An answer that cannot be composed now never can: the person gets an apology instead of silence.
+            error_id = uuid4().hex[:8]
+            log.exception("error %s while answering job %s", error_id, job.id)
+            return replies.apology(error_id)
+
+    async def _edit(self, ref: str, message: Message) -> None:
+        try:
+            await self._frontend.edit(ref, message)
+        except Exception:
+            log.exception("a progress message was not edited")
+
+    async def _token(self, job: Job) -> str | None:
+        if isinstance(job.payload, Imagine):
+            return None
+        avatar = await self._records.avatar(job.payload.avatar_id)
+        return avatar.token if avatar else None
+
+
+async def _forever(step: Callable[[], Awaitable[None]], pause: float) -> None:
+    while True:
+        try:
+            await step()
+        except Exception:
+            log.exception("delivery stumbles, trying again")
+        await asyncio.sleep(pause)
+
+
+async def _whole(step: Coroutine[None, None, None]) -> None:
+    """Go through with a step that was begun, so that being stopped does not part an answer from its record."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _outdated(followed: _Followed, event: Event) -> bool:
+    """Whether the message already tells more than this event of the same attempt."""
+    if event.attempt != followed.attempt or followed.code != "step":
+        return False
+    return event.code != "step" or event.facts["step"] < followed.facts["step"]

@@ -1,0 +1,379 @@
+"""The local chat's HTTP side: the page, logging in, saying things, pictures, and the WebSocket of each room."""
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import BodyPartReader, ClientError, MultipartReader, WSMsgType, web
+
+from bot import limits, replies
+from bot.commands import COMMANDS, Commands
+from bot.delivery import Delivery
+from bot.frontends.chat.hub import NAME, Hub, private
+from bot.frontends.chat.sessions import LIFETIME, Session, Signer
+from bot.messages import Caller, Reply, Upload
+from bot.settings import BotSettings
+from bot.table import Source
+from storage.errors import UnknownBlob, UserError
+from storage.jobs import Train
+from storage.open import Storage
+from storage.records import Job
+
+COOKIE = "avatar_session"
+TEXT_MOST = 4000
+"""Characters of a message."""
+_TEXT_BYTES = 64 * 1024
+_CHUNK = 64 * 1024
+_PAGE = Path(__file__).parent / "page"
+_FILES = {
+    "/chat.css": ("chat.css", "text/css"),
+    "/chat.js": ("chat.js", "text/javascript"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Chat:
+    """The routes over one storage."""
+
+    def __init__(self, storage: Storage, signer: Signer, host: str = "127.0.0.1") -> None:
+        self._blobs = storage.blobs
+        self._records = storage.records
+        self._signer = signer
+        self._host = host
+        self.hub = Hub(storage.records, storage.blobs)
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self.delivery = Delivery(storage.records, storage.events, self.hub, self.commands.answer)
+
+    def app(self) -> web.Application:
+        """The web application."""
+        app = web.Application(middlewares=[self._guard, _kindly], client_max_size=_TEXT_BYTES)
+        app.router.add_get("/", self.page)
+        app.router.add_get("/r/{room}", self.page)
+        for path in _FILES:
+            app.router.add_get(path, self.file)
+        app.router.add_get("/api/me", self.me)
+        app.router.add_get("/api/commands", self.table)
+        app.router.add_post("/api/login", self.login)
+        app.router.add_post("/api/logout", self.logout)
+        app.router.add_post("/api/rooms", self.join)
+        app.router.add_post("/api/rooms/{room}/leave", self.leave)
+        app.router.add_post("/api/rooms/{room}/say", self.say)
+        app.router.add_post("/api/rooms/{room}/press", self.press)
+        app.router.add_get("/api/rooms/{room}/complete", self.complete)
+        app.router.add_get("/api/rooms/{room}/socket", self.socket)
+        app.router.add_get("/api/rooms/{room}/pictures/{job}/{name}", self.picture)
+        app.router.add_get("/api/rooms/{room}/samples/{avatar}/{job}-{attempt}/{name}", self.sample)
+        app.on_response_prepare.append(_harden)
+        app.on_shutdown.append(self._shutdown)
+        return app
+
+    # The page
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        name, kind = _FILES[request.path]
+        return web.FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache", "Content-Type": kind})
+
+    async def table(self, request: web.Request) -> web.Response:
+        """The table of commands, as the page registers it."""
+        return web.json_response(
+            {
+                "commands": [asdict(command) for command in COMMANDS.values()],
+                "consent": replies.CONSENT,
+                "photos": {
+                    "fewest": limits.PHOTOS_FEWEST,
+                    "most": limits.PHOTOS_MOST,
+                    "bytes": limits.PHOTO_BYTES,
+                },
+                "text": {"most": TEXT_MOST},
+            }
+        )
+
+    # Logging in and rooms
+
+    async def me(self, request: web.Request) -> web.Response:
+        return _me(self._session(request))
+
+    async def login(self, request: web.Request) -> web.Response:
+        name = limits.person_name(str((await _json(request)).get("name", "")))
+        known = self._session(request)
+        same = known is not None and known.name.casefold() == name.casefold()
+        return self._signed(Session(name, known.rooms if known and same else ()))
+
+    async def logout(self, request: web.Request) -> web.Response:
+        response = _me(None)
+        response.del_cookie(COOKIE, path="/", samesite="Strict", httponly=True)
+        return response
+
+    async def join(self, request: web.Request) -> web.Response:
+        session = self._logged_in(request)
+        room = limits.room_name(str((await _json(request)).get("name", "")))
+        return self._signed(session.joined(room), room=room)
+
+    async def leave(self, request: web.Request) -> web.Response:
+        session, room = self._member(request)
+        return self._signed(session.left(room))
+
+    def _signed(self, session: Session, **more: str) -> web.Response:
+        response = _me(session, **more)
+        response.set_cookie(
+            COOKIE, self._signer.cookie(session), max_age=LIFETIME, path="/", httponly=True, samesite="Strict"
+        )
+        return response
+
+    def _session(self, request: web.Request) -> Session | None:
+        cookie = request.cookies.get(COOKIE)
+        return self._signer.session(cookie) if cookie else None
+
+    def _logged_in(self, request: web.Request) -> Session:
+        session = self._session(request)
+        if session is None:
+            raise web.HTTPUnauthorized(text="log in first")
+        return session
+
+    def _member(self, request: web.Request) -> tuple[Session, str]:
+        session, room = self._logged_in(request), request.match_info["room"]
+        if room not in session.rooms:
+            raise web.HTTPForbidden(text="enter the room first")
+        return session, room
+
+    # Talking
+
+    async def say(self, request: web.Request) -> web.Response:
+        """A line, and photos with it: multipart with `text`, `consent` and any number of `photo`, in this order."""
+        session, room = self._member(request)
+        if not request.content_type.startswith("multipart/"):
+            raise web.HTTPBadRequest(text="not multipart")
+        parts = _Parts(await request.multipart())
+        text = await parts.text("text")
+        consent = await parts.text("consent") == "yes"
+        if len(text) > TEXT_MOST and not text.startswith("/"):
+            raise UserError("message_long", most=TEXT_MOST)
+        if text.startswith("/"):
+            reply = await self.commands.line(_caller(session, room), text, parts.photos(), consent=consent)
+            if not reply.private:
+                await self.hub.say(room, session.name, text, parts.count)
+            return await self._answered(room, reply)
+        if await parts.more():
+            raise UserError("photos_loose")
+        if not text:
+            raise UserError("message_empty")
+        await self.hub.say(room, session.name, text)
+        return web.json_response({})
+
+    async def press(self, request: web.Request) -> web.Response:
+        """A button of a message."""
+        session, room = self._member(request)
+        pressed = await _json(request)
+        action = str(pressed.get("action", ""))[:64]
+        reply = await self.commands.press(_caller(session, room), action)
+        if reply.spent and isinstance(message_id := pressed.get("message"), int):
+            await self.hub.spend(room, message_id, action)
+        if reply.spent and action.startswith("erase:"):
+            await self.hub.refresh()
+        return await self._answered(room, reply)
+
+    async def _answered(self, room: str, reply: Reply) -> web.Response:
+        answer: dict[str, Any] = {"spent": reply.spent}
+        if reply.private:
+            answer["private"] = private(reply.message)
+        else:
+            ref = await self.hub.post(room, reply.message)
+            if reply.job_id:
+                answer["job"] = reply.job_id
+                await self.delivery.follow(reply.job_id, ref, reply.message)
+        return web.json_response(answer)
+
+    async def complete(self, request: web.Request) -> web.Response:
+        """Completions of an option's source."""
+        session, room = self._member(request)
+        try:
+            source = Source(request.query.get("source", ""))
+        except ValueError:
+            raise web.HTTPBadRequest(text="no such source") from None
+        found = await self.commands.complete(_caller(session, room), source)
+        return web.json_response([asdict(completion) for completion in found])
+
+    async def socket(self, request: web.Request) -> web.StreamResponse:
+        """What happens in the room, as it happens."""
+        session, room = self._member(request)
+        socket = web.WebSocketResponse(heartbeat=20, max_msg_size=1024)
+        await socket.prepare(request)
+        await self.hub.enter(room, socket, session.name)
+        try:
+            async for message in socket:
+                if message.type == WSMsgType.ERROR:
+                    break
+        finally:
+            await self.hub.leave(room, socket)
+        return socket
+
+    # Pictures
+
+    async def picture(self, request: web.Request) -> web.StreamResponse:
+        """A picture that a job of this room drew. Photos and adapters are never served."""
+        _, room = self._member(request)
+        job = await self._drew(request, room)
+        return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
+
+    async def sample(self, request: web.Request) -> web.StreamResponse:
+        """A picture that a training of this room drew to show what it has learned."""
+        _, room = self._member(request)
+        asked, job = request.match_info, await self._drew(request, room)
+        if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
+            raise web.HTTPNotFound
+        return await self._png(f"samples/{asked['avatar']}/{job.id}-{asked['attempt']}/{asked['name']}")
+
+    async def _drew(self, request: web.Request, room: str) -> Job:
+        job = await self._records.job(request.match_info["job"])
+        if job is None or (job.frontend, job.room) != (NAME, room):
+            raise web.HTTPNotFound
+        return job
+
+    async def _png(self, key: str) -> web.Response:
+        try:
+            data = await self._blobs.get(key)
+        except (UnknownBlob, ValueError):
+            raise web.HTTPNotFound from None
+        # Not stored by the browser, so that what is erased here is gone there too.
+        return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+    # Keeping other sites out
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse requests that another site makes in the person's name, or under a name rebound to this address."""
+        if not _own_name(urlsplit(f"//{request.host}").hostname or "", self._host):
+            raise web.HTTPForbidden(text="unknown host name")
+        writes = request.method not in ("GET", "HEAD") or request.path.endswith("/socket")
+        if writes and urlsplit(request.headers.get("Origin", "")).netloc != request.host:
+            raise web.HTTPForbidden(text="another site's request")
+        return await handler(request)
+
+    async def _shutdown(self, app: web.Application) -> None:
+        await self.hub.close()
+
+
+class _Parts:
+    """The parts of a multipart request, in the order in which they come."""
+
+    def __init__(self, reader: MultipartReader) -> None:
+        self._reader = reader
+        self._next: BodyPartReader | None = None
+        self.count = 0
+
+    async def more(self) -> bool:
+        """Whether a part is left."""
+        if self._next is None:
+            try:
+                part = await self._reader.next()
+            except (ClientError, ConnectionError, ValueError):
+                raise UserError("upload_cut") from None
+            self._next = part if isinstance(part, BodyPartReader) else None
+        return self._next is not None
+
+    async def text(self, name: str) -> str:
+        """The next part if it has this name, stripped; otherwise nothing."""
+        if not await self.more() or self._next is None or self._next.name != name:
+            return ""
+        part, self._next = self._next, None
+        data = bytearray()
+        async for chunk in _chunks(part):
+            data += chunk
+            if len(data) > _TEXT_BYTES:
+                raise UserError("message_long", most=TEXT_MOST)
+        return data.decode(errors="replace").strip()
+
+    async def photos(self) -> AsyncIterator[Upload]:
+        """The photos that are left."""
+        while await self.more():
+            part, self._next = self._next, None
+            if part is not None and part.name == "photo":
+                self.count += 1
+                yield Upload(_chunks(part))
+
+
+async def _chunks(part: BodyPartReader) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await part.read_chunk(_CHUNK):
+            yield chunk
+    except (ClientError, ConnectionError, ValueError):
+        raise UserError("upload_cut") from None
+
+
+def _own_name(host: str, bound: str) -> bool:
+    with suppress(ValueError):
+        ipaddress.ip_address(host)
+        return True
+    return host in ("localhost", bound)
+
+
+def _caller(session: Session, room: str) -> Caller:
+    return Caller(NAME, session.name.lower(), session.name, room)
+
+
+def _me(session: Session | None, **more: str) -> web.Response:
+    return web.json_response(
+        {"name": session.name if session else None, "rooms": session.rooms if session else (), **more}
+    )
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise web.HTTPBadRequest(text="not JSON") from None
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(text="not an object")
+    return body
+
+
+@web.middleware
+async def _kindly(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Wrong input outside of commands is answered in words too, as a private message."""
+    try:
+        return await handler(request)
+    except UserError as error:
+        return web.json_response({"private": private(replies.refusal(error))})
+
+
+async def _harden(request: web.Request, response: web.StreamResponse) -> None:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
+    """Serve the chat and deliver until cancelled. `ready` gets the address once people can open it."""
+    signer = await asyncio.to_thread(Signer.at, settings.home / "chat.key")
+    chat = Chat(storage, signer, settings.chat_host)
+    runner = web.AppRunner(chat.app(), access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.chat_host, settings.chat_port)
+        await site.start()
+        port = runner.addresses[0][1]
+        host = f"[{settings.chat_host}]" if ":" in settings.chat_host else settings.chat_host
+        ready(f"http://{host}:{port}")
+        await chat.delivery.run()
+    finally:
+        await runner.cleanup()

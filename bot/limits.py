@@ -1,0 +1,103 @@
+"""The rules for what people may send: pure functions that return the cleaned value or raise `UserError`.
+
+What an avatar may be called stands in `storage.naming`, since the engine's command line asks there too.
+"""
+
+import re
+import unicodedata
+
+from storage.errors import UserError
+
+PHOTOS_FEWEST = 5
+PHOTOS_MOST = 10
+PHOTO_BYTES = 20 * 1024 * 1024
+PROMPT_MOST = 1000
+COUNT_MOST = 4
+STEPS_MOST = 150
+GUIDANCE_MOST = 30.0
+SEED_MOST = 2**32 - 1
+ACTIVE_JOBS_MOST = 20
+NAME_MOST = 32
+
+
+def photo_count(count: int) -> int:
+    """How many photos an album may have."""
+    if count < PHOTOS_FEWEST:
+        raise UserError("photos_few", count=count, fewest=PHOTOS_FEWEST, most=PHOTOS_MOST)
+    if count > PHOTOS_MOST:
+        raise UserError("photos_many", fewest=PHOTOS_FEWEST, most=PHOTOS_MOST)
+    return count
+
+
+def photo_size(size: int, number: int) -> int:
+    """How many bytes photo `number` (from 1) may have."""
+    if size < 1:
+        raise UserError("photo_empty", number=number)
+    if size > PHOTO_BYTES:
+        raise UserError("photo_large", number=number, megabytes=PHOTO_BYTES // 1024 // 1024)
+    return size
+
+
+def prompt(text: str) -> str:
+    """What to draw: 1 to 1,000 readable characters without the space around them."""
+    return _readable(text, "prompt", fewest=1)
+
+
+def negative_prompt(text: str) -> str:
+    """What not to draw: as `prompt`, but it may be empty."""
+    return _readable(text, "negative", fewest=0)
+
+
+def _readable(text: str, option: str, fewest: int) -> str:
+    text = text.strip()
+    if len(text) < fewest:
+        raise UserError("prompt_empty")
+    if len(text) > PROMPT_MOST:
+        raise UserError("prompt_long", option=option, length=len(text), most=PROMPT_MOST)
+    if any(unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t" for character in text):
+        raise UserError("prompt_unreadable", option=option)
+    return text
+
+
+def count(number: int) -> int:
+    """How many pictures one /imagine draws."""
+    return int(_between("count", number, 1, COUNT_MOST))
+
+
+def steps(number: int | None) -> int | None:
+    """How many sampling steps a picture gets; None leaves it to the base model."""
+    return None if number is None else int(_between("steps", number, 1, STEPS_MOST))
+
+
+def guidance(number: float | None) -> float | None:
+    """How strictly the picture follows the prompt; None leaves it to the base model."""
+    return None if number is None else float(_between("guidance", number, 0.0, GUIDANCE_MOST))
+
+
+def seed(number: int | None) -> int | None:
+    """Where the noise starts; None draws one."""
+    return None if number is None else int(_between("seed", number, 0, SEED_MOST))
+
+
+def person_name(text: str) -> str:
+    """The name somebody goes by in the local chat: 1 to 32 visible characters, inner space squeezed."""
+    name = " ".join(text.split())
+    if not 1 <= len(name) <= NAME_MOST or any(unicodedata.category(character)[0] == "C" for character in name):
+        raise UserError("name_shape", most=NAME_MOST)
+    return name
+
+
+def room_name(text: str) -> str:
+    """A room's name as its link spells it: letters and digits joined by hyphens, at most 32."""
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text[:200]).lower())
+    name = "-".join(words)
+    if not 1 <= len(name) <= NAME_MOST:
+        raise UserError("room_shape", most=NAME_MOST)
+    return name
+
+
+def _between(option: str, number: float, least: float, most: float) -> float:
+    # A comparison with NaN is always false, so this refuses it too.
+    if not least <= number <= most:
+        raise UserError("out_of_range", option=option, least=least, most=most)
+    return number

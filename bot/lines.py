@@ -1,0 +1,77 @@
+"""Reading a typed line: `/imagine mia7 woman in a suit --count 2` becomes a command's name and its values."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from bot.table import COMMANDS, Command, Kind, Option
+from storage.errors import UserError
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A command that somebody typed. Values are of their options' kinds; whether any is missing is not checked."""
+
+    command: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+def parse(text: str) -> Line:
+    """Read one line that begins with a slash.
+
+    Words and text are taken by place; any option can be given as `--name value`, in any order.
+    """
+    name, _, rest = text.strip().removeprefix("/").partition(" ")
+    command = COMMANDS.get(name.lower())
+    if command is None:
+        near = get_close_matches(name.lower()[:32], COMMANDS, n=1)
+        raise UserError("unknown_command", name=name[:32], near=near[0] if near else None)
+    values: dict[str, Value] = {}
+    head, *named = re.split(r"\s--(?=[a-z])", f" {rest}")
+    for part in named:
+        key, _, text = part.strip().partition(" ")
+        option = next((option for option in command.options if option.name == key and option.kind != Kind.PHOTOS), None)
+        if option is None:
+            raise UserError("unknown_option", command=command.name, option=key[:32])
+        # What follows a flag belongs to the places again: `/train --consent mia7 woman`.
+        if option.kind == Kind.FLAG:
+            values[key] = True
+            head = f"{head} {text}"
+        else:
+            values[key] = _value(option, text.strip())
+    _take_places(command, head.strip(), values)
+    return Line(command.name, values)
+
+
+def _take_places(command: Command, text: str, values: dict[str, Value]) -> None:
+    # Only the first text has a place, since it takes all that is left.
+    for option in command.options:
+        if not text or option.name in values:
+            continue
+        if option.kind == Kind.TEXT:
+            values[option.name] = text
+            return
+        if option.kind == Kind.WORD:
+            word, _, text = text.partition(" ")
+            values[option.name] = word
+            text = text.strip()
+    if text:
+        raise UserError("too_many_words", command=command.name, word=text.split()[0][:32], example=command.example)
+
+
+def _value(option: Option, text: str) -> Value:
+    try:
+        if option.kind == Kind.INTEGER:
+            return int(text)
+        if option.kind == Kind.NUMBER:
+            number = float(text)
+            if math.isfinite(number):
+                return number
+            raise ValueError
+    except ValueError:
+        raise UserError("not_a_number", option=option.name, value=text[:32]) from None
+    return text

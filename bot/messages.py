@@ -1,0 +1,106 @@
+"""What the bot says, as data: every frontend renders these in its own way."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Tone = Literal["plain", "good", "warning", "trouble"]
+Role = Literal["primary", "plain", "danger"]
+
+
+@dataclass(frozen=True, slots=True)
+class Button:
+    """Something to press. `action` goes to `Commands.press` and fits Telegram's 64 bytes."""
+
+    label: str
+    action: str
+    role: Role = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the inspection says about photo `number` (from 1)."""
+
+    number: int
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture that is shown: its blob key, what a screen reader says, and its seed if it has one."""
+
+    key: str
+    text: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is. `fraction` is 0 to 1, or None while nothing can be measured."""
+
+    label: str
+    fraction: float | None = None
+    step: int | None = None
+    steps: int | None = None
+    seconds_left: float | None = None
+    place: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of the bot. `text` alone says all; the other parts let a frontend show it better."""
+
+    text: str
+    tone: Tone = "plain"
+    job: str | None = None
+    prompt: str | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    pictures: tuple[Shown, ...] = ()
+    progress: Progress | None = None
+    buttons: tuple[Button, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one command or button.
+
+    `private`: only the person who asked should see it. `job_id`: the message follows this job from now on.
+    `spent`: the buttons of the message that was pressed have done their work.
+    """
+
+    message: Message
+    private: bool = False
+    job_id: str | None = None
+    spent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who gives a command, and where."""
+
+    platform: str
+    platform_id: str
+    name: str
+    room: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A photo on its way in, read once."""
+
+    chunks: AsyncIterator[bytes]
+
+
+class Frontend(Protocol):
+    """A place where people chat, as the delivery loop sees it."""
+
+    @property
+    def name(self) -> str:
+        """The platform's name, as `Job.frontend` stores it."""
+
+    async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
+        """Show a message and return its reference. A message of the same `dedupe` in this room is not posted twice."""
+
+    async def edit(self, ref: str, message: Message) -> None:
+        """Replace what an earlier message says."""

@@ -1,0 +1,132 @@
+"""The commands as data. Every frontend registers exactly this table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bot import limits
+from storage import naming
+
+
+class Kind(StrEnum):
+    """What an option's value is."""
+
+    WORD = "word"
+    """Text without a space."""
+    TEXT = "text"
+    """The rest of the line."""
+    INTEGER = "integer"
+    """A whole number."""
+    NUMBER = "number"
+    """A number with or without decimals."""
+    FLAG = "flag"
+    """Given or not."""
+    PHOTOS = "photos"
+    """Attached files."""
+
+
+class Source(StrEnum):
+    """Where completions of an option come from."""
+
+    AVATARS = "avatars"
+    """Tokens of the avatars that the person may use in this room."""
+    OWN_AVATARS = "own_avatars"
+    """Tokens of the person's own avatars."""
+    JOBS = "jobs"
+    """The person's unfinished jobs."""
+    CHOICES = "choices"
+    """The option's own `choices`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a command."""
+
+    name: str
+    kind: Kind
+    description: str
+    required: bool = False
+    source: Source | None = None
+    choices: tuple[str, ...] = ()
+    least: float | None = None
+    most: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. Options that are required, and all of kind word or text, can be given by their place in a line."""
+
+    name: str
+    description: str
+    example: str
+    options: tuple[Option, ...] = ()
+
+
+_COUNTS = tuple(str(number) for number in range(1, limits.COUNT_MOST + 1))
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            "train",
+            "Make an avatar of somebody from 5 to 10 photos",
+            "/train mia7 woman",
+            (
+                Option("token", Kind.WORD, "a made-up name for prompts, such as mia7", required=True),
+                Option(
+                    "noun",
+                    Kind.WORD,
+                    "what they are, such as woman",
+                    required=True,
+                    source=Source.CHOICES,
+                    choices=naming.NOUNS,
+                ),
+                Option(
+                    "photos",
+                    Kind.PHOTOS,
+                    "5 to 10 photos of this one person",
+                    required=True,
+                    least=limits.PHOTOS_FEWEST,
+                    most=limits.PHOTOS_MOST,
+                ),
+                Option("consent", Kind.FLAG, "the person on the photos has agreed to this", required=True),
+            ),
+        ),
+        Command(
+            "imagine",
+            "Draw somebody's avatar",
+            "/imagine mia7 woman in a red hoodie, smiling",
+            (
+                Option("prompt", Kind.TEXT, "what to draw, naming an avatar", required=True, source=Source.AVATARS),
+                Option(
+                    "count",
+                    Kind.INTEGER,
+                    "how many pictures, 1 to 4",
+                    source=Source.CHOICES,
+                    choices=_COUNTS,
+                    least=1,
+                    most=limits.COUNT_MOST,
+                ),
+                Option("seed", Kind.INTEGER, "start from this number to repeat a picture", most=limits.SEED_MOST),
+                Option("steps", Kind.INTEGER, "drawing steps: more is slower and finer", most=limits.STEPS_MOST),
+                Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
+                Option("negative", Kind.TEXT, "what should not be in the picture"),
+            ),
+        ),
+        Command("avatars", "Show the avatars you can use here", "/avatars"),
+        Command("status", "Show your jobs and their place in the queue", "/status"),
+        Command(
+            "cancel",
+            "Stop one of your jobs, the newest if you name none",
+            "/cancel",
+            (Option("job", Kind.WORD, "which job, as /status names it", source=Source.JOBS),),
+        ),
+        Command(
+            "delete",
+            "Erase an avatar with its photos and pictures",
+            "/delete mia7",
+            (Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+        ),
+        Command("help", "Show what I can do", "/help"),
+    )
+}

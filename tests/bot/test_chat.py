@@ -1,0 +1,293 @@
+"""The local chat over real HTTP and WebSockets."""
+
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import ClientSession, CookieJar, FormData, WSMsgType
+
+from bot.frontends.chat.sessions import Session, Signer
+from bot.limits import PHOTO_BYTES
+
+
+class Browser:
+    """One person's browser, without the page."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.session = ClientSession(address, cookie_jar=CookieJar(unsafe=True), headers={"Origin": address})
+
+    async def post(self, path: str, body: Any) -> dict[str, Any]:
+        async with self.session.post(path, json=body) as response:
+            assert response.status == 200, await response.text()
+            return dict(await response.json())
+
+    async def get(self, path: str) -> Any:
+        async with self.session.get(path) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def status(self, path: str) -> int:
+        async with self.session.get(path) as response:
+            return response.status
+
+    async def enter(self, name: str, room: str = "studio") -> "Browser":
+        await self.post("/api/login", {"name": name})
+        await self.post("/api/rooms", {"name": room})
+        return self
+
+    async def say(
+        self, text: str, photos: list[bytes] | None = None, consent: bool = True, room: str = "studio"
+    ) -> Any:
+        form = FormData(default_to_multipart=True)
+        form.add_field("text", text)
+        form.add_field("consent", "yes" if consent else "no")
+        for photo in photos or []:
+            form.add_field("photo", io.BytesIO(photo), filename="photo", content_type="image/png")
+        async with self.session.post(f"/api/rooms/{room}/say", data=form) as response:
+            assert response.status == 200, await response.text()
+            return await response.json()
+
+    async def press(self, message: dict[str, Any], label: str) -> Any:
+        action = next(button["action"] for button in message["body"]["buttons"] if button["label"].startswith(label))
+        return await self.post("/api/rooms/studio/press", {"action": action, "message": message["id"]})
+
+    async def listen(self, room: str = "studio") -> "Listener":
+        return Listener(await self.session.ws_connect(f"/api/rooms/{room}/socket"))
+
+
+class Listener:
+    """What comes in on a room's socket."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+        self.seen: dict[int, dict[str, Any]] = {}
+
+    async def until(self, text: str) -> dict[str, Any]:
+        """The message that holds this text, once it is there."""
+        while True:
+            news = await self.socket.receive(timeout=5)
+            assert news.type == WSMsgType.TEXT
+            body = news.json()
+            for message in body.get("messages", [body.get("message")]):
+                if message is not None:
+                    self.seen[message["id"]] = message
+                    if text in message["body"]["text"]:
+                        return dict(message)
+
+
+@pytest.fixture
+async def anna(chat: str) -> AsyncIterator[Browser]:
+    browser = Browser(chat)
+    yield await browser.enter("Anna")
+    await browser.session.close()
+
+
+@pytest.fixture
+async def ben(chat: str) -> AsyncIterator[Browser]:
+    browser = Browser(chat)
+    yield await browser.enter("Ben")
+    await browser.session.close()
+
+
+PHOTOS = [b"photo %d" % number for number in range(8)]
+
+
+async def test_two_browsers_see_the_same(anna: Browser, ben: Browser) -> None:
+    hers, his = await anna.listen(), await ben.listen()
+    await anna.say("Hello!")
+    answer = await anna.say("/train mia7 woman", PHOTOS)
+    assert answer["job"]
+    checked = [await listener.until("8 photos, all good") for listener in (hers, his)]
+    assert checked[0] == checked[1]
+    await anna.press(checked[0], "Train")
+    trained = [await listener.until("mia7 is ready") for listener in (hers, his)]
+    assert trained[0] == trained[1]
+    assert hers.seen == his.seen
+    assert hers.seen[checked[0]["id"]]["body"]["buttons"] == []
+    lines = [message for message in hers.seen.values() if message["author"]]
+    assert [(line["author"], line["body"]["text"]) for line in lines] == [
+        ("Anna", "Hello!"),
+        ("Anna", "/train mia7 woman"),
+    ]
+    assert lines[1]["body"]["photos"] == 8
+
+
+async def test_private_answers_stay_private(anna: Browser, bot: Any) -> None:
+    for text in ("/status", "/help", "/avatars", "/train suit woman", "/imagine " + "a" * 10_000, "/nonsense", "/"):
+        answer = await anna.say(text)
+        assert answer["private"]["text"], text
+    assert await bot.records.chat_history("studio") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "photos", "said"),
+    [
+        ("", [], "Type a message first"),
+        ("here they are", [b"photo"], "What shall I do with these photos?"),
+        ("x" * 4001, [], "4,000 characters"),
+        ("x" * 100_000, [], "4,000 characters"),
+        ("/train mia7 woman", [b"x"] * 11, "10 photos are enough"),
+        ("/train mia7 woman", [b"x", b""], "#2 is an empty file"),
+        ("/train mia7 woman", [b"x", bytes(PHOTO_BYTES + 1)], "#2 is larger than 20 MB"),
+    ],
+    ids=["nothing", "loose photos", "long", "very long", "eleven photos", "an empty photo", "a large photo"],
+)
+async def test_wrong_messages_are_answered_kindly(
+    anna: Browser, bot: Any, text: str, photos: list[bytes], said: str
+) -> None:
+    answer = await anna.say(text, photos)
+    assert said in answer["private"]["text"]
+    assert await bot.kept() == []
+    assert await bot.records.chat_history("studio") == []
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(anna: Browser, bot: Any) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield (
+            b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n/train mia7 woman\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="consent"\r\n\r\nyes\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="photo"; filename="p"\r\n\r\nhalf a pho'
+        )
+
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    async with anna.session.post("/api/rooms/studio/say", data=half(), headers=headers) as response:
+        assert response.status == 200
+        assert "broke off" in (await response.json())["private"]["text"]
+    assert await bot.kept() == []
+
+
+async def test_the_page_registers_the_table(anna: Browser) -> None:
+    from bot.table import COMMANDS
+
+    table = await anna.get("/api/commands")
+    assert [command["name"] for command in table["commands"]] == list(COMMANDS)
+    for command in table["commands"]:
+        assert [option["name"] for option in command["options"]] == [
+            option.name for option in COMMANDS[command["name"]].options
+        ]
+
+
+async def test_completion(anna: Browser, bot: Any) -> None:
+    await bot.avatar("mia7")
+    assert await anna.get("/api/rooms/studio/complete?source=avatars") == [{"value": "mia7", "hint": "woman"}]
+    assert await anna.status("/api/rooms/studio/complete?source=secrets") == 400
+
+
+async def test_pictures_are_for_those_in_the_room(anna: Browser, ben: Browser, chat: str, bot: Any) -> None:
+    await bot.avatar("mia7")
+    listener = await anna.listen()
+    await anna.say("/imagine mia7 --count 1 --seed 5")
+    drawn = await listener.until("Here you are")
+    key = drawn["body"]["pictures"][0]["key"]
+    path = f"/api/rooms/studio/{key}"
+    async with anna.session.get(path) as response:
+        assert response.status == 200
+        assert response.content_type == "image/png"
+        assert "no-store" in response.headers["Cache-Control"]
+        assert await response.read() == await bot.blobs.get(key)
+    assert await ben.status(path) == 200
+
+    stranger = Browser(chat)
+    assert await stranger.status(path) == 401
+    await stranger.enter("Eve", "kitchen")
+    assert await stranger.status(path) == 403
+    assert await stranger.status(path.replace("studio", "kitchen")) == 404
+    for other in ("/api/rooms/studio/pictures/nobody/0.png", f"{path}x", f"{path}%2F..%2F0.png"):
+        assert await anna.status(other) == 404
+    for prefix in ("photos/", "adapters/"):
+        for blob in await bot.blobs.list(prefix):
+            assert await anna.status(f"/api/rooms/studio/{blob}") == 404
+    [first, *_] = await bot.blobs.list("samples/")
+    assert await anna.status(f"/api/rooms/studio/{first}") == 200
+    assert await anna.status(f"/api/rooms/studio/samples/x{first.removeprefix('samples/')}") == 404
+    assert await stranger.status(f"/api/rooms/studio/{first}") == 403
+    await stranger.session.close()
+
+
+async def test_erased_pictures_are_gone_for_everybody(anna: Browser, ben: Browser, bot: Any) -> None:
+    await bot.avatar("mia7")
+    hers, his = await anna.listen(), await ben.listen()
+    await anna.say("/imagine mia7 --count 1")
+    drawn = await hers.until("Here you are")
+    asked = (await anna.say("/delete mia7"))["private"]
+    erase = {"id": None, "body": asked}
+    assert "is erased" in (await anna.press(erase, "Erase"))["private"]["text"]
+    await his.until("Here you are")
+    while not (await his.until("Here you are"))["body"]["pictures"][0]["gone"]:
+        pass
+    assert await ben.status(f"/api/rooms/studio/{drawn['body']['pictures'][0]['key']}") == 404
+
+
+async def test_strangers_see_nothing(chat: str) -> None:
+    stranger = Browser(chat)
+    assert await stranger.get("/api/me") == {"name": None, "rooms": []}
+    assert await stranger.status("/api/rooms/studio/complete?source=avatars") == 401
+    assert await stranger.status("/api/rooms/studio/socket") == 401
+    for path in ("/api/rooms", "/api/rooms/studio/say", "/api/rooms/studio/press"):
+        async with stranger.session.post(path, json={}) as response:
+            assert response.status == 401
+    await stranger.session.close()
+
+
+async def test_other_sites_are_kept_out(anna: Browser, chat: str) -> None:
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", chat.replace("http", "ftp") + ".example"):
+        async with anna.session.post("/api/rooms", json={"name": "x"}, headers={"Origin": origin}) as response:
+            assert response.status == 403
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await anna.session.ws_connect("/api/rooms/studio/socket", headers={"Origin": origin})
+    async with anna.session.get("/api/me", headers={"Host": "evil.example"}) as response:
+        assert response.status == 403
+
+
+async def test_headers_and_cookie(chat: str) -> None:
+    async with ClientSession(chat) as session:
+        async with session.get("/") as page:
+            policy = page.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert page.headers["X-Content-Type-Options"] == "nosniff"
+        async with session.post("/api/login", json={"name": "Anna"}, headers={"Origin": chat}) as response:
+            cookie = response.headers["Set-Cookie"]
+            assert "HttpOnly" in cookie
+            assert "SameSite=Strict" in cookie
+
+
+@pytest.mark.parametrize("name", ["", "   ", "x" * 33, "a\x00b", "\u202e"])
+async def test_wrong_names(chat: str, name: str) -> None:
+    browser = Browser(chat)
+    assert "1 to 32" in (await browser.post("/api/login", {"name": name}))["private"]["text"]
+    await browser.session.close()
+
+
+async def test_rooms_by_name(anna: Browser) -> None:
+    joined = await anna.post("/api/rooms", {"name": "  Family & Friends "})
+    assert joined["room"] == "family-friends"
+    assert (await anna.get("/api/me"))["rooms"] == ["family-friends", "studio"]
+    assert "room's name" in (await anna.post("/api/rooms", {"name": "!!!"}))["private"]["text"]
+    assert (await anna.post("/api/rooms/studio/leave", {}))["rooms"] == ["family-friends"]
+    assert await anna.status("/api/rooms/studio/complete?source=avatars") == 403
+
+
+async def test_forged_and_old_cookies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signer = Signer.at(tmp_path / "chat.key")
+    cookie = signer.cookie(Session("Änna", ("studio",)))
+    assert signer.session(cookie) == Session("Änna", ("studio",))
+    assert Signer.at(tmp_path / "chat.key").session(cookie) is not None
+    assert (tmp_path / "chat.key").stat().st_mode & 0o777 == 0o600
+    assert Signer(b"other").session(cookie) is None
+    for forged in ("", ".", "x.y", cookie[:-1], "e30" + cookie, cookie + "é"):
+        assert signer.session(forged) is None
+    monkeypatch.setattr("bot.frontends.chat.sessions.time.time", lambda: 4e9)
+    assert signer.session(cookie) is None
+
+
+async def test_history_survives_a_new_connection(anna: Browser) -> None:
+    await anna.say("one")
+    await anna.say("two")
+    listener = await anna.listen()
+    await listener.until("two")
+    assert [message["body"]["text"] for message in listener.seen.values()] == ["one", "two"]

@@ -1,0 +1,288 @@
+"""Whatever is lost, doubled or restarted: each job is answered exactly once."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from bot.delivery import Delivery
+from bot.messages import Message
+from storage.events import Event
+from storage.jobs import State
+
+
+class Killed(BaseException):
+    """The bot's process ends here, with nothing tidied up."""
+
+
+class Room:
+    """A frontend that keeps what is shown, dropping doubles by their key as the port asks."""
+
+    name = "chat"
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.edits: list[Message] = []
+        self.refs: dict[str, str] = {}
+        self.posts_to_fail = 0
+        self.killed_at: str | None = None
+
+    async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
+        if self.posts_to_fail:
+            self.posts_to_fail -= 1
+            raise ConnectionError("the platform is away")
+        if self.killed_at == "before the post":
+            raise Killed
+        ref = self.refs.get(dedupe or "")
+        if ref is None:
+            self.messages.append(message)
+            ref = str(len(self.messages) - 1)
+            if dedupe is not None:
+                self.refs[dedupe] = ref
+        if self.killed_at == "after the post":
+            raise Killed
+        return ref
+
+    async def edit(self, ref: str, message: Message) -> None:
+        if self.killed_at == "at the edit":
+            raise Killed
+        self.messages[int(ref)] = message
+        self.edits.append(message)
+
+    def answers(self) -> list[Message]:
+        return [message for message in self.messages if message.pictures and not message.progress]
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def delivery_of(bot: Any, room: Room) -> Delivery:
+    return Delivery(bot.records, bot.events, room, bot.commands.answer)
+
+
+async def asked(bot: Any, room: Room, delivery: Delivery) -> Any:
+    """A drawing that is asked for, followed and claimed."""
+    await bot.avatar("mia7")
+    for job in await bot.records.undelivered("chat"):
+        await bot.records.mark_delivered(job.id)
+    reply = await bot.say("/imagine mia7 --count 1")
+    ref = await room.post("studio", reply.message)
+    await delivery.follow(reply.job_id, ref, reply.message)
+    return await bot.records.claim(reply.job_id)
+
+
+def step(job: Any, number: int) -> Event:
+    return Event(job.id, job.attempt, "step", {"step": number, "steps": 10, "seconds_left": 10.0 - number})
+
+
+async def test_one_message_is_edited_and_one_answer_posted(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    for number in (1, 2, 5):
+        await delivery.news(step(job, number))
+    await delivery.flush()
+    await delivery.flush()
+    assert [edit.progress.step for edit in room.edits if edit.progress] == [5]
+    assert "step 5 of 10, about 5 s left" in room.messages[0].text
+    await bot.engine.end(job)
+    await delivery.sweep()
+    assert len(room.answers()) == 1
+    assert room.messages[0].text.startswith("Drawing: done")
+    assert (await bot.records.job(job.id)).delivered is not None
+
+
+async def test_a_room_is_edited_at_most_once_in_a_turn(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    other = await bot.say("/imagine mia7 --count 2")
+    await delivery.follow(other.job_id, await room.post("studio", other.message), other.message)
+    second = await bot.records.claim(other.job_id)
+    await delivery.news(step(job, 1))
+    await delivery.news(step(second, 1))
+    await delivery.flush()
+    assert len(room.edits) == 1
+    await delivery.flush()
+    assert len(room.edits) == 2
+
+
+async def test_doubled_and_late_events_change_nothing(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    for event in (step(job, 4), step(job, 4), step(job, 2), Event(job.id, job.attempt, "started")):
+        await delivery.news(event)
+        await delivery.flush()
+    assert len(room.edits) == 1
+    await bot.engine.end(job)
+    for _ in range(3):
+        await delivery.news(Event(job.id, job.attempt, "done"))
+        await delivery.news(step(job, 9))
+        await delivery.flush()
+        await delivery.sweep()
+    assert len(room.answers()) == 1
+    assert room.messages[0].progress is None
+
+
+async def test_a_taken_over_job_goes_on_and_its_old_engine_is_not_heard(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await delivery.news(step(job, 6))
+    again = await bot.records.claim(job.id)
+    await delivery.news(Event(again.id, again.attempt, "retaken", {"attempt": again.attempt}))
+    await delivery.flush()
+    assert "picked up again" in room.messages[0].text
+    await delivery.news(step(again, 3))
+    await delivery.news(step(job, 7))
+    await delivery.flush()
+    assert "step 3 of 10" in room.messages[0].text
+
+
+async def test_lost_events_are_made_up_for(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await bot.engine.end(job)
+    await delivery.sweep()
+    await delivery.sweep()
+    assert len(room.answers()) == 1
+
+
+async def test_a_sample_is_shown_while_training(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await delivery.news(step(job, 3))
+    await delivery.news(Event(job.id, job.attempt, "sample", {"key": "pictures/x/1.png"}))
+    await delivery.flush()
+    assert [picture.key for picture in room.messages[0].pictures] == ["pictures/x/1.png"]
+    assert "step 3 of 10" in room.messages[0].text
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_restart_anywhere_answers_once(bot: Any, room: Room, seed: int) -> None:
+    pick = random.Random(seed)
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    events = [step(job, number) for number in range(1, 6)]
+    for event in events:
+        await delivery.news(event)
+        await delivery.flush()
+        if pick.random() < 0.4:
+            delivery = delivery_of(bot, room)
+    await bot.engine.end(job)
+    for _ in range(4):
+        room.killed_at = pick.choice(["at the edit", "before the post", "after the post"])
+        with suppress(Killed):
+            if pick.random() < 0.5:
+                await delivery.sweep()
+            else:
+                await delivery.news(Event(job.id, job.attempt, "done"))
+        delivery = delivery_of(bot, room)
+    room.killed_at = None
+    await delivery.sweep()
+    await delivery.sweep()
+    assert len(room.answers()) == 1
+    assert await bot.records.undelivered("chat") == []
+
+
+async def test_after_a_restart_the_same_message_is_edited(bot: Any, room: Room) -> None:
+    job = await asked(bot, room, delivery_of(bot, room))
+    delivery = delivery_of(bot, room)
+    await delivery.news(step(job, 7))
+    await delivery.flush()
+    assert len(room.messages) == 1
+    assert "step 7 of 10" in room.messages[0].text
+
+
+async def test_a_platform_that_is_away_gets_the_answer_later(
+    bot: Any, room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await bot.engine.end(job)
+    room.posts_to_fail = 2
+    for _ in range(4):
+        await delivery.sweep()
+    assert len(room.answers()) == 1
+    assert "not answered yet" in caplog.text
+
+
+async def test_an_answer_that_cannot_be_composed_is_an_apology(
+    bot: Any, room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(_: object) -> Message:
+        raise KeyError("verdicts")
+
+    delivery = Delivery(bot.records, bot.events, room, broken)
+    job = await asked(bot, room, delivery)
+    await bot.engine.end(job)
+    await delivery.sweep()
+    await delivery.sweep()
+    assert [message.tone for message in room.messages[1:]] == ["trouble"]
+    assert "while answering job" in caplog.text
+
+
+async def test_an_engine_that_is_quicker_than_the_first_message(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    await bot.avatar("mia7")
+    reply = await bot.say("/imagine mia7 --count 1")
+    await bot.answer(reply)
+    await delivery.sweep()
+    await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
+    assert "done" in room.messages[-1].text
+
+
+async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    await bot.avatar("mia7")
+    ahead = await bot.say("/imagine mia7", name="Anna")
+    reply = await bot.say("/imagine mia7")
+    await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
+    assert "number 2 in line" in room.messages[0].text
+    await bot.records.request_cancel(ahead.job_id)
+    await delivery.sweep()
+    await delivery.flush()
+    assert "next in line" in room.messages[0].text
+
+
+async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None:
+    delivery = Delivery(bot.records, bot.events, room, bot.commands.answer, sweep_every=60)
+    await bot.avatar("mia7")
+    async with running(delivery):
+        reply = await bot.say("/imagine mia7")
+        await bot.say("/cancel")
+        async with asyncio.timeout(2):
+            while (await bot.records.job(reply.job_id)).delivered is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+    assert room.messages[-1].text == "The drawing is cancelled."
+
+
+async def test_other_frontends_jobs_are_left_alone(bot: Any, room: Room) -> None:
+    room.name = "discord"
+    delivery = delivery_of(bot, room)
+    await bot.avatar("mia7")
+    job = await bot.records.claim((await bot.say("/imagine mia7")).job_id)
+    await delivery.news(step(job, 1))
+    await bot.engine.end(job)
+    await delivery.news(Event(job.id, job.attempt, "done"))
+    await delivery.sweep()
+    assert room.messages == []
+    assert (await bot.records.job(job.id)).state == State.SUCCEEDED
+
+
+class running:
+    """A delivery loop at work, listening from the moment it is entered."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self.delivery = delivery
+
+    async def __aenter__(self) -> None:
+        self.task = asyncio.create_task(self.delivery.run())
+        await asyncio.sleep(0.05)
+
+    async def __aexit__(self, *_: object) -> AsyncIterator[None] | None:
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        return None

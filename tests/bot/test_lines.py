@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.lines import Line, parse
+from bot.table import COMMANDS
+from storage.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("/train mia7 woman", Line("train", {"token": "mia7", "noun": "woman"})),
+        ("/train --consent mia7 woman", Line("train", {"consent": True, "token": "mia7", "noun": "woman"})),
+        ("/imagine mia7 in a suit", Line("imagine", {"prompt": "mia7 in a suit"})),
+        (
+            "/Imagine mia7, well-lit -- by a lake --count 2 --guidance 7.5 --negative a hat, glasses",
+            Line(
+                "imagine",
+                {"prompt": "mia7, well-lit -- by a lake", "count": 2, "guidance": 7.5, "negative": "a hat, glasses"},
+            ),
+        ),
+        ("/imagine --seed 7 --prompt mia7", Line("imagine", {"seed": 7, "prompt": "mia7"})),
+        ("/cancel", Line("cancel")),
+        ("  /delete   mia7 ", Line("delete", {"token": "mia7"})),
+    ],
+)
+def test_lines(text: str, line: Line) -> None:
+    assert parse(text) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("/imagin mia7", "unknown_command"),
+        ("/", "unknown_command"),
+        ("/imagine mia7 --size 4", "unknown_option"),
+        ("/train mia7 woman --photos 4", "unknown_option"),
+        ("/imagine mia7 --count four", "not_a_number"),
+        ("/imagine mia7 --guidance inf", "not_a_number"),
+        ("/train mia7 young woman", "too_many_words"),
+        ("/status all", "too_many_words"),
+    ],
+)
+def test_refused_lines(text: str, code: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(text)
+    assert caught.value.code == code
+
+
+@given(st.text(max_size=60), st.sampled_from(["/", *(f"/{name} " for name in COMMANDS)]))
+def test_any_line_is_read_or_refused(text: str, start: str) -> None:
+    try:
+        line = parse(start + text)
+    except UserError:
+        return
+    options = {option.name for option in COMMANDS[line.command].options}
+    assert line.values.keys() <= options
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_every_example_is_a_line_of_its_command(command: object) -> None:
+    assert parse(command.example).command == command.name  # type: ignore[attr-defined]

@@ -1,0 +1,40 @@
+"""The wording: every code has its own, and nothing in it is longer than the platforms carry."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bot import replies
+from storage.errors import UserError
+
+SOURCES = [path for path in (Path(__file__).parents[2] / "bot").rglob("*.py") if path.name != "replies.py"]
+INSPECTION = (
+    "empty not_image broken too_many_pixels animated too_small aspect no_face several_faces blurred too_dark duplicate "
+    "soft face_small face_cut near_duplicate rotated grayscale compressed dark drawn low_resolution"
+).split()
+
+
+def test_every_code_that_is_raised_has_its_wording() -> None:
+    raised = {code for path in SOURCES for code in re.findall(r'UserError\(\s*"(\w+)"', path.read_text("utf-8"))}
+    assert raised - replies.REFUSALS.keys() == set()
+
+
+def test_an_unknown_code_is_answered_too() -> None:
+    assert "/help" in replies.refusal(UserError("something_new")).text
+
+
+@pytest.mark.parametrize("code", INSPECTION)
+@pytest.mark.parametrize("ok", [True, False])
+def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
+    verdict = replies.verdict(3, {"ok": ok, "codes": [code], "facts": {}})
+    assert verdict.tone == ("warning" if ok else "trouble")
+    assert "_" not in verdict.text
+    assert len(verdict.text.split()) >= 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0 s"), (59.2, "59 s"), (61, "1 min"), (3600, "1 h"), (4800, "1 h 20 min")]
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert replies.duration(seconds) == said
