@@ -1,0 +1,46 @@
+"""Which numbers to compute with, chosen at run time from the device.
+
+CUDA: bfloat16 where the card has it, else float16 (training then wants a scaler). CPU: bfloat16 for matrix
+products where the processor has the instructions, float32 for convolutions, whose bfloat16 backward pass was
+measured up to five times slower than float32 (torch 2.13, AVX512-BF16, 2 cores) for some shapes.
+"""
+
+import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+
+def best_device() -> torch.device:
+    """CUDA where there is one, Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """The fastest dtype that `device` trains and draws well in."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def _float32_convolution(self: nn.Conv2d, features: Tensor) -> Tensor:
+    with torch.autocast(features.device.type, enabled=False):
+        return nn.functional.conv2d(
+            features.float(), self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )
+
+
+def mixed_precision(module: nn.Module, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """Prepare `module`, whose weights stay float32, and return the context to run its forward pass in."""
+    dtype = compute_dtype(device)
+    if dtype == torch.float32:
+        return nullcontext
+    if device.type == "cpu":
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d):
+                part.forward = types.MethodType(_float32_convolution, part)  # type: ignore[method-assign]
+    return lambda: torch.autocast(device.type, dtype)

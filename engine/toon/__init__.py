@@ -1,0 +1,9 @@
+"""The embedded base model: its procedural world, its captions, the scripts that trained it, its weights."""
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The shipped base model, a Stable Diffusion in the standard diffusers layout."""
+
+SIZE = 128
+"""Side of the pictures that the embedded base was trained on, in pixels."""

@@ -1,0 +1,244 @@
+"""Words for the world: a scene becomes a caption, in many wordings, orders and lengths.
+
+A caption tells a random part of what the picture shows, so the base learns every word alone and in company.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+
+from engine.toon.world import Look, Person, Scene
+
+NOUNS: Mapping[str, tuple[str, ...]] = {
+    "man": ("man", "man", "man", "man", "person", "guy"),
+    "woman": ("woman", "woman", "woman", "woman", "person", "lady"),
+}
+
+OPENINGS = (
+    "a photo of", "a photo of", "a photo of", "photo of", "a portrait of", "portrait of", "a picture of", "picture of",
+    "an avatar of", "avatar of", "a drawing of", "a cartoon of", "an illustration of", "a cartoon portrait of", "",
+)  # fmt: skip
+
+NEUTRAL = (
+    "high quality", "facing the camera", "detailed", "best quality", "simple", "flat design", "looking at the camera",
+    "vector art", "beautiful", "sharp", "clean", "colorful", "close view of the face", "studio", "nice", "cute",
+)  # fmt: skip
+"""Words that people add and that mean nothing here: the base learns to let them pass."""
+
+HAIR_STYLES: Mapping[str, tuple[str, ...]] = {
+    "shortFlat": ("short hair", "short flat hair"), "shortRound": ("short round hair", "short rounded hair"),
+    "shortWaved": ("short wavy hair",), "shortCurly": ("short curly hair",),
+    "theCaesar": ("a caesar cut", "cropped hair", "a buzz cut"),
+    "theCaesarAndSidePart": ("a caesar cut with a side part", "cropped hair with a side part"),
+    "sides": ("a bald head", "hair only on the sides", "balding hair"), "frizzle": ("a quiff", "a frizzle"),
+    "dreads01": ("short dreadlocks", "short dreads"), "dreads02": ("spiky hair", "wild spiky hair"),
+    "shaggy": ("shaggy hair",), "shaggyMullet": ("a mullet", "a shaggy mullet"),
+    "dreads": ("long dreadlocks", "long dreads"), "fro": ("an afro", "afro hair"), "bun": ("a bun", "hair in a bun"),
+    "bigHair": ("big hair", "big wavy hair"), "bob": ("a bob", "bob hair"), "curly": ("curly hair", "big curly hair"),
+    "curvy": ("long wavy hair", "long curvy hair"), "frida": ("flowers in the hair", "a flower crown"),
+    "froBand": ("an afro with a headband", "an afro with a hair band"),
+    "longButNotTooLong": ("shoulder-length hair", "medium long hair"),
+    "miaWallace": ("a bob with bangs", "a bob with a fringe"),
+    "shavedSides": ("long hair with shaved sides", "shaved sides"), "straight01": ("long straight hair", "long hair"),
+    "straight02": ("very long straight hair", "long hair on one side"),
+    "straightAndStrand": ("straight hair with bangs", "long straight hair with bangs"),
+}  # fmt: skip
+
+HAIR_COLOURS: Mapping[str, tuple[str, ...]] = {
+    "auburn": ("auburn", "reddish brown"), "black": ("black",), "golden": ("golden", "dark blonde"),
+    "blonde": ("blonde", "blond"), "brown": ("brown", "chestnut"), "dark brown": ("dark brown",), "pink": ("pink",),
+    "platinum": ("platinum", "platinum blonde", "very light blonde"), "red": ("red", "ginger"),
+    "gray": ("gray", "grey", "silver"),
+}  # fmt: skip
+
+SKINS: Mapping[str, tuple[str, ...]] = {
+    "pale": ("pale",), "light": ("light",), "tanned": ("tanned", "orange"), "olive": ("olive", "light brown"),
+    "brown": ("brown",), "dark": ("dark", "very dark", "black"), "yellow": ("yellow",),
+}  # fmt: skip
+
+FACIAL_HAIRS: Mapping[str, tuple[str, ...]] = {
+    "none": ("no beard", "clean-shaven"), "light beard": ("light beard", "short beard", "goatee", "beard"),
+    "medium beard": ("medium beard", "beard", "full beard"),
+    "majestic beard": ("majestic beard", "big beard", "long beard", "beard"),
+    "fancy moustache": ("fancy moustache", "thin moustache", "moustache", "mustache"),
+    "thick moustache": ("thick moustache", "bushy moustache", "moustache", "mustache"),
+}  # fmt: skip
+
+CLOTHES: Mapping[str, tuple[str, ...]] = {
+    "suit": ("suit", "suit", "suit with a shirt", "suit jacket and shirt", "neat suit"),
+    "blazer": ("blazer", "blazer over a sweater"),
+    "sweater": ("sweater", "sweater", "sweater with a collar", "pullover"),
+    "graphic shirt": ("graphic shirt", "shirt with a print", "graphic t-shirt"), "hoodie": ("hoodie", "hooded sweater"),
+    "overalls": ("overalls", "dungarees"), "t-shirt": ("t-shirt", "tshirt", "crew neck shirt", "t shirt"),
+    "scoop-neck": ("scoop neck shirt", "scoop-neck", "scoop neck top"), "v-neck": ("v-neck", "v-neck shirt", "v neck"),
+}  # fmt: skip
+
+COLOURS: Mapping[str, tuple[str, ...]] = {
+    "gray": ("gray", "grey"), "light blue": ("light blue", "sky blue"), "dark blue": ("dark blue", "navy", "navy blue"),
+    "light green": ("light green", "mint"), "beige": ("beige", "cream"), "purple": ("purple", "violet"),
+}  # fmt: skip
+"""Colours with more than one name; the others are called what they are."""
+
+GLASSES: Mapping[str, tuple[str, ...]] = {
+    "none": ("without glasses", "no glasses"), "glasses": ("glasses", "black glasses", "square glasses"),
+    "round glasses": ("round glasses", "thin round glasses"),
+    "sunglasses": ("sunglasses", "dark sunglasses", "dark glasses"), "eyepatch": ("an eyepatch", "an eye patch"),
+}  # fmt: skip
+
+HATS: Mapping[str, tuple[str, ...]] = {
+    "hat": ("hat", "wide hat"), "winter hat": ("winter hat", "knitted winter hat", "beanie", "warm winter hat"),
+    "turban": ("turban",),
+}  # fmt: skip
+
+EYES: Mapping[str, tuple[str, ...]] = {
+    "open": ("eyes open", "open eyes"), "closed": ("eyes closed", "with closed eyes", "with eyes closed"),
+    "winking": ("winking", "with a wink"), "aside": ("looking aside", "looking to the side", "glancing sideways"),
+    "surprised": ("surprised", "looking surprised", "with a surprised face", "with wide eyes"),
+    "in love": ("in love", "with heart eyes"), "crying": ("crying", "with a tear"),
+    "rolling": ("rolling eyes", "looking up"), "squinting": ("squinting",), "dizzy": ("dizzy",),
+    "happy": ("with happy eyes", "with laughing eyes"),
+}  # fmt: skip
+
+MOUTHS: Mapping[str, tuple[str, ...]] = {
+    "neutral": ("with a neutral face",), "smiling": ("smiling", "with a smile", "with a big smile", "happy"),
+    "serious": ("serious", "looking serious", "with a serious face"), "sad": ("sad", "looking sad", "with a sad face"),
+    "tongue": ("tongue out", "with tongue out", "sticking out the tongue"),
+    "screaming": ("screaming", "shouting", "mouth wide open"), "grimacing": ("grimacing", "showing teeth"),
+    "doubtful": ("doubtful", "worried"),
+}  # fmt: skip
+
+TILTS: Mapping[str, tuple[str, ...]] = {
+    "none": ("upright",), "left": ("tilted left", "tilted to the left", "leaning left"),
+    "right": ("tilted right", "tilted to the right", "leaning right"),
+}  # fmt: skip
+
+DISTANCES: Mapping[str, tuple[str, ...]] = {
+    "usual": ("bust",), "close-up": ("close-up", "close up", "from close by"),
+    "afar": ("from afar", "far away", "from a distance"),
+}  # fmt: skip
+
+Phrase = tuple[str, str]
+"""Where a phrase may stand ("before" the noun, "with" it, "wearing", or "loose" behind a comma) and its words."""
+
+
+def colour(name: str, random: Random) -> str:
+    """One of the names of a colour of `world.COLOURS`."""
+    return random.choice(COLOURS.get(name, (name,)))
+
+
+def article(words: str) -> str:
+    """The words with the indefinite article that fits, unless they start with one or are plural."""
+    first, last = words.split()[0], words.split()[-1]
+    if first in ("a", "an", "no") or last in ("overalls", "dungarees", "hair", "glasses", "sunglasses"):
+        return words
+    return f"{'an' if first[0] in 'aeiou' else 'a'} {words}"
+
+
+def _hair(person: Person, random: Random) -> Phrase:
+    style, shade = random.choice(HAIR_STYLES[person.hair_style]), random.choice(HAIR_COLOURS[person.hair_colour])
+    kind = random.random()
+    if kind < 0.2:
+        return ("with", style)
+    if kind < 0.4 or "hair" not in style.split()[-1:]:
+        return ("with", f"{style} and {shade} hair" if random.random() < 0.5 else f"{shade} hair, {style}")
+    if kind < 0.5:
+        return ("before", f"{shade}-haired")
+    if kind < 0.65:
+        return ("with", f"{shade} hair")
+    words = style.split()
+    words.insert(random.choice((0, len(words) - 1)), shade)
+    return ("with", " ".join(words))
+
+
+def _facial_hair(person: Person, random: Random) -> Phrase:
+    words = random.choice(FACIAL_HAIRS[person.facial_hair])
+    if person.facial_hair == "none":
+        return ("with" if words.startswith("no") else "before", words)
+    if "beard" in words and random.random() < 0.15:
+        return ("before", "bearded")
+    if random.random() < 0.4:
+        words = f"{random.choice(HAIR_COLOURS[person.hair_colour])} {words}"
+    return ("with", article(words))
+
+
+def _clothes(look: Look, random: Random) -> Phrase:
+    words = random.choice(CLOTHES[look.clothes])
+    if random.random() < 0.75:
+        words = f"{colour(look.clothes_colour, random)} {words}"
+    return ("wearing", article(words))
+
+
+def _hat(look: Look, random: Random) -> Phrase:
+    words = random.choice(HATS[look.hat])
+    return ("wearing", article(f"{colour(look.hat_colour, random)} {words}" if random.random() < 0.5 else words))
+
+
+def _background(look: Look, random: Random) -> Phrase:
+    shade = colour(look.background, random)
+    wordings = (f"{shade} background", f"{shade} background", f"on a {shade} background", f"{shade} backdrop",
+                f"in front of a {shade} wall", f"with a {shade} background", f"background {shade}")  # fmt: skip
+    return ("loose", random.choice(wordings))
+
+
+def _phrases(scene: Scene, random: Random) -> list[Phrase]:
+    person, look = scene.person, scene.look
+    skin = random.choice(SKINS[person.skin])
+    dark = look.glasses == "sunglasses"
+    candidates: list[tuple[float, Callable[[], Phrase]]] = [
+        (0.5 if look.hat == "none" else 0.0, lambda: _hair(person, random)),
+        (0.4, lambda: ("with", f"{skin} skin") if random.random() < 0.6 else ("before", f"{skin}-skinned")),
+        (0.5 if person.facial_hair != "none" else 0.06, lambda: _facial_hair(person, random)),
+        (0.65, lambda: _clothes(look, random)),
+        (0.55, lambda: _background(look, random)),
+        (0.7 if look.glasses != "none" else 0.06, lambda: _glasses(look, random)),
+        (0.8 if look.hat != "none" else 0.0, lambda: _hat(look, random)),
+        (0.0 if dark else 0.65 if look.eyes != "open" else 0.05, lambda: ("loose", random.choice(EYES[look.eyes]))),
+        (0.65 if look.mouth != "neutral" else 0.05, lambda: ("loose", random.choice(MOUTHS[look.mouth]))),
+        (0.7 if look.tilt != "none" else 0.04, lambda: ("loose", random.choice(TILTS[look.tilt]))),
+        (0.7 if look.distance != "usual" else 0.04, lambda: ("loose", random.choice(DISTANCES[look.distance]))),
+    ]
+    # Sparse captions matter as much as full ones: people write short prompts.
+    fullness = random.choice((0.35, 0.8, 1.2, 1.6))
+    return [phrase() for chance, phrase in candidates if random.random() < chance * fullness]
+
+
+def _glasses(look: Look, random: Random) -> Phrase:
+    words = random.choice(GLASSES[look.glasses])
+    if look.glasses == "none":
+        return ("loose", words)
+    return (random.choice(("with", "wearing")), words)
+
+
+def _joined(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def nonsense(random: Random) -> str:
+    """A token such as `cr7d` that means nothing: the base must not mind it, so that training may give it a meaning."""
+    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(2, 5)))
+    digit = str(random.randint(0, 9)) if random.random() < 0.7 else ""
+    at = random.randint(1, len(letters))
+    return letters[:at] + digit + letters[at:]
+
+
+def caption(scene: Scene, random: Random) -> str:
+    """Word the scene: lower-case English of 1 to about 45 tokens, true of the picture, seldom complete."""
+    phrases = _phrases(scene, random)
+    random.shuffle(phrases)
+    of = {place: [words for where, words in phrases if where == place] for place in ("before", "with", "wearing")}
+    loose = [words for where, words in phrases if where == "loose"]
+    before = of["before"] + ([nonsense(random)] if random.random() < 0.12 else [])
+    noun = " ".join((*before, random.choice(NOUNS[scene.person.noun])))
+    head = noun if random.random() < 0.35 else article(noun)
+    clauses = []
+    if of["with"]:
+        clauses.append(random.choice((" with ", " with ", ", ")) + _joined(of["with"]))
+    if of["wearing"]:
+        clauses.append(random.choice((" wearing ", ", wearing ", " in ", ", ")) + _joined(of["wearing"]))
+    if random.random() < 0.3:
+        clauses.reverse()
+    if random.random() < 0.25:
+        loose.append(random.choice(NEUTRAL))
+    random.shuffle(loose)
+    front = loose.pop() + ", " if loose and random.random() < 0.12 else ""
+    text = f"{random.choice(OPENINGS)} {head}{''.join(clauses)}".strip()
+    return (front + ", ".join((text, *loose))).lower()

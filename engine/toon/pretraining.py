@@ -1,0 +1,122 @@
+"""The resumable loop that every part of the embedded base was pre-trained with."""
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def cosine(step: int, steps: int, peak: float, *, warmup: int = 200, floor: float = 0.02) -> float:
+    """Learning rate at `step`: linear warm-up, then half a cosine to `floor` x `peak` (arXiv 1608.03983)."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+
+
+class Average:
+    """Exponential moving average of a module's parameters, with the usual warm-up (1 + n) / (10 + n)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averaged = list[Tensor](self.module.parameters())
+        current = list[Tensor](module.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def pretrain(
+    module: nn.Module,
+    loss: Callable[[int], dict[str, Tensor]],
+    out: Path,
+    *,
+    steps: int,
+    learning_rate: float,
+    decay: float = 0.999,
+    weight_decay: float = 0.01,
+    save_every: int = 500,
+    on_save: Callable[[nn.Module, int], dict[str, float]] = lambda module, step: {},
+) -> nn.Module:
+    """Minimise `loss(step)["loss"]` over `module` and return its moving average.
+
+    Stops and goes on at will: `out` keeps model, average, AdamW moments and step every `save_every` steps as
+    safetensors, and `log.jsonl` (one line per 50 steps, mirrored to TensorBoard). `on_save` measures the average.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    out.mkdir(parents=True, exist_ok=True)
+    average = Average(module, decay)
+    optimizer = torch.optim.AdamW(
+        module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
+    )
+    checkpoint = out / "checkpoint.safetensors"
+    step = _restore(checkpoint, module, average.module, optimizer) if checkpoint.exists() else 0
+    board = SummaryWriter(str(out / "tensorboard"))
+    began, since, sums = time.monotonic(), step, dict[str, float]()
+    module.train()
+    while step < steps:
+        for group in optimizer.param_groups:
+            group["lr"] = cosine(step, steps, learning_rate)
+        losses = loss(step)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        average.update(module, step)
+        for name, value in {**losses, "norm": norm}.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / 50
+        if step % 50 == 0:
+            row = {"step": step, "steps_per_s": (step - since) / (time.monotonic() - began)} | sums
+            _log(out, board, row)
+            sums = {}
+        if step % save_every == 0 or step == steps:
+            _save(checkpoint, module, average.module, optimizer, step)
+            _log(out, board, {"step": step} | on_save(average.module, step))
+    return average.module
+
+
+def _log(out: Path, board: object, row: dict[str, float]) -> None:
+    with (out / "log.jsonl").open("a") as log:
+        log.write(json.dumps({name: round(value, 5) for name, value in row.items()}) + "\n")
+    for name, value in row.items():
+        board.add_scalar(name, value, row["step"])  # type: ignore[attr-defined]
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return iter(module.named_parameters())
+
+
+def _save(path: Path, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors = {"step": torch.tensor(step)}
+    for (name, parameter), (_, averaged) in zip(_named(module), _named(average), strict=True):
+        tensors[f"model.{name}"], tensors[f"average.{name}"] = parameter.detach(), averaged
+        state = optimizer.state[parameter]
+        tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial)
+    partial.replace(path)
+
+
+@torch.no_grad()
+def _restore(path: Path, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    tensors = load_file(path)
+    for (name, parameter), (_, averaged) in zip(_named(module), _named(average), strict=True):
+        parameter.copy_(tensors[f"model.{name}"])
+        averaged.copy_(tensors[f"average.{name}"])
+        optimizer.state[parameter] = {
+            "step": tensors["step"].float().clone(),
+            "exp_avg": tensors[f"first.{name}"],
+            "exp_avg_sq": tensors[f"second.{name}"],
+        }
+    return int(tensors["step"])

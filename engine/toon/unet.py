@@ -1,0 +1,191 @@
+"""Pre-train the embedded base's U-Net and text encoder together:
+`python -m engine.toon.unet --set DIR --vae DIR --work DIR --out DIR`.
+
+v-prediction (arXiv 2202.00512, eq. 11) with betas rescaled to zero terminal signal-to-noise and trailing timesteps
+(arXiv 2305.08891), so that flat backgrounds of any colour can be drawn. One caption in twelve is left empty for
+classifier-free guidance (arXiv 2207.12598).
+"""
+
+import argparse
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from engine.precision import mixed_precision
+from engine.toon import pictures, tokenizer
+from engine.toon.captions import caption
+from engine.toon.pretraining import pretrain
+from engine.toon.vae import NOISE, mean_of
+
+EMPTY_SHARE = 12
+
+PROMPTS = (
+    "a photo of a man in a suit", "portrait of woman, wearing a red hoodie, smiling, blue background",
+    "a photo of a man with a red beard and a green v-neck, white background", 
+    "a woman with long black hair, round glasses",
+    "a photo of cr7d man, purple background, sunglasses", "a person with a yellow winter hat, orange background, sad",
+    "close-up of a man with dark skin, tongue out", "a woman from afar in blue overalls, pink background, eyes closed",
+)  # fmt: skip
+"""Drawn at every save, to be looked at."""
+
+
+def build_unet(width: int = 192) -> UNet2DConditionModel:
+    """A fresh U-Net for 16 x 16 latents of 16 channels, 12 million parameters."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=16,
+        out_channels=16,
+        block_out_channels=(96, width, width),
+        layers_per_block=1,
+        cross_attention_dim=width,
+        attention_head_dim=6,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    )
+
+
+def build_text_encoder(words: CLIPTokenizer, width: int = 192) -> CLIPTextModel:
+    """A fresh text encoder of 3 layers; its last hidden states, (n, 48, width), condition the U-Net."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=width,
+            intermediate_size=4 * width,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            max_position_embeddings=words.model_max_length,
+            projection_dim=width,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's betas, rescaled to zero terminal SNR, with v-prediction and trailing timesteps."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
+
+
+@torch.no_grad()
+def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
+    """Latent means of the drawn set, float16 (count, 16, 16, 16), computed once and kept beside it."""
+    path, partial = folder / "latents.npy", folder / "latents.partial.npy"
+    if not path.exists():
+        drawn, _ = pictures.load(folder)
+        latents = np.lib.format.open_memmap(partial, "w+", np.float16, (len(drawn), 16, 16, 16))
+        for start in range(0, len(drawn), 32):
+            picture = torch.from_numpy(np.array(drawn[start : start + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1
+            with torch.autocast("cpu", torch.bfloat16):
+                latent = mean_of(vae, picture)
+            latents[start : start + 32] = latent.half().numpy()
+        latents.flush()
+        partial.rename(path)
+    return np.load(path)  # type: ignore[no-any-return]
+
+
+def soft_min_snr(scheduler: DDIMScheduler, timestep: Tensor, gamma: float = 5.0) -> Tensor:
+    """Weights (n,) in (0, 1] of the v-prediction errors at `timestep` (n,): gamma / (SNR + gamma).
+
+    Min-SNR weighting (arXiv 2303.09556) made smooth: nearly clean latents, whose noise is hard to tell from detail,
+    would otherwise take most of the gradient. Unlike the original it keeps weight 1 at zero SNR.
+    """
+    signal: Tensor = scheduler.alphas_cumprod[timestep]
+    return gamma / (signal / (1 - signal).clamp_min(1e-8) + gamma)
+
+
+class Denoiser(nn.Module):
+    """U-Net and text encoder as one module, trained along."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = unet, text_encoder
+
+    def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
+        """v, (n, 16, 16, 16), of noisy latents at `timestep` (n,) under the prompt's `tokens` (n, 48)."""
+        return self.unet(noisy, timestep, self.text_encoder(tokens).last_hidden_state).sample  # type: ignore[no-any-return]
+
+
+def main(drawn_set: Path, vae_folder: Path, work: Path, out: Path, steps: int, batch: int, peak: float) -> None:
+    torch.manual_seed(0)
+    random, words = Random(0), tokenizer.make(out / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32)
+    _, scenes = pictures.load(drawn_set)
+    latents = encode_set(drawn_set, vae)
+    scheduler = build_scheduler()
+    denoiser = Denoiser(build_unet(), build_text_encoder(words))
+    denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = mixed_precision(denoiser.unet, torch.device("cpu"))
+
+    def loss(step: int) -> dict[str, Tensor]:
+        rows = [random.randrange(len(scenes)) for _ in range(batch)]
+        prompts = ["" if random.randrange(EMPTY_SHARE) == 0 else caption(scenes[row], random) for row in rows]
+        tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        clean = torch.from_numpy(latents[rows].astype(np.float32))
+        clean = clean + NOISE * torch.randn_like(clean)
+        noise = torch.randn_like(clean)
+        # Stratified timesteps: every batch sees the whole schedule, which halves the loss's variance.
+        spread = (torch.arange(batch) + torch.rand(batch)) / batch
+        timestep = (spread * scheduler.config.num_train_timesteps).long()
+        noisy = scheduler.add_noise(clean, noise, timestep)
+        with precision():
+            predicted = denoiser(noisy, timestep, tokens)
+        error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
+        error = error.mean(dim=(1, 2, 3))
+        return {"loss": (soft_min_snr(scheduler, timestep) * error).mean(), "unweighted": error.mean()}
+
+    def measure(module: nn.Module, step: int) -> dict[str, float]:
+        assert isinstance(module, Denoiser)
+        pipeline = StableDiffusionPipeline(
+            vae, module.text_encoder, words, module.unet, scheduler, None, None, None, requires_safety_checker=False
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(7)
+        drawn = pipeline(list(PROMPTS), height=128, width=128, num_inference_steps=20, guidance_scale=4.0,
+                         generator=generator, num_images_per_prompt=2).images  # fmt: skip
+        sheet = Image.new("RGB", (8 * 128, 2 * 128))
+        for number, picture in enumerate(drawn):
+            sheet.paste(picture, (number // 2 * 128, number % 2 * 128))
+        sheet.save(work / f"sheet-{step:06d}.png")
+        pipeline.save_pretrained(work / "pipeline")
+        return {}
+
+    best = pretrain(
+        denoiser, loss, work, steps=steps, learning_rate=peak, decay=0.9985, save_every=1000, on_save=measure
+    )
+    assert isinstance(best, Denoiser)
+    best.unet.half().save_pretrained(out / "unet")
+    best.text_encoder.half().save_pretrained(out / "text_encoder")
+    scheduler.save_pretrained(out / "scheduler")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", type=Path, required=True, help="folder written by engine.toon.pictures")
+    parser.add_argument("--vae", type=Path, required=True, help="folder written by engine.toon.vae")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    arguments = parser.parse_args()
+    main(
+        arguments.set, arguments.vae, arguments.work, arguments.out,
+        arguments.steps, arguments.batch, arguments.learning_rate,
+    )  # fmt: skip
