@@ -1,0 +1,212 @@
+"""Adapters: what a person's training leaves behind, one safetensors file.
+
+A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
+the same file. Full DreamBooth is stored as the difference from the base's weights. The header's `avatar` entry says
+whose it is. Adapters are attached to the resident base, never merged into it.
+"""
+
+import copy
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.base import BaseModel, plain_parameters
+from engine.errors import InputError
+from engine.precision import mixed_precision
+from engine.recipe import Recipe
+
+FILE = "adapter.safetensors"
+LORA_METADATA = "lora_adapter_metadata"
+"""Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
+
+RESIDENT = 8
+"""So many LoRAs stay attached, switched off, until they are wanted again."""
+
+
+@dataclass(frozen=True)
+class AvatarFacts:
+    """What an adapter's file says about itself."""
+
+    token: str
+    noun: str
+    method: str
+    base: str
+    recipe: dict[str, Any]
+    seed: int
+
+    @property
+    def instance(self) -> str:
+        """The words that stand for the person, `cr7d man`."""
+        return f"{self.token} {self.noun}"
+
+
+def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[torch.nn.Parameter]:
+    """Put a new LoRA on the base's U-Net, make it the active one, and return its float32 parameters to train.
+
+    Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
+    """
+    ends = base.family.adapter_targets
+    targets = [module for module, _ in base.unet.named_modules() if _is_target(module, ends)]
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, init_lora_weights=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        base.unet.add_adapter(config, adapter_name=name)
+    parameters = [p for key, p in base.unet.named_parameters() if f".{name}." in key or key.endswith(f".{name}")]
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+    mixed_precision(base.unet, base.device)
+    return parameters
+
+
+def _is_target(module: str, ends: Sequence[str]) -> bool:
+    # Other adapters' own layers have names below `base_layer` and `lora_*`; the wrapped layer keeps its name.
+    return "lora_" not in module and "base_layer" not in module and any(module.endswith(f".{end}") for end in ends)
+
+
+def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path) -> None:
+    """Write the LoRA `name` to `path`, in half precision, complete or not at all."""
+    state = get_peft_model_state_dict(base.unet, adapter_name=name)
+    config = {f"unet.{key}": value for key, value in base.unet.peft_config[name].to_dict().items()}
+    plain = {key: _plain(value) for key, value in config.items()}
+    _write({f"unet.{key}": tensor for key, tensor in state.items()}, facts, path, {LORA_METADATA: json.dumps(plain)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
+
+
+def save_delta(base: UNet2DConditionModel, trained: UNet2DConditionModel, facts: AvatarFacts, path: Path) -> None:
+    """Write what full DreamBooth changed, in half precision, complete or not at all."""
+    before = dict(plain_parameters(base))
+    difference = {f"unet.{key}": parameter - before[key] for key, parameter in plain_parameters(trained)}
+    _write(difference, facts, path, {})
+
+
+def _write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    halves = {key: tensor.detach().to("cpu", torch.float16).contiguous() for key, tensor in tensors.items()}
+    save_file(halves, partial, {"format": "pt", "avatar": json.dumps(asdict(facts))} | extra)
+    partial.replace(path)
+
+
+def facts_of(path: Path) -> AvatarFacts:
+    """What an adapter's file says about itself.
+
+    Raises:
+        InputError: `missing_avatar` if there is none, `bad_adapter` if it is not one of ours.
+    """
+    file = path / FILE if path.is_dir() else path
+    if not file.is_file():
+        raise InputError("missing_avatar", folder=path)
+    return AvatarFacts(**_header(file)["avatar"])
+
+
+def _header(file: Path) -> dict[str, Any]:
+    try:
+        with safe_open(file, "pt") as reader:
+            return {key: json.loads(value) for key, value in (reader.metadata() or {}).items() if value[:1] == "{"}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, "pt") as reader:
+        return {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
+
+
+class Attached:
+    """The adapters on one base: loads, switches and forgets them."""
+
+    def __init__(self, base: BaseModel) -> None:
+        self.base = base
+        self._loras: OrderedDict[tuple[Path, int], str] = OrderedDict()
+        self._delta: tuple[tuple[Path, int], UNet2DConditionModel] | None = None
+        self._count = 0
+
+    @contextmanager
+    def use(self, avatars: Sequence[Path], weights: Sequence[float] | None = None) -> Iterator[UNet2DConditionModel]:
+        """The U-Net with exactly these adapters on; afterwards whatever was active before is active again.
+
+        Raises:
+            InputError: `missing_avatar`, `bad_adapter`, `wrong_base`, or `one_delta` for two full DreamBooth avatars.
+        """
+        files = [path / FILE if path.is_dir() else path for path in avatars]
+        facts = [facts_of(file) for file in files]
+        for fact in facts:
+            if fact.base != self.base.source:
+                raise InputError("wrong_base", trained=fact.base, used=self.base.source)
+        deltas = [file for file, fact in zip(files, facts, strict=True) if fact.method == "dreambooth"]
+        if deltas and len(files) > 1:
+            raise InputError("one_delta")
+        if deltas:
+            yield self._with_delta(deltas[0])
+            return
+        unet = self.base.unet
+        before = unet.active_adapters() if getattr(unet, "_hf_peft_config_loaded", False) else []
+        names = [self._lora(file) for file in files]
+        try:
+            if names:
+                unet.enable_adapters()
+                unet.set_adapters(names, list(weights) if weights else [1.0] * len(names))
+            elif before:
+                unet.disable_adapters()
+            yield unet
+        finally:
+            if before:
+                unet.enable_adapters()
+                unet.set_adapter(before)
+
+    def _lora(self, file: Path) -> str:
+        key = (file, file.stat().st_mtime_ns)
+        if key in self._loras:
+            self._loras.move_to_end(key)
+            return self._loras[key]
+        self._count += 1
+        name = f"avatar{self._count}"
+        metadata = _header(file)[LORA_METADATA]
+        self.base.unet.load_lora_adapter(_tensors(file), prefix="unet", adapter_name=name, metadata=metadata)
+        mixed_precision(self.base.unet, self.base.device)
+        self._loras[key] = name
+        while len(self._loras) > RESIDENT:
+            self.base.unet.delete_adapters(self._loras.popitem(last=False)[1])
+        return name
+
+    def _with_delta(self, file: Path) -> UNet2DConditionModel:
+        key = (file, file.stat().st_mtime_ns)
+        if self._delta is None or self._delta[0] != key:
+            self._delta = None
+            self._delta = (key, with_delta(self.base.unet, _tensors(file)))
+        return self._delta[1]
+
+
+def plain_copy(unet: UNet2DConditionModel, dtype: torch.dtype | None = None) -> UNet2DConditionModel:
+    """A copy of the U-Net's own weights, without any adapter."""
+    device = next(unet.parameters()).device
+    copied = UNet2DConditionModel.from_config(copy.deepcopy(unet.config)).to(unet.dtype)
+    copied.load_state_dict(dict(plain_parameters(unet)))
+    mixed_precision(copied, device)
+    copied.to(device).eval()
+    return copied if dtype in (None, copied.dtype) else copied.to(dtype)
+
+
+@torch.no_grad()
+def with_delta(unet: UNet2DConditionModel, delta: dict[str, Tensor]) -> UNet2DConditionModel:
+    """A copy of the U-Net with the stored difference added."""
+    copied = plain_copy(unet)
+    for key, parameter in copied.named_parameters():
+        parameter += delta[f"unet.{key}"].to(parameter)
+    return copied

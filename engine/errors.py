@@ -1,0 +1,35 @@
+"""The one kind of error that is the asker's to mend."""
+
+from typing import Any, ClassVar
+
+
+class InputError(Exception):
+    """Input that the engine cannot work with; `code` says what, `facts` the figures, `sentence` what to do."""
+
+    SENTENCES: ClassVar[dict[str, str]] = {
+        "base_unusable": "The base model {base} cannot be used: {reason}. Name a diffusers folder, or leave it out.",
+        "no_photos": "There are no photos in {folder}. Put 5 to 10 photos of the person there.",
+        "no_good_photos": "Only {good} of {of} photos can be used; {needed} are needed. {verdicts}",
+        "missing_avatar": "There is no avatar in {folder}. Train one: python -m engine train --out {folder}",
+        "wrong_base": "This avatar was trained on another base model ({trained}); the one in use is {used}.",
+        "bad_adapter": "The adapter in {folder} is not one that this engine wrote: {reason}.",
+        "one_delta": "Only one full DreamBooth avatar fits into a picture. Use one of them, or train with LoRA.",
+        "token_is_word": "'{token}' is an English word. Take one that means nothing else, as {suggestion}.",
+        "bad_token": "A token is a letter and up to 15 lower-case letters or digits, as {suggestion}. Not: {token}",
+        "bad_noun": "A class noun is one plain word, as man, woman or dog. Not: {noun}",
+        "minor": "A {noun} cannot give consent, so nobody can be trained under that class noun.",
+        "prompt_too_long": "The prompt has {length} characters; at most {limit} are read. Shorten it.",
+        "empty_prompt": "The prompt is empty. Say what to draw, as: cr7d man in a suit",
+        "out_of_range": "{what} must be between {low} and {high}, not {value}.",
+        "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
+        "no_file": "There is no file {file}.",
+    }
+    """One clear line per code, for the command line. The chats word the same codes in their own module."""
+
+    def __init__(self, code: str, **facts: Any) -> None:
+        super().__init__(code)
+        self.code, self.facts = code, facts
+
+    @property
+    def sentence(self) -> str:
+        return self.SENTENCES[self.code].format(**self.facts)

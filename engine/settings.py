@@ -1,0 +1,16 @@
+"""The engine process's settings."""
+
+from pydantic import Field
+
+from storage.settings import StorageSettings
+
+
+class EngineSettings(StorageSettings):
+    """What the engine reads from the environment and an `.env` file, with the prefix AVATAR_."""
+
+    base_model: str | None = Field(
+        default=None, description="Base model: a diffusers folder or hub id; unset means the embedded one."
+    )
+    gpu_stall: float = Field(
+        default=600.0, gt=0, description="Seconds without news after which the GPU process counts as hung."
+    )

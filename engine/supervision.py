@@ -1,0 +1,171 @@
+"""The supervisor's side of the GPU process: start it, ask it, see it die or hang, start it anew. No torch here."""
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+STALL = 600.0
+"""Seconds without any news during a request after which the GPU process counts as hung and is killed."""
+
+News = Mapping[str, Any]
+log = logging.getLogger(__name__)
+
+
+class GpuDied(Exception):
+    """The GPU process ended, or was killed for hanging, while it worked on this request."""
+
+
+class Refused(Exception):
+    """The GPU process refused or failed the request: `code` and `facts` say why."""
+
+    def __init__(self, code: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(code)
+        self.code, self.facts = code, dict(facts)
+
+
+class BaseUnusable(Exception):
+    """The GPU process cannot load the base model; it has said why on standard error."""
+
+
+class Cancelled(Exception):
+    """The request was cancelled and has stopped."""
+
+
+class Gpu:
+    """Owns one GPU process. It is started by the first request and again by the first one after its death."""
+
+    def __init__(self, base_model: str | None = None, stall: float = STALL) -> None:
+        # transformers would tell at every start that torchvision is not there, which nothing here needs.
+        self._environment = {"TRANSFORMERS_VERBOSITY": "error", **os.environ}
+        if base_model:
+            self._environment["AVATAR_BASE_MODEL"] = base_model
+        self._stall = stall
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+        self._ids = itertools.count(1)
+        self._waiting: dict[str, asyncio.Queue[News | None]] = {}
+        self._ready = asyncio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        """The GPU process's number while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start the GPU process unless it runs; it then loads the base model."""
+        async with self._starting:
+            if self.pid is not None:
+                return
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "engine.gpu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+                env=self._environment, limit=2**20,
+            )  # fmt: skip
+            self._ready = asyncio.Event()
+            self._reader = asyncio.create_task(self._read(self._process, self._ready), name="GPU process's news")
+            log.info("GPU process %d started", self._process.pid)
+
+    async def ready(self) -> None:
+        """Start the GPU process and wait until its base model is loaded.
+
+        Raises:
+            BaseUnusable: there is no such model, or its family is not supported.
+            GpuDied: it ended for another reason.
+        """
+        await self.start()
+        await self._ready.wait()
+        if self.pid is None:
+            assert self._process
+            raise BaseUnusable if self._process.returncode == 2 else GpuDied
+
+    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
+        assert process.stdout
+        # Whoever waits now or asks later, of this process, hears of its end.
+        mine = self._waiting
+        while line := await process.stdout.readline():
+            news = json.loads(line)
+            ready.set()
+            if news["id"] in mine:
+                mine[news["id"]].put_nowait(news)
+        await process.wait()
+        log.warning("GPU process %d ended with status %s", process.pid, process.returncode)
+        self._waiting = {}
+        ready.set()
+        for waiting in mine.values():
+            waiting.put_nowait(None)
+
+    async def run(self, task: str, on_news: Callable[[News], None] = lambda news: None, **request: Any) -> News:
+        """Ask for `task` and return the news `done`; other news goes to `on_news`.
+
+        Cancelling this coroutine cancels the request, at the next step's boundary.
+
+        Raises:
+            GpuDied: the process ended or hung; asking again starts a new one.
+            Refused: it cannot be done, and asking again would not help.
+            Cancelled: `cancel` ended it.
+        """
+        await self.start()
+        id = str(next(self._ids))
+        news_of_it: asyncio.Queue[News | None] = asyncio.Queue()
+        self._waiting[id] = news_of_it
+        try:
+            if self.pid is None:
+                raise GpuDied
+            self._write({"id": id, "task": task, **request})
+            return await self._follow(id, news_of_it, on_news)
+        except asyncio.CancelledError:
+            self._write({"id": id, "task": "cancel"})
+            raise
+        finally:
+            self._waiting.pop(id, None)
+
+    async def _follow(self, id: str, news_of_it: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
+        while True:
+            try:
+                async with asyncio.timeout(self._stall):
+                    news = await news_of_it.get()
+            except TimeoutError:
+                log.error("GPU process gave no news for %.0f s and is killed", self._stall)
+                self.kill()
+                raise GpuDied from None
+            if news is None:
+                raise GpuDied
+            match news["news"]:
+                case "done":
+                    return news
+                case "failed":
+                    raise Refused(news["code"], news["facts"])
+                case "cancelled":
+                    raise Cancelled
+                case _:
+                    on_news(news)
+
+    def _write(self, request: Mapping[str, Any]) -> None:
+        assert self._process and self._process.stdin
+        with suppress(ConnectionError):
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits gets GpuDied."""
+        if self._process and self._process.returncode is None:
+            self._process.kill()
+
+    async def close(self) -> None:
+        """End the process: gently, and after 5 s at once."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        assert self._process.stdin
+        self._process.stdin.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await self._process.wait()
+        self.kill()
+        await self._process.wait()
+        if self._reader:
+            await self._reader

@@ -1,0 +1,53 @@
+"""`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process; no torch here."""
+
+import asyncio
+import logging
+import signal
+
+from engine.settings import EngineSettings
+from engine.supervision import Gpu
+from engine.tasks import Tasks, sweep
+from storage.open import Storage, open_storage
+from storage.queue import work
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: EngineSettings) -> None:
+    """Work until SIGTERM or SIGINT; what runs then is handed back to the queue with its checkpoint.
+
+    Raises:
+        BaseUnusable: the base model cannot be loaded.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with open_storage(settings) as storage:
+        folder = settings.home / "work"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep(folder)
+        gpu = Gpu(settings.base_model, settings.gpu_stall)
+        try:
+            await gpu.ready()
+            await forget_checkpoints(storage)
+            print("The engine is ready", flush=True)
+            working = asyncio.create_task(
+                work(Tasks(storage, gpu, folder).handlers(), storage.records, storage.queue, events=storage.events)
+            )
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                working.result()
+            stopping.cancel()
+            working.cancel()
+            await asyncio.gather(working, stopping, return_exceptions=True)
+        finally:
+            await gpu.close()
+
+
+async def forget_checkpoints(storage: Storage) -> None:
+    """Delete the checkpoints of jobs that ended while no engine had them."""
+    for job_id in {key.split("/")[1] for key in await storage.blobs.list("checkpoints/")}:
+        job = await storage.records.job(job_id)
+        if job is None or job.over:
+            await storage.blobs.delete(f"checkpoints/{job_id}/")

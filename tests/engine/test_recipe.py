@@ -1,0 +1,44 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InputError
+from engine.family import SD1, TOON, family_of
+from engine.recipe import BASIS, RANGES, choose
+
+
+@given(photos=st.integers(5, 20))
+def test_the_seeds_rule_holds_for_full_dreambooth_of_sd1(photos: int) -> None:
+    recipe = choose(photos, "dreambooth", SD1)
+    assert 50 * photos <= recipe.steps <= 100 * photos
+    assert recipe.learning_rate == 2e-6
+
+
+@given(photos=st.integers(1, 500), family=st.sampled_from((SD1, TOON)), method=st.sampled_from(("lora", "dreambooth")))
+def test_more_photos_never_mean_fewer_steps_and_every_value_is_in_range(photos, family, method) -> None:
+    recipe, larger = choose(photos, method, family), choose(photos + 1, method, family)
+    assert recipe.steps <= larger.steps
+    for name, (low, high) in RANGES.items():
+        assert low <= getattr(recipe, name) <= high
+
+
+@given(steps=st.integers(1, 20_000), rank=st.integers(1, 256))
+def test_every_value_can_be_overridden(steps: int, rank: int) -> None:
+    recipe = choose(8, "lora", TOON, steps=steps, rank=rank, batch=None)
+    assert (recipe.steps, recipe.rank) == (steps, rank)
+    assert recipe.batch == BASIS["toon", "lora"][1].batch
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 20_001), ("rank", 257), ("learning_rate", 0.2)])
+def test_one_beyond_a_limit_is_refused(name: str, value: float) -> None:
+    with pytest.raises(InputError) as refused:
+        choose(8, "lora", SD1, **{name: value})
+    assert refused.value.code == "out_of_range"
+    assert str(value) in refused.value.sentence
+
+
+def test_a_family_is_told_from_the_unets_configuration() -> None:
+    assert family_of({"in_channels": 16, "cross_attention_dim": 192}) is TOON
+    assert family_of({"in_channels": 4, "cross_attention_dim": 768}) is SD1
+    with pytest.raises(ValueError, match="no family"):
+        family_of({"in_channels": 4, "cross_attention_dim": 2048, "addition_embed_type": "text_time"})

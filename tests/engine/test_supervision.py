@@ -1,0 +1,111 @@
+"""The GPU process, for real: asked, cancelled, killed, and never outliving its supervisor."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.supervision import BaseUnusable, Gpu, GpuDied, Refused
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def gpu(tiny_folder: Path) -> AsyncIterator[Gpu]:
+    gpu = Gpu(str(tiny_folder))
+    yield gpu
+    await gpu.close()
+
+
+@pytest.fixture
+def photos(pictures: list[Image.Image], tmp_path: Path) -> list[str]:
+    paths = [tmp_path / f"{number}.png" for number in range(len(pictures))]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.resize((512, 512)).save(path)
+    return [str(path) for path in paths]
+
+
+def drawing(prompt: str = "a man", **more: object) -> dict[str, object]:
+    return {"prompt": prompt, "steps": 2, "seed": 4, "avatars": [], "width": 64, "height": 64} | more
+
+
+def lesson(photos: list[str], tmp_path: Path, steps: int) -> dict[str, object]:
+    return {
+        "photos": photos, "token": "zk1", "noun": "man", "method": "lora", "steps": steps, "seed": 0,
+        "out": str(tmp_path / "out"), "checkpoint": str(tmp_path / "checkpoint"), "priors": str(tmp_path / "priors"),
+    }  # fmt: skip
+
+
+async def test_a_picture_is_drawn_while_a_training_runs_and_the_training_can_be_cancelled(
+    gpu, photos, tmp_path
+) -> None:
+    steps = asyncio.Queue()
+    training = asyncio.create_task(gpu.run("train", steps.put_nowait, **lesson(photos, tmp_path, 20_000)))
+    assert (await asyncio.wait_for(steps.get(), 120))["news"] == "step"
+    done = await asyncio.wait_for(gpu.run("imagine", drawing=drawing(count=2), out=str(tmp_path / "drawn")), 60)
+    assert not training.done()
+    assert [picture["seed"] for picture in done["pictures"]] == [4, 5]
+    assert all(Image.open(picture["path"]).size == (64, 64) for picture in done["pictures"])
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+    # The process has let go of the training and is free at once.
+    await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path / "free")), 60)
+
+
+async def test_a_killed_process_is_told_and_the_next_request_starts_another(gpu, photos, tmp_path) -> None:
+    steps = asyncio.Queue()
+    training = asyncio.create_task(gpu.run("train", steps.put_nowait, **lesson(photos, tmp_path, 20_000)))
+    await asyncio.wait_for(steps.get(), 120)
+    killed = gpu.pid
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(GpuDied):
+        await asyncio.wait_for(training, 10)
+    await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path / "drawn")), 60)
+    assert gpu.pid != killed
+
+
+async def test_a_process_that_hangs_is_killed(tiny_folder, tmp_path) -> None:
+    gpu = Gpu(str(tiny_folder), stall=1.0)
+    await gpu.ready()
+    os.kill(gpu.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(GpuDied):
+            await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path)), 30)
+    finally:
+        await gpu.close()
+
+
+async def test_what_cannot_be_done_is_refused_with_a_code(gpu, tmp_path) -> None:
+    with pytest.raises(Refused) as refused:
+        await gpu.run("imagine", drawing=drawing("x" * 10_000), out=str(tmp_path / "drawn"))
+    assert refused.value.code == "prompt_too_long"
+    assert refused.value.facts == {"length": 10_000, "limit": 1000}
+    with pytest.raises(Refused) as refused:
+        await gpu.run("imagine", drawing=drawing(avatars=[str(tmp_path)]), out=str(tmp_path / "drawn"))
+    assert refused.value.code == "missing_avatar"
+    assert not (tmp_path / "drawn").exists()
+
+
+async def test_an_unusable_base_model_is_told_at_the_start(tmp_path: Path) -> None:
+    gpu = Gpu(str(tmp_path / "nothing"))
+    with pytest.raises(BaseUnusable):
+        await asyncio.wait_for(gpu.ready(), 60)
+    await gpu.close()
+
+
+def test_the_process_ends_with_its_supervisor(tiny_folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "engine.gpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"AVATAR_BASE_MODEL": str(tiny_folder)},
+    )  # fmt: skip
+    with process:
+        assert b"ready" in process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(10) == 0

@@ -1,0 +1,161 @@
+"""Learning on a tiny real model: the loss falls, a stopped run equals an unstopped one, the base stays as it was."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from engine.adapters import FILE, Attached, facts_of
+from engine.base import BaseModel, plain_parameters
+from engine.errors import InputError
+from engine.generation import Drawing, draw
+from engine.recipe import Recipe
+from engine.training import Progress, Stopped, train
+
+LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
+FULL = Recipe("dreambooth", 6, 2e-4, 2, 1, 1.0, prior_pictures=2)
+SIDE = 64
+
+
+def drawing(*avatars: Path, seed: int = 3) -> Drawing:
+    return Drawing("a photo of zk1 man", seed=seed, steps=2, width=SIDE, height=SIDE, avatars=avatars)
+
+
+@pytest.mark.parametrize("recipe", [LORA, FULL])
+def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, pictures, tmp_path, recipe) -> None:
+    def run(name: str, stop_at: int | None) -> Path:
+        def on_step(progress: Progress) -> None:
+            if progress.step == stop_at:
+                raise Stopped
+
+        base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
+        out, checkpoint = tmp_path / name / FILE, tmp_path / f"{name}.checkpoint"
+        train(base, pictures, "zk1", "man", recipe, out, side=SIDE, checkpoint=checkpoint, checkpoint_seconds=0.0,
+              on_step=on_step)  # fmt: skip
+        return out
+
+    whole = run("whole", None)
+    with pytest.raises(Stopped):
+        run("halved", recipe.steps // 2)
+    assert not (tmp_path / "halved" / FILE).exists()
+    halved = run("halved", None)
+    first, second = load_file(whole), load_file(halved)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_loss_falls(tiny: BaseModel, pictures: list[Image.Image], tmp_path: Path) -> None:
+    recipe = Recipe("dreambooth", 60, 1e-3, 4, 0, 0.0)
+    trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    assert trained.last_loss < 0.9 * trained.first_loss
+
+
+def test_training_tells_every_step_and_an_estimate_that_ends_at_nothing(tiny, pictures, tmp_path) -> None:
+    told: list[Progress] = []
+    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE, on_step=told.append)
+    assert [progress.step for progress in told] == list(range(1, LORA.steps + 1))
+    assert all(progress.seconds_left > 0 for progress in told[:-1])
+    assert told[-1].seconds_left == 0
+
+
+@pytest.mark.parametrize("recipe", [LORA, FULL])
+def test_the_base_is_untouched_and_the_adapter_changes_the_picture(tiny, pictures, tmp_path, recipe) -> None:
+    attached = Attached(tiny)
+    weights = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
+    before = draw(tiny, attached, drawing())[0].image
+    train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    adapted = draw(tiny, attached, drawing(tmp_path))[0].image
+    assert all(torch.equal(weights[name], tensor) for name, tensor in plain_parameters(tiny.unet))
+    assert draw(tiny, attached, drawing())[0].image.tobytes() == before.tobytes()
+    assert adapted.tobytes() != before.tobytes()
+    facts = facts_of(tmp_path)
+    assert (facts.token, facts.noun, facts.method, facts.instance) == ("zk1", "man", recipe.method, "zk1 man")
+    assert facts.recipe == recipe.as_json()
+
+
+def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path) -> None:
+    """A file that loads and silently does nothing is what users of other trainers report (diffusers#9291)."""
+    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
+    before = {name: module for name, module in pipeline.unet.named_modules()}
+    pipeline.load_lora_weights(tmp_path, weight_name=FILE, adapter_name="zk1")
+    layers = [name for name in dict(pipeline.unet.named_modules()) if name.endswith("lora_A.zk1")]
+    with safe_open(tmp_path / FILE, "pt") as reader:
+        assert len(layers) == sum(key.endswith("lora_A.weight") for key in reader.keys())  # noqa: SIM118
+    assert layers and not any("lora" in name for name in before)
+    loaded = {n: p for n, p in pipeline.unet.named_parameters() if "lora_B" in n}
+    assert any(parameter.abs().max() > 0 for parameter in loaded.values())
+
+
+def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, pictures, tmp_path) -> None:
+    """The resident base serves others while it learns: their pictures and this training are as if alone."""
+    other = tmp_path / "other"
+    base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
+    train(base, pictures[:2], "yu2", "man", LORA, other / FILE, side=SIDE, seed=5)
+    alone = draw(base, Attached(base), drawing(other))[0].image.tobytes()
+    train(base, pictures, "zk1", "man", LORA, tmp_path / "quiet" / FILE, side=SIDE)
+
+    attached, meanwhile = Attached(base), []
+
+    def on_step(progress: Progress) -> None:
+        if progress.step in (3, 7):
+            meanwhile.append(draw(base, attached, drawing(other))[0].image.tobytes())
+            meanwhile.append(draw(base, attached, drawing())[0].image.tobytes())
+
+    train(base, pictures, "zk1", "man", LORA, tmp_path / "busy" / FILE, side=SIDE, on_step=on_step)
+    assert meanwhile[0] == meanwhile[2] == alone
+    assert meanwhile[1] == meanwhile[3] == draw(base, attached, drawing())[0].image.tobytes()
+    quiet, busy = (load_file(tmp_path / name / FILE) for name in ("quiet", "busy"))
+    assert all(torch.equal(quiet[key], busy[key]) for key in quiet)
+
+
+def test_a_seed_draws_the_same_picture_alone_and_in_company(tiny: BaseModel) -> None:
+    attached = Attached(tiny)
+    four = draw(tiny, attached, Drawing("a man", count=4, seed=10, steps=2, width=SIDE, height=SIDE))
+    one = draw(tiny, attached, Drawing("a man", seed=12, steps=2, width=SIDE, height=SIDE))[0]
+    assert [picture.seed for picture in four] == [10, 11, 12, 13]
+    difference = max(abs(a - b) for a, b in zip(four[2].image.tobytes(), one.image.tobytes(), strict=True))
+    assert difference <= 2  # a batch sums in another order than a single row
+
+
+def test_a_picture_tells_its_seed_and_not_its_prompt(tiny: BaseModel, tmp_path: Path) -> None:
+    asked = drawing(seed=77)
+    draw(tiny, Attached(tiny), asked)[0].save(tmp_path / "a.png", asked, "tiny")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.text["seed"] == "77"
+        assert "zk1" not in json.dumps(dict(picture.text))
+
+
+def test_avatars_of_another_base_are_refused(tiny, pictures, tmp_path) -> None:
+    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    tiny.source = "another"
+    with pytest.raises(InputError, match="wrong_base"):
+        draw(tiny, Attached(tiny), drawing(tmp_path))
+
+
+def test_a_missing_avatar_and_a_foreign_file_are_refused(tiny: BaseModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing_avatar"):
+        draw(tiny, Attached(tiny), drawing(tmp_path / "nobody"))
+    (tmp_path / FILE).write_bytes(b"not a safetensors file")
+    with pytest.raises(InputError, match="bad_adapter"):
+        draw(tiny, Attached(tiny), drawing(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"prompt": " "}, "empty_prompt"), ({"prompt": "x" * 1001}, "prompt_too_long"), ({"count": 17}, "out_of_range"),
+        ({"steps": 251}, "out_of_range"), ({"guidance": 30.5}, "out_of_range"), ({"width": 65}, "bad_size"),
+        ({"height": 1544}, "bad_size"),
+    ],
+)  # fmt: skip
+def test_one_beyond_a_limit_is_refused(tiny: BaseModel, change: dict[str, object], code: str) -> None:
+    with pytest.raises(InputError) as refused:
+        draw(tiny, Attached(tiny), Drawing(**({"prompt": "a man"} | change)))  # type: ignore[arg-type]
+    assert refused.value.code == code
+    assert refused.value.sentence
