@@ -124,7 +124,9 @@ class Tasks:
         await self._blobs.put(adapter, await read(done["adapter"]))
         for key, path in zip(samples, done["samples"], strict=True):
             await self._blobs.put(key, await read(path))
-        result = {name: done[name] for name in ("steps", "seconds", "recipe", "cartoon")} | {"samples": samples}
+        result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "cartoon")} | {
+            "samples": samples
+        }
         outcome = AdapterOutcome(avatar.id, adapter, {"recipe": done["recipe"], "samples": samples})
         if not await attempt.succeed(result, adapter=outcome):
             for key in (adapter, *samples):

@@ -129,7 +129,8 @@ def train(
     side = side or base.side
     means, deviations = base.encode_pictures([prepare(picture, side) for picture in album])
     on_prior()
-    prior_count = recipe.prior_pictures if recipe.prior_batch else 0
+    # A short run does not need all of them.
+    prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch)
     priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder)
     prompts = [f"a photo of {token} {noun}", *dict.fromkeys(prior_prompts)]
     embeddings = base.encode_prompts(prompts)

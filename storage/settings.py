@@ -55,3 +55,13 @@ class StorageSettings(BaseSettings):
         if self.blob_url:
             return Path(self.blob_url.removeprefix("file://")).expanduser().absolute()
         return self.home / "blobs"
+
+
+def table(*classes: type[StorageSettings]) -> str:
+    """The settings of these classes as a Markdown table, each once. The README holds it, and a test compares."""
+    fields = {name: field for settings in classes for name, field in settings.model_fields.items()}
+    rows = [
+        f"| `AVATAR_{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"
+        for name, field in fields.items()
+    ]
+    return "\n".join(["| setting | default | what |", "|---|---|---|", *rows])

@@ -1,5 +1,5 @@
-"""Pre-train the embedded base's U-Net and text encoder together:
-`python -m engine.toon.unet --set DIR --vae DIR --work DIR --out DIR`.
+"""Pre-train the embedded base's U-Net and put the whole pipeline together:
+`python -m engine.toon.unet --set DIR --vae DIR --clip DIR --work DIR --out DIR`.
 
 v-prediction (arXiv 2202.00512, eq. 11) with betas rescaled to zero terminal signal-to-noise and trailing timesteps
 (arXiv 2305.08891), so that flat backgrounds of any colour can be drawn. One caption in twelve is left empty for
@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from engine.precision import mixed_precision
-from engine.toon import pictures, tokenizer
+from engine.toon import pictures
 from engine.toon.captions import caption
 from engine.toon.pretraining import pretrain
 from engine.toon.vae import NOISE, mean_of
@@ -51,22 +52,24 @@ def build_unet(width: int = 192) -> UNet2DConditionModel:
     )
 
 
-def build_text_encoder(words: CLIPTokenizer, width: int = 192) -> CLIPTextModel:
-    """A fresh text encoder of 3 layers; its last hidden states, (n, 48, width), condition the U-Net."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            max_position_embeddings=words.model_max_length,
-            projection_dim=width,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-    )
+def text_tower(clip_folder: Path) -> CLIPTextModel:
+    """The small CLIP's text tower, frozen; its last hidden states, (n, 48, 192), condition the U-Net.
+
+    A text encoder trained along from nothing was tried: within 2,000 steps its states were the same for every prompt,
+    since words explain next to nothing of a picture that the U-Net cannot yet draw.
+    """
+    tower = CLIPModel.from_pretrained(clip_folder, dtype=torch.float32).text_model
+    encoder = CLIPTextModel(tower.config)
+    encoder.load_state_dict(tower.state_dict())
+    return encoder.eval().requires_grad_(False)
+
+
+def start_from(unet: UNet2DConditionModel, checkpoint: Path) -> None:
+    """Take over the U-Net of an earlier run's checkpoint, but for its cross attention."""
+    tensors = load_file(checkpoint)
+    known = {name: tensors.get(f"model.unet.{name}", tensors.get(f"model.{name}")) for name in unet.state_dict()}
+    kept = {name: tensor for name, tensor in known.items() if tensor is not None and "attn2" not in name}
+    unet.load_state_dict(kept, strict=False)
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -110,33 +113,27 @@ def soft_min_snr(scheduler: DDIMScheduler, timestep: Tensor, gamma: float = 5.0)
     return gamma / (signal / (1 - signal).clamp_min(1e-8) + gamma)
 
 
-class Denoiser(nn.Module):
-    """U-Net and text encoder as one module, trained along."""
-
-    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
-        super().__init__()
-        self.unet, self.text_encoder = unet, text_encoder
-
-    def forward(self, noisy: Tensor, timestep: Tensor, tokens: Tensor) -> Tensor:
-        """v, (n, 16, 16, 16), of noisy latents at `timestep` (n,) under the prompt's `tokens` (n, 48)."""
-        return self.unet(noisy, timestep, self.text_encoder(tokens).last_hidden_state).sample  # type: ignore[no-any-return]
-
-
-def main(drawn_set: Path, vae_folder: Path, work: Path, out: Path, steps: int, batch: int, peak: float) -> None:
+def main(
+    drawn_set: Path, vae_folder: Path, clip_folder: Path, start: Path | None, work: Path, out: Path,
+    steps: int, batch: int, peak: float,
+) -> None:  # fmt: skip
     torch.manual_seed(0)
-    random, words = Random(0), tokenizer.make(out / "tokenizer")
+    random, words = Random(0), CLIPTokenizer.from_pretrained(clip_folder)
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32)
     _, scenes = pictures.load(drawn_set)
     latents = encode_set(drawn_set, vae)
-    scheduler = build_scheduler()
-    denoiser = Denoiser(build_unet(), build_text_encoder(words))
-    denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = mixed_precision(denoiser.unet, torch.device("cpu"))
+    scheduler, text_encoder, unet = build_scheduler(), text_tower(clip_folder), build_unet()
+    if start:
+        start_from(unet, start)
+    unet.to(memory_format=torch.channels_last)
+    precision = mixed_precision(unet, torch.device("cpu"))
 
     def loss(step: int) -> dict[str, Tensor]:
         rows = [random.randrange(len(scenes)) for _ in range(batch)]
         prompts = ["" if random.randrange(EMPTY_SHARE) == 0 else caption(scenes[row], random) for row in rows]
         tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        with torch.no_grad():
+            embeddings = text_encoder(tokens).last_hidden_state
         clean = torch.from_numpy(latents[rows].astype(np.float32))
         clean = clean + NOISE * torch.randn_like(clean)
         noise = torch.randn_like(clean)
@@ -145,40 +142,43 @@ def main(drawn_set: Path, vae_folder: Path, work: Path, out: Path, steps: int, b
         timestep = (spread * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(clean, noise, timestep)
         with precision():
-            predicted = denoiser(noisy, timestep, tokens)
+            predicted = unet(noisy, timestep, embeddings).sample
         error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
         error = error.mean(dim=(1, 2, 3))
-        return {"loss": (soft_min_snr(scheduler, timestep) * error).mean(), "unweighted": error.mean()}
+        return {
+            "loss": (soft_min_snr(scheduler, timestep) * error).mean(),
+            "unweighted": error.mean(),
+            "noisiest_quarter": error[-(batch // 4) :].mean(),
+        }
+
+    def pipeline_of(module: nn.Module) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline(
+            vae, text_encoder, words, module, scheduler, None, None, None, requires_safety_checker=False
+        )
 
     def measure(module: nn.Module, step: int) -> dict[str, float]:
-        assert isinstance(module, Denoiser)
-        pipeline = StableDiffusionPipeline(
-            vae, module.text_encoder, words, module.unet, scheduler, None, None, None, requires_safety_checker=False
-        )
+        pipeline = pipeline_of(module)
         pipeline.set_progress_bar_config(disable=True)
-        generator = torch.Generator().manual_seed(7)
-        drawn = pipeline(list(PROMPTS), height=128, width=128, num_inference_steps=20, guidance_scale=4.0,
-                         generator=generator, num_images_per_prompt=2).images  # fmt: skip
+        drawn = pipeline(
+            list(PROMPTS), height=128, width=128, num_inference_steps=20, guidance_scale=4.0,
+            generator=torch.Generator().manual_seed(7), num_images_per_prompt=2,
+        ).images  # fmt: skip
         sheet = Image.new("RGB", (8 * 128, 2 * 128))
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (number // 2 * 128, number % 2 * 128))
         sheet.save(work / f"sheet-{step:06d}.png")
-        pipeline.save_pretrained(work / "pipeline")
         return {}
 
-    best = pretrain(
-        denoiser, loss, work, steps=steps, learning_rate=peak, decay=0.9985, save_every=1000, on_save=measure
-    )
-    assert isinstance(best, Denoiser)
-    best.unet.half().save_pretrained(out / "unet")
-    best.text_encoder.half().save_pretrained(out / "text_encoder")
-    scheduler.save_pretrained(out / "scheduler")
+    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.998, save_every=500, on_save=measure)
+    pipeline_of(best.half()).save_pretrained(out)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", type=Path, required=True, help="folder written by engine.toon.pictures")
     parser.add_argument("--vae", type=Path, required=True, help="folder written by engine.toon.vae")
+    parser.add_argument("--clip", type=Path, required=True, help="folder written by engine.toon.clip")
+    parser.add_argument("--start", type=Path, help="checkpoint of an earlier run to take the U-Net from")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8_000)
@@ -186,6 +186,6 @@ if __name__ == "__main__":
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     arguments = parser.parse_args()
     main(
-        arguments.set, arguments.vae, arguments.work, arguments.out,
+        arguments.set, arguments.vae, arguments.clip, arguments.start, arguments.work, arguments.out,
         arguments.steps, arguments.batch, arguments.learning_rate,
     )  # fmt: skip

@@ -173,7 +173,7 @@ class Bot:
         await self.engine.work_off()
         # Where the engine runs by itself, it may have taken the job already.
         async with asyncio.timeout(5):
-            while not (job := await self.records.job(reply.job_id)) or not job.over:  # noqa: ASYNC110
+            while not (job := await self.records.job(reply.job_id)) or not job.over:
                 await asyncio.sleep(0.01)
         return await self.commands.answer(job)
 

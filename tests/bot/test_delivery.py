@@ -254,7 +254,7 @@ async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None
         reply = await bot.say("/imagine mia7")
         await bot.say("/cancel")
         async with asyncio.timeout(2):
-            while (await bot.records.job(reply.job_id)).delivered is None:  # noqa: ASYNC110
+            while (await bot.records.job(reply.job_id)).delivered is None:
                 await asyncio.sleep(0.01)
     assert room.messages[-1].text == "The drawing is cancelled."
 

@@ -31,6 +31,11 @@ def photos(pictures: list[Image.Image], tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
+def size_of(path: str) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 def drawing(prompt: str = "a man", **more: object) -> dict[str, object]:
     return {"prompt": prompt, "steps": 2, "seed": 4, "avatars": [], "width": 64, "height": 64} | more
 
@@ -51,7 +56,7 @@ async def test_a_picture_is_drawn_while_a_training_runs_and_the_training_can_be_
     done = await asyncio.wait_for(gpu.run("imagine", drawing=drawing(count=2), out=str(tmp_path / "drawn")), 60)
     assert not training.done()
     assert [picture["seed"] for picture in done["pictures"]] == [4, 5]
-    assert all(Image.open(picture["path"]).size == (64, 64) for picture in done["pictures"])
+    assert [size_of(picture["path"]) for picture in done["pictures"]] == [(64, 64)] * 2
     training.cancel()
     with pytest.raises(asyncio.CancelledError):
         await training

@@ -18,7 +18,7 @@ async def main(url: str, records_url: str, folder: Path, name: str) -> None:
         if claimed is None:
             return
         (folder / f"{job.id}.{claimed.attempt}.{name}").touch()
-        while not (folder / f"finish.{name}").exists():  # noqa: ASYNC110  # no event crosses processes
+        while not (folder / f"finish.{name}").exists():  # no event crosses processes
             await asyncio.sleep(0.05)  # and no renewal, so that it tries to finish what it lost
         won = await records.finish(job.id, claimed.attempt, State.SUCCEEDED, {"by": name, "attempt": claimed.attempt})
         (folder / f"finished.{job.id}.{name}.{'won' if won else 'lost'}").touch()

@@ -1,0 +1,185 @@
+"""A training outlives whatever is killed under it: it goes on from its checkpoint and ends exactly once."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from engine.toon.evaluation import people
+from engine.toon.world import album, render
+from storage.events import Event
+from storage.jobs import Imagine, Inspect, Job, Kind, State, Train
+from storage.open import Storage, open_storage
+from storage.settings import StorageSettings
+
+pytestmark = pytest.mark.slow
+STEPS = 600
+
+
+@asynccontextmanager
+async def engine(home: Path, base: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A real supervisor with its GPU process, ready for work."""
+    environment = os.environ | {"AVATAR_HOME": str(home), "AVATAR_BASE_MODEL": str(base), "OMP_NUM_THREADS": "1"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "engine", "work", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(120):
+            assert await process.stdout.readline() == b"The engine is ready\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            async with asyncio.timeout(30):
+                await process.wait()
+
+
+def gpu_process_of(supervisor: int) -> int:
+    """The supervisor's child that holds the base model."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return next(int(pid) for pid in children if b"engine.gpu" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def redis_of(home: Path) -> int:
+    """The embedded Redis of this data folder."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                command, folder = (process / "cmdline").read_bytes(), (process / "cwd").readlink()
+            except OSError:
+                continue
+            if b"valkey" in command and (str(home).encode() in command or folder.is_relative_to(home)):
+                return int(process.name)
+    raise AssertionError("the embedded Redis is not running")
+
+
+class Watcher:
+    """Collects the events of one storage and waits for some."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage, self.seen = storage, list[Event]()
+        self.task = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        async for event in self.storage.events.subscribe("0"):
+            self.seen.append(event)
+
+    async def step_after(self, attempt: int, step: int, patience: float = 90) -> Event:
+        async with asyncio.timeout(patience):
+            while True:
+                for event in self.seen:
+                    if event.code == "step" and event.attempt >= attempt and event.facts["step"] >= step:
+                        return event
+                await asyncio.sleep(0.05)
+
+
+async def send_album(storage: Storage) -> tuple[str, str]:
+    """An avatar with eight drawn photos; the ids of its owner and itself."""
+    person, keys = people(1)[0], []
+    for number, scene in enumerate(album(person, 8, seed=0)):
+        png = BytesIO()
+        render(scene, 256).save(png, "PNG")
+        keys.append(f"photos/test/{number}")
+        await storage.blobs.put(keys[-1], png.getvalue())
+    user = await storage.records.user("chat", "ann", "Ann")
+    avatar = await storage.records.create_avatar(user.id, "zk7", person.noun, keys, "1")
+    return user.id, avatar.id
+
+
+async def ask(storage: Storage, kind: Kind, user: str, payload: Inspect | Train | Imagine) -> Job:
+    job = await storage.records.create_job(kind, user, "chat", "room", payload)
+    await storage.queue.enqueue(job)
+    return job
+
+
+async def over(storage: Storage, job: Job, patience: float = 240) -> Job:
+    async with asyncio.timeout(patience):
+        while not (ended := await storage.records.job(job.id)).over:
+            await asyncio.sleep(0.1)
+    return ended
+
+
+@pytest.mark.parametrize("victim", ["gpu process", "supervisor", "redis"])
+async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny_folder, tmp_path) -> None:
+    home = tmp_path / "home"
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder) as supervisor:
+        watcher = Watcher(storage)
+        user, avatar = await send_album(storage)
+        inspected = await over(storage, await ask(storage, Kind.INSPECT, user, Inspect(avatar)))
+        assert [verdict["ok"] for verdict in inspected.result["verdicts"]] == [True] * 8
+
+        job = await ask(storage, Kind.TRAIN, user, Train(avatar, steps=STEPS))
+        await watcher.step_after(1, 1)
+        async with asyncio.timeout(90):
+            while not await storage.blobs.list("checkpoints/"):
+                await asyncio.sleep(0.05)
+        killed = time.monotonic()
+        if victim == "gpu process":
+            os.kill(gpu_process_of(supervisor.pid), signal.SIGKILL)
+            await watcher.step_after(2, 1)
+        elif victim == "redis":
+            reached = max(event.facts["step"] for event in watcher.seen if event.code == "step")
+            os.kill(redis_of(home), signal.SIGKILL)
+            await watcher.step_after(1, reached + 20)
+        else:
+            os.kill(supervisor.pid, signal.SIGKILL)
+            await supervisor.wait()
+            async with engine(home, tiny_folder):
+                await watcher.step_after(2, 1)
+                print(f"{victim} killed: training again after {time.monotonic() - killed:.1f} s")
+                ended = await over(storage, job)
+        if victim != "supervisor":
+            print(f"{victim} killed: training again after {time.monotonic() - killed:.1f} s")
+            ended = await over(storage, job)
+
+        assert ended.state == State.SUCCEEDED, ended.error
+        assert ended.attempt == (1 if victim == "redis" else 2)
+        if victim != "redis":
+            assert ended.result["resumed_at"] > 0
+            first = min(event.facts["step"] for event in watcher.seen if event.code == "step" and event.attempt == 2)
+            assert first > ended.result["resumed_at"]
+        await asyncio.sleep(1)
+        watcher.task.cancel()
+        assert sum(event.code == "done" and event.job_id == job.id for event in watcher.seen) == 1
+        assert [await storage.records.mark_delivered(job.id) for _ in range(2)] == [True, False]
+        assert len([key for key in await storage.blobs.list("adapters/")]) == 1
+        assert not await storage.blobs.list("checkpoints/")
+        assert (await storage.records.avatar(avatar)).state == "ready"
+        assert not list((home / "work").glob(f"{job.id}*")) or victim == "supervisor"
+
+
+async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, tmp_path) -> None:
+    home = tmp_path / "home"
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
+        watcher = Watcher(storage)
+        user, avatar = await send_album(storage)
+        job = await ask(storage, Kind.TRAIN, user, Train(avatar, steps=20_000))
+        await watcher.step_after(1, 3)
+        drawn = await over(storage, await ask(storage, Kind.IMAGINE, user, Imagine("a man", count=2, steps=2)))
+        assert drawn.state == State.SUCCEEDED
+        assert len(await storage.records.pictures(drawn.id)) == 2
+        await storage.records.request_cancel(job.id)
+        ended = await over(storage, job, 60)
+        watcher.task.cancel()
+        assert ended.state == State.CANCELLED
+        await asyncio.sleep(1)
+        assert not await storage.blobs.list("checkpoints/") and not await storage.blobs.list("adapters/")
+        assert not list((home / "work").iterdir())
+
+
+async def test_what_cannot_be_drawn_fails_with_its_code(tiny_folder, tmp_path) -> None:
+    home = tmp_path / "home"
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
+        user = await storage.records.user("chat", "ann", "Ann")
+        long = await over(storage, await ask(storage, Kind.IMAGINE, user.id, Imagine("x" * 10_000)))
+        lost = await over(storage, await ask(storage, Kind.IMAGINE, user.id, Imagine("zk7", ("nobody",))))
+        assert (long.state, long.error["code"]) == (State.FAILED, "prompt_too_long")
+        assert (lost.state, lost.error["code"]) == (State.FAILED, "missing_avatar")
+        assert not await storage.blobs.list("pictures/")
