@@ -22,6 +22,7 @@ class InputError(Exception):
         "empty_prompt": "The prompt is empty. Say what to draw, as: cr7d man in a suit",
         "out_of_range": "{what} must be between {low} and {high}, not {value}.",
         "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
+        "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.toon.judge",
         "no_file": "There is no file {file}.",
     }
     """One clear line per code, for the command line. The chats word the same codes in their own module."""

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.errors import InputError
 from engine.toon import SIZE, WEIGHTS, pictures, world
 from engine.toon.pretraining import pretrain
 
@@ -62,7 +63,13 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS / "judge") -> "Judge":
-        """The shipped judge."""
+        """The judge that lies in `folder`.
+
+        Raises:
+            InputError: `no_judge` if there is none.
+        """
+        if not (folder / "judge.safetensors").exists():
+            raise InputError("no_judge", folder=folder)
         judge = cls()
         judge.load_state_dict(
             {name: tensor.float() for name, tensor in load_file(folder / "judge.safetensors").items()}

@@ -15,12 +15,13 @@ import pytest
 from engine.toon.evaluation import people
 from engine.toon.world import album, render
 from storage.events import Event
-from storage.jobs import Imagine, Inspect, Job, Kind, State, Train
+from storage.jobs import Imagine, Inspect, Kind, State, Train
 from storage.open import Storage, open_storage
+from storage.records import Job
 from storage.settings import StorageSettings
 
 pytestmark = pytest.mark.slow
-STEPS = 600
+STEPS = 300
 
 
 @asynccontextmanager
