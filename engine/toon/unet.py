@@ -170,7 +170,10 @@ def main(
         return {}
 
     best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.998, save_every=500, on_save=measure)
-    pipeline_of(best.half()).save_pretrained(out)
+    pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
+    # transformers loads what the configuration says; the other parts come as float32, and all must agree.
+    config = out / "text_encoder" / "config.json"
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 
 if __name__ == "__main__":
