@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -135,7 +136,6 @@ class Attached:
         self.base = base
         self._loras: OrderedDict[tuple[Path, int], str] = OrderedDict()
         self._delta: tuple[tuple[Path, int], UNet2DConditionModel] | None = None
-        self._count = 0
 
     @contextmanager
     def use(self, avatars: Sequence[Path], weights: Sequence[float] | None = None) -> Iterator[UNet2DConditionModel]:
@@ -175,8 +175,7 @@ class Attached:
         if key in self._loras:
             self._loras.move_to_end(key)
             return self._loras[key]
-        self._count += 1
-        name = f"avatar{self._count}"
+        name = f"avatar_{uuid4().hex}"  # unique on the base, which others may attach to as well
         metadata = _header(file)[LORA_METADATA]
         self.base.unet.load_lora_adapter(_tensors(file), prefix="unet", adapter_name=name, metadata=metadata)
         mixed_precision(self.base.unet, self.base.device)

@@ -92,6 +92,28 @@ def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path) -
     assert any(parameter.abs().max() > 0 for parameter in loaded.values())
 
 
+def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, pictures, tmp_path) -> None:
+    """The resident base serves others while it learns: their pictures and this training are as if alone."""
+    other = tmp_path / "other"
+    base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
+    train(base, pictures[:2], "yu2", "man", LORA, other / FILE, side=SIDE, seed=5)
+    alone = draw(base, Attached(base), drawing(other))[0].image.tobytes()
+    train(base, pictures, "zk1", "man", LORA, tmp_path / "quiet" / FILE, side=SIDE)
+
+    attached, meanwhile = Attached(base), []
+
+    def on_step(progress: Progress) -> None:
+        if progress.step in (3, 7):
+            meanwhile.append(draw(base, attached, drawing(other))[0].image.tobytes())
+            meanwhile.append(draw(base, attached, drawing())[0].image.tobytes())
+
+    train(base, pictures, "zk1", "man", LORA, tmp_path / "busy" / FILE, side=SIDE, on_step=on_step)
+    assert meanwhile[0] == meanwhile[2] == alone
+    assert meanwhile[1] == meanwhile[3] == draw(base, attached, drawing())[0].image.tobytes()
+    quiet, busy = (load_file(tmp_path / name / FILE) for name in ("quiet", "busy"))
+    assert all(torch.equal(quiet[key], busy[key]) for key in quiet)
+
+
 def test_a_seed_draws_the_same_picture_alone_and_in_company(tiny: BaseModel) -> None:
     attached = Attached(tiny)
     four = draw(tiny, attached, Drawing("a man", count=4, seed=10, steps=2, width=SIDE, height=SIDE))
