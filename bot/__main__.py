@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 
 async def _chat(settings: BotSettings) -> None:
+    serving = asyncio.current_task()
+    assert serving
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with open_storage(settings) as storage:
         await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
 
@@ -49,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             case name:
                 print(f"python -m bot {name}: not built yet; try python -m bot chat", file=sys.stderr)
                 return 2
+    except asyncio.CancelledError:
+        return 0
     except KeyboardInterrupt:
         return 130
     except ValidationError as error:

@@ -1,6 +1,10 @@
 """The local chat over real HTTP and WebSockets."""
 
+import asyncio
 import io
+import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -291,3 +295,16 @@ async def test_history_survives_a_new_connection(anna: Browser) -> None:
     listener = await anna.listen()
     await listener.until("two")
     assert [message["body"]["text"] for message in listener.seen.values()] == ["one", "two"]
+
+
+async def test_a_terminated_chat_closes_what_it_opened(tmp_path: Path) -> None:
+    environment = os.environ | {"AVATAR_HOME": str(tmp_path / "home")}
+    chat = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "chat", "--port", "0", stdout=PIPE, stderr=PIPE, env=environment
+    )
+    assert chat.stdout
+    async with asyncio.timeout(60):
+        assert (await chat.stdout.readline()).startswith(b"The chat is open at http://")
+        chat.terminate()
+        _, said = await chat.communicate()
+    assert (chat.returncode, said) == (0, b"")
