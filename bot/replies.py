@@ -206,6 +206,7 @@ def apology(error_id: str) -> Message:
 
 _VERDICTS: Mapping[str, Callable[[Facts], str]] = {
     "empty": lambda facts: "is an empty file",
+    "too_heavy": lambda facts: "is too big a file",
     "not_image": lambda facts: "is not a picture",
     "broken": lambda facts: "is damaged and can't be opened",
     "too_many_pixels": lambda facts: "has far too many pixels",

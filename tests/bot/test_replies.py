@@ -6,13 +6,10 @@ from pathlib import Path
 import pytest
 
 from bot import replies
+from engine.inspection import SENTENCES
 from storage.errors import UserError
 
 SOURCES = [path for path in (Path(__file__).parents[2] / "bot").rglob("*.py") if path.name != "replies.py"]
-INSPECTION = (
-    "empty not_image broken too_many_pixels animated too_small aspect no_face several_faces blurred too_dark duplicate "
-    "soft face_small face_cut near_duplicate rotated grayscale compressed dark drawn low_resolution"
-).split()
 
 
 def test_every_code_that_is_raised_has_its_wording() -> None:
@@ -24,7 +21,7 @@ def test_an_unknown_code_is_answered_too() -> None:
     assert "/help" in replies.refusal(UserError("something_new")).text
 
 
-@pytest.mark.parametrize("code", INSPECTION)
+@pytest.mark.parametrize("code", sorted(SENTENCES))
 @pytest.mark.parametrize("ok", [True, False])
 def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
     verdict = replies.verdict(3, {"ok": ok, "codes": [code], "facts": {}})
