@@ -2,6 +2,7 @@
 
 Requests come as JSON lines on standard input and news goes out as JSON lines on standard output:
 
+    {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process awaits it
     {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done"
     {"id": "8", "task": "imagine", ...}  the same; drawn between two steps of a training that is under way
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}
@@ -175,6 +176,8 @@ def main() -> None:
     """Serve the supervisor that started this process. Only news may go to standard output."""
     news = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    if not sys.stdin.readline():
+        return
     try:
         gpu = GpuProcess(os.environ.get("AVATAR_BASE_MODEL") or None, sys.stdin, news)
     except InputError as error:

@@ -38,7 +38,11 @@ class Cancelled(Exception):
 
 
 class Gpu:
-    """Owns one GPU process. It is started by the first request and again by the first one after its death."""
+    """Owns one GPU process. It is started by the first request and again by the first one after its death.
+
+    A spare process, which has imported torch and holds neither base model nor GPU memory, takes a dead one's place:
+    that import is most of what a restart takes.
+    """
 
     def __init__(self, base_model: str | None = None, stall: float = STALL) -> None:
         # transformers would tell at every start that torchvision is not there, which nothing here needs.
@@ -47,6 +51,7 @@ class Gpu:
             self._environment["AVATAR_BASE_MODEL"] = base_model
         self._stall = stall
         self._process: asyncio.subprocess.Process | None = None
+        self._spare: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
         self._ids = itertools.count(1)
@@ -63,13 +68,18 @@ class Gpu:
         async with self._starting:
             if self.pid is not None:
                 return
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "engine.gpu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                env=self._environment, limit=2**20,
-            )  # fmt: skip
+            spare, self._spare = self._spare, None
+            self._process = spare if spare and spare.returncode is None else await self._spawn()
+            self._write({"task": "load"})
             self._ready = asyncio.Event()
             self._reader = asyncio.create_task(self._read(self._process, self._ready), name="GPU process's news")
             log.info("GPU process %d started", self._process.pid)
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "engine.gpu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            env=self._environment, limit=2**20,
+        )  # fmt: skip
 
     async def ready(self) -> None:
         """Start the GPU process and wait until its base model is loaded.
@@ -90,7 +100,9 @@ class Gpu:
         mine = self._waiting
         while line := await process.stdout.readline():
             news = json.loads(line)
-            ready.set()
+            if not ready.is_set():
+                ready.set()
+                self._spare = await self._spawn()
             if news["id"] in mine:
                 mine[news["id"]].put_nowait(news)
         await process.wait()
@@ -157,15 +169,20 @@ class Gpu:
             self._process.kill()
 
     async def close(self) -> None:
-        """End the process: gently, and after 5 s at once."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        assert self._process.stdin
-        self._process.stdin.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await self._process.wait()
-        self.kill()
-        await self._process.wait()
+        """End the processes: gently, and after 5 s at once."""
+        await self._end(self._process)
         if self._reader:
             await self._reader
+        await self._end(self._spare)
+
+    async def _end(self, process: asyncio.subprocess.Process | None) -> None:
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin
+        process.stdin.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await process.wait()
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
