@@ -27,6 +27,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in `compute_dtype(device)` within, as far as torch deems it safe; float32 stays as it is."""
+    dtype = compute_dtype(device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
 def _float32_convolution(self: nn.Conv2d, features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         return nn.functional.conv2d(
@@ -36,11 +42,8 @@ def _float32_convolution(self: nn.Conv2d, features: Tensor) -> Tensor:
 
 def mixed_precision(module: nn.Module, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
     """Prepare `module`, whose weights stay float32, and return the context to run its forward pass in."""
-    dtype = compute_dtype(device)
-    if dtype == torch.float32:
-        return nullcontext
-    if device.type == "cpu":
+    if device.type == "cpu" and compute_dtype(device) != torch.float32:
         for part in module.modules():
             if isinstance(part, nn.Conv2d):
                 part.forward = types.MethodType(_float32_convolution, part)  # type: ignore[method-assign]
-    return lambda: torch.autocast(device.type, dtype)
+    return lambda: autocast(device)

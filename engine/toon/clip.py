@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
+from engine.precision import autocast
 from engine.toon import SIZE, pictures
 from engine.toon.captions import caption
 from engine.toon.judge import as_input
@@ -56,7 +57,7 @@ def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, ba
         return words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids  # type: ignore[no-any-return]
 
     def logits(model: nn.Module, rows: list[int], source: Random) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             return model(input_ids=tokens(rows, source), pixel_values=as_input(drawn[rows])).logits_per_image.float()  # type: ignore[no-any-return]
 
     def loss(step: int) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.precision import autocast
 from engine.toon import SIZE, pictures
 from engine.toon.pretraining import pretrain
 
@@ -113,7 +114,7 @@ def main(drawn_set: Path, photo_folder: Path | None, work: Path, out: Path, step
 
     def loss(step: int) -> dict[str, Tensor]:
         picture = crops(drawn, photos, batch, random)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             latent = mean_of(vae, picture)
             drawing = vae.decode(latent + NOISE * torch.randn_like(latent)).sample
         drawing, latent = drawing.float(), latent.float()
