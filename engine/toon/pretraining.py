@@ -1,4 +1,9 @@
-"""The resumable loop that every part of the embedded base was pre-trained with."""
+"""The resumable loop that every part of the embedded base was pre-trained with.
+
+Started by `torchrun --nproc-per-node N -m engine.toon.…` it is data parallel: each process computes the loss of rows of
+its own, and the gradients' mean moves all of them. On a CPU one process a core, of one thread each, was 1.2 times as
+fast as one process of two threads, which wait for each other after every operation.
+"""
 
 import copy
 import json
@@ -9,7 +14,26 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+
+
+def join() -> tuple[int, int]:
+    """This process's rank and the number of processes; (0, 1) unless torchrun started it."""
+    if not distributed.is_torchelastic_launched():
+        return 0, 1
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _flat_gradients(module: nn.Module) -> Tensor:
+    """One buffer that holds all gradients; each parameter's is a view of it, so they are summed without a copy."""
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    flat = torch.zeros(sum(parameter.numel() for parameter in parameters))
+    for parameter, part in zip(parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True):
+        # In the parameter's own memory format: the fused optimizer walks both in memory order.
+        parameter.grad = part.as_strided(parameter.shape, parameter.stride())
+    return flat
 
 
 def cosine(step: int, steps: int, peak: float, *, warmup: int = 200, floor: float = 0.02) -> float:
@@ -54,6 +78,7 @@ def pretrain(
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    rank, processes = join()
     out.mkdir(parents=True, exist_ok=True)
     average = Average(module, decay)
     optimizer = torch.optim.AdamW(
@@ -61,18 +86,23 @@ def pretrain(
     )
     checkpoint = out / "checkpoint.safetensors"
     step = _restore(checkpoint, module, average.module, optimizer) if checkpoint.exists() else 0
-    board = SummaryWriter(str(out / "tensorboard"))
+    board = SummaryWriter(str(out / "tensorboard")) if rank == 0 else None
     began, since, sums = time.monotonic(), step, dict[str, float]()
     module.train()
+    gradients = _flat_gradients(module)
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = cosine(step, steps, learning_rate)
         losses = loss(step)
-        optimizer.zero_grad()
-        losses["loss"].backward()
+        gradients.zero_()
+        (losses["loss"] / processes).backward()
+        if processes > 1:
+            distributed.all_reduce(gradients)
         norm = nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         step += 1
+        if board is None:
+            continue
         average.update(module, step)
         for name, value in {**losses, "norm": norm}.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach()) / 50
@@ -116,7 +146,7 @@ def _restore(path: Path, module: nn.Module, average: nn.Module, optimizer: torch
         averaged.copy_(tensors[f"average.{name}"])
         optimizer.state[parameter] = {
             "step": tensors["step"].float().clone(),
-            "exp_avg": tensors[f"first.{name}"],
-            "exp_avg_sq": tensors[f"second.{name}"],
+            "exp_avg": torch.empty_like(parameter).copy_(tensors[f"first.{name}"]),
+            "exp_avg_sq": torch.empty_like(parameter).copy_(tensors[f"second.{name}"]),
         }
     return int(tensors["step"])

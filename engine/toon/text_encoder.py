@@ -90,7 +90,7 @@ def main(tokenizer: Path, start: Path | None, work: Path, out: Path, steps: int,
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by engine.toon.tokenizer")
-    parser.add_argument("--start", type=Path, help="text encoder to go on from")
+    parser.add_argument("--from", dest="start", type=Path, help="text encoder to go on from")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3_000)

@@ -23,7 +23,7 @@ from transformers import CLIPTokenizer
 from engine.precision import autocast, mixed_precision
 from engine.toon import pictures, text_encoder
 from engine.toon.captions import caption
-from engine.toon.pretraining import pretrain
+from engine.toon.pretraining import join, pretrain
 from engine.toon.vae import NOISE, mean_of
 
 EMPTY_SHARE = 12
@@ -99,7 +99,8 @@ def main(
     steps: int, batch: int, peak: float, compiled: bool,
 ) -> None:  # fmt: skip
     torch.manual_seed(0)
-    random, words = Random(0), CLIPTokenizer.from_pretrained(tokenizer)
+    rank, processes = join()
+    words = CLIPTokenizer.from_pretrained(tokenizer)
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32)
     _, scenes = pictures.load(drawn_set)
     latents = encode_set(drawn_set, vae)
@@ -110,6 +111,9 @@ def main(
     forward = torch.compile(unet) if compiled else unet
 
     def loss(step: int) -> dict[str, Tensor]:
+        # Every step of every process has numbers of its own, also after going on from a checkpoint.
+        random = Random(step * processes + rank)
+        torch.manual_seed(step * processes + rank)
         rows = [random.randrange(len(scenes)) for _ in range(batch)]
         prompts = ["" if random.randrange(EMPTY_SHARE) == 0 else caption(scenes[row], random) for row in rows]
         tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -141,16 +145,18 @@ def main(
         pipeline = pipeline_of(module)
         pipeline.set_progress_bar_config(disable=True)
         drawn = pipeline(
-            list(PROMPTS), height=128, width=128, num_inference_steps=20, guidance_scale=4.0,
-            generator=torch.Generator().manual_seed(7), num_images_per_prompt=2,
+            list(PROMPTS), height=128, width=128, num_inference_steps=15, guidance_scale=4.0,
+            generator=torch.Generator().manual_seed(7),
         ).images  # fmt: skip
-        sheet = Image.new("RGB", (8 * 128, 2 * 128))
+        sheet = Image.new("RGB", (len(PROMPTS) * 128, 128))
         for number, picture in enumerate(drawn):
-            sheet.paste(picture, (number // 2 * 128, number % 2 * 128))
+            sheet.paste(picture, (number * 128, 0))
         sheet.save(work / f"sheet-{step:06d}.png")
         return {}
 
-    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.998, save_every=800, on_save=measure)
+    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.998, save_every=500, on_save=measure)
+    if rank:
+        return
     pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
     # transformers loads what the configuration says; the other parts come as float32, and all must agree.
     config = out / "text_encoder" / "config.json"
@@ -163,7 +169,7 @@ if __name__ == "__main__":
     parser.add_argument("--vae", type=Path, required=True, help="folder written by engine.toon.vae")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by engine.toon.tokenizer")
     parser.add_argument("--text-encoder", type=Path, required=True, help="folder written by engine.toon.text_encoder")
-    parser.add_argument("--start", type=Path, help="U-Net to go on from")
+    parser.add_argument("--from", dest="start", type=Path, help="U-Net to go on from")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8_000)
