@@ -1,8 +1,9 @@
-"""Pre-train the small CLIP that scores pictures: `python -m engine.toon.clip --set DIR --work DIR --out DIR`.
+"""Pre-train the small CLIP that scores pictures:
+`python -m engine.toon.clip --set DIR --tokenizer DIR --text-encoder DIR --work DIR --out DIR`.
 
 Image and text tower learn together which caption belongs to which picture (arXiv 2103.00020, figure 3), in the
-standard layout of `CLIPModel`. The text tower then conditions the U-Net (engine.toon.unet), as in Stable Diffusion.
-Captions leave most of a picture untold, so two captions of a batch may both be true of it; that is rare.
+standard layout of `CLIPModel`. The text tower starts from the text encoder, which can read already. Captions leave
+most of a picture untold, so two captions of a batch may both be true of it; that is rare.
 """
 
 import argparse
@@ -12,28 +13,17 @@ from random import Random
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextModel, CLIPTokenizer, CLIPVisionConfig
 
 from engine.precision import autocast
-from engine.toon import SIZE, pictures
+from engine.toon import SIZE, pictures, text_encoder
 from engine.toon.captions import caption
 from engine.toon.judge import as_input
 from engine.toon.pretraining import pretrain
 
 
-def build(words: CLIPTokenizer) -> CLIPModel:
-    """A fresh CLIP of 4 million parameters for pictures of 128 x 128 pixels."""
-    text = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        max_position_embeddings=words.model_max_length,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
+def build(encoder: CLIPTextModel) -> CLIPModel:
+    """A CLIP of 4 million parameters for pictures of 128 x 128 pixels, whose image tower is fresh."""
     vision = CLIPVisionConfig(
         hidden_size=192,
         intermediate_size=768,
@@ -42,15 +32,18 @@ def build(words: CLIPTokenizer) -> CLIPModel:
         image_size=SIZE,
         patch_size=16,
     )
-    return CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=128))
+    text = encoder.config.to_dict()
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config=vision.to_dict(), projection_dim=128))
+    clip.text_model.load_state_dict(encoder.state_dict())
+    return clip
 
 
-def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, batch: int) -> None:
+def main(drawn_set: Path, tokenizer: Path, encoder: Path, work: Path, out: Path, steps: int, batch: int) -> None:
     torch.manual_seed(0)
     random = Random(0)
     words = CLIPTokenizer.from_pretrained(tokenizer)
     drawn, scenes = pictures.load(drawn_set)
-    clip = build(words)
+    clip = build(text_encoder.load(encoder)).requires_grad_(True)
 
     def tokens(rows: list[int], source: Random) -> Tensor:
         captions = [caption(scenes[row], source) for row in rows]
@@ -86,9 +79,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", type=Path, required=True, help="folder written by engine.toon.pictures")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by engine.toon.tokenizer")
+    parser.add_argument("--text-encoder", type=Path, required=True, help="folder written by engine.toon.text_encoder")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch", type=int, default=64)
     arguments = parser.parse_args()
-    main(arguments.set, arguments.tokenizer, arguments.work, arguments.out, arguments.steps, arguments.batch)
+    main(
+        arguments.set, arguments.tokenizer, arguments.text_encoder, arguments.work, arguments.out,
+        arguments.steps, arguments.batch,
+    )  # fmt: skip

@@ -1,0 +1,55 @@
+"""Learning is measured: albums of people that pre-training never showed, the automatic recipe, and the judge."""
+
+import json
+import subprocess
+import sys
+from functools import cache
+from random import Random
+from typing import Any
+
+import pytest
+
+from engine.toon.evaluation import people
+from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, labels
+from engine.toon.world import Scene, render, sample_look
+
+PEOPLE = 3
+pytestmark = [pytest.mark.slow, pytest.mark.learning]
+
+
+@cache
+def figures() -> dict[str, Any]:
+    """What `python -m engine evaluate` says of three people."""
+    command = [sys.executable, "-m", "engine", "evaluate", "--world", "--people", str(PEOPLE), "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+    assert run.returncode == 0, run.stderr
+    print(run.stdout)
+    return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+def test_the_judge_knows_what_real_renders_of_unseen_people_show() -> None:
+    random = Random("renders to judge")
+    scenes = [Scene(person, sample_look(random), random.getrandbits(32)) for person in people(300, seed=1)]
+    right: dict[str, list[bool]] = {name: [] for name in ATTRIBUTES}
+    for scene, seen in zip(scenes, Judge.load().attributes([render(scene) for scene in scenes]), strict=True):
+        for name, number in labels(scene).items():
+            if number >= 0:
+                right[name].append(seen[name] == ATTRIBUTES[name][number])
+    shares = {name: sum(answers) / len(answers) for name, answers in right.items()}
+    print(shares)
+    assert min(shares.values()) > 0.9, shares
+
+
+@pytest.mark.parametrize("attribute", [*IDENTITY, "all"])
+def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute: str) -> None:
+    with_it, without = (
+        figures()[name]["identity"] if attribute == "all" else figures()[name]["by_attribute"][attribute]
+        for name in ("with_adapter", "without_adapter")
+    )
+    assert with_it >= without + 0.2
+
+
+def test_the_clothes_still_follow_the_prompt() -> None:
+    attributes = figures()["with_adapter"]["by_attribute"]
+    assert attributes["prompt clothes"] > 0.5 and attributes["prompt clothes_colour"] > 0.5
+    assert figures()["with_adapter"]["prompt"] > 0.7 * figures()["without_adapter"]["prompt"]
