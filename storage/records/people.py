@@ -362,11 +362,18 @@ async def spent(connection: AsyncConnection, user_id: str) -> dict[str, list[tup
 
 async def without_right(connection: AsyncConnection, avatar_id: str) -> list[Job]:
     """The jobs under way that draw this avatar for somebody who owns it not and has no grant for it any more."""
-    owner = await connection.scalar(select(tables.avatars.c.owner_id).where(tables.avatars.c.id == avatar_id))
-    live = {
-        (row.grantee_kind, row.grantee_id)
-        for row in await connection.execute(select(tables.grants).where(live_grant(avatar_id)))
-    }
+    users = tables.users
+    query = select(users.c.id, users.c.banned).join(tables.avatars, tables.avatars.c.owner_id == users.c.id)
+    row = (await connection.execute(query.where(tables.avatars.c.id == avatar_id))).one_or_none()
+    owner = row.id if row else None
+    live = (
+        set()
+        if row is None or row.banned
+        else {
+            (row.grantee_kind, row.grantee_id)
+            for row in await connection.execute(select(tables.grants).where(live_grant(avatar_id)))
+        }
+    )
     return [
         job
         for job in await jobs_about(connection, [avatar_id])

@@ -294,9 +294,9 @@ class Records:
                 await connection.execute(table.update().where(table.c.id == photo_id).values(verdict=dict(verdict)))
 
     async def grant(
-        self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str, expires: datetime | None = None
+        self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str, lasts: timedelta | None = None
     ) -> Grant:
-        """Let a room or a user draw this avatar, until `expires` if given, in place of an earlier grant's end.
+        """Let a room or a user draw this avatar, for good or as long as `lasts`, in place of an earlier grant's end.
 
         Raises UserError missing_avatar.
         """
@@ -305,7 +305,9 @@ class Records:
         async with self._write() as connection:
             known = select(tables.avatars.c.id).where(tables.avatars.c.id == avatar_id)
             await _known(connection, known, "missing_avatar")
-            await connection.execute(table.delete().where(table.c.expires <= _now()))
+            now = people.now()
+            await connection.execute(table.delete().where(table.c.expires <= now))
+            expires = now + lasts if lasts else None
             update = table.update().filter_by(**key).values(expires=expires).returning(table)
             row = (await connection.execute(update)).one_or_none()
             if row is None:
