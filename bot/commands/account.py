@@ -55,8 +55,6 @@ class Account:
         """The confirmed erasure. The button names the person, since others may see it too."""
         await self._check(caller, user_id)
         records = self._desk.records
-        for job in await records.jobs_of(user_id, active_only=True):
-            await records.request_cancel(job.id)
         # Blobs first: should this be cut short, the records still know what is left. And once more for what an
         # engine wrote meanwhile; after the records are gone it can write no more.
         files = await self._wipe(await records.belongings(user_id))

@@ -139,7 +139,7 @@ def _whom(
     named = [known[word] for word in dict.fromkeys(words) if word in known]
     if chosen:
         if chosen not in known:
-            raise UserError("no_avatar_named", tokens=sorted(known)) if known else UserError("no_avatars")
+            raise UserError("no_avatar_named", tokens=[*sorted(known)]) if known else UserError("no_avatars")
         if known[chosen] not in named:
             named.insert(0, known[chosen])
             prompt = _naming(prompt, known[chosen])
@@ -151,7 +151,7 @@ def _whom(
         if avatar.state != "ready":
             raise UserError(f"avatar_{avatar.state}", token=avatar.token)
     if not named:
-        raise UserError("no_avatar_named", tokens=sorted(known)) if known else UserError("no_avatars")
+        raise UserError("no_avatar_named", tokens=[*sorted(known)]) if known else UserError("no_avatars")
     return prompt, named
 
 

@@ -14,6 +14,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "link_same_platform": lambda facts: (
         f"Both of you are on {facts['platform']} already. I join one person on two platforms, not two people on one."
     ),
+    "forgotten": lambda facts: "You asked me to forget you in the meantime, so I have kept nothing of this either.",
     "banned": lambda facts: (
         "An operator of this bot has banned you. What I keep of you is still yours: /mydata, /export, /delete, /forget."
     ),

@@ -77,9 +77,15 @@ def of_person(user_id: str) -> ColumnElement[bool]:
 
 
 async def person_id(connection: AsyncConnection, user_id: str) -> str:
-    """The person's id now: an account may have been joined to another one since somebody read it."""
+    """The person's id now: an account may have been joined to another one since somebody read it.
+
+    Raises UserError forgotten if it was erased since.
+    """
     query = select(tables.users.c.person_id).where(tables.users.c.id == user_id)
-    return (await connection.scalar(query)) or user_id
+    row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        raise UserError("forgotten")
+    return str(row.person_id or user_id)
 
 
 async def fingerprint(connection: AsyncConnection, platform: str, platform_id: str) -> str:
@@ -366,14 +372,10 @@ async def without_right(connection: AsyncConnection, avatar_id: str) -> list[Job
     query = select(users.c.id, users.c.banned).join(tables.avatars, tables.avatars.c.owner_id == users.c.id)
     row = (await connection.execute(query.where(tables.avatars.c.id == avatar_id))).one_or_none()
     owner = row.id if row else None
-    live = (
-        set()
-        if row is None or row.banned
-        else {
-            (row.grantee_kind, row.grantee_id)
-            for row in await connection.execute(select(tables.grants).where(live_grant(avatar_id)))
-        }
-    )
+    live: set[tuple[str, str]] = set()
+    if row is not None and not row.banned:
+        grants = await connection.execute(select(tables.grants).where(live_grant(avatar_id)))
+        live = {(grant.grantee_kind, grant.grantee_id) for grant in grants}
     return [
         job
         for job in await jobs_about(connection, [avatar_id])

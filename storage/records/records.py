@@ -65,7 +65,8 @@ class Records:
         pool: dict[str, Any] = (
             {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}
         )
-        engine = create_async_engine(parsed, **pool)
+        # What people write and are called must not reach a log through an error of the database.
+        engine = create_async_engine(parsed, hide_parameters=True, **pool)
         if sqlite:
             event.listen(engine.sync_engine, "connect", _tune_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -171,7 +172,8 @@ class Records:
     ) -> Avatar:
         """A draft with its photos and its owner's consent.
 
-        Raises UserError token_taken {token} if the owner has another avatar of this token that has not failed.
+        Raises UserError token_taken {token} if the owner has another avatar of this token that has not failed, or
+        forgotten if there is no such owner any more.
         """
         async with self._write() as connection:
             owner_id = await people.person_id(connection, owner_id)
@@ -346,7 +348,7 @@ class Records:
     async def create_job(
         self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload, place: str | None = None
     ) -> Job:
-        """Write a queued job down. Raises TypeError if the payload is another kind's."""
+        """Write a queued job down. Raises TypeError if the payload is another kind's, UserError forgotten."""
         if not isinstance(payload, SPECS[kind].payload):
             raise TypeError(f"{type(payload).__name__} is no payload of {kind}")
         job_id = "".join(secrets.choice(_SPEAKABLE) for _ in range(10))
@@ -632,7 +634,6 @@ def _new() -> dict[str, Any]:
 
 
 def _token_taken(error: IntegrityError, token: str) -> Exception:
-    # An unknown owner is a bug of the caller, not a token in use.
     return UserError("token_taken", token=token) if "token" in str(error.orig) else error
 
 
@@ -652,7 +653,7 @@ async def _hand_over(connection: AsyncConnection, adapter: AdapterOutcome) -> bo
 async def _all_there(connection: AsyncConnection, avatar_ids: Collection[str]) -> bool:
     table = tables.avatars
     query = select(func.count()).select_from(table).where(table.c.id.in_(avatar_ids))
-    return await connection.scalar(query) == len(set(avatar_ids))
+    return bool(await connection.scalar(query) == len(set(avatar_ids)))
 
 
 async def _cancel(connection: AsyncConnection, job: Job) -> None:
