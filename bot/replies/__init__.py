@@ -10,7 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from bot import limits
 from bot.messages import Button, Message, Progress, Shown, Verdict
 from bot.replies import account, operators, rights
-from bot.replies.words import Facts, duration, listing, place, plural
+from bot.replies.words import Facts as Facts
+from bot.replies.words import duration as duration
+from bot.replies.words import listing as listing
+from bot.replies.words import place as place
+from bot.replies.words import plural as plural
 from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, Inspect, Kind, State, Train

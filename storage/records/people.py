@@ -299,7 +299,8 @@ def _emptied(job: Job) -> dict[str, Any]:
     count = job.payload.count if isinstance(job.payload, Imagine) else 1
     values: dict[str, Any] = {"payload": to_json(Imagine("", (), count)), "result": None, "error": None}
     if not job.over:
-        values |= {"state": State.CANCELLED.value, "finished": now(), "attempt": job.attempt + 1}
+        attempt = job.attempt + 1 if job.state == State.RUNNING else job.attempt
+        values |= {"state": State.CANCELLED.value, "finished": now(), "attempt": attempt}
     return values
 
 

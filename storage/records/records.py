@@ -551,13 +551,17 @@ class Records:
         avatars, jobs, users = tables.avatars, tables.jobs, tables.users
         recent = jobs.c.created > _now() - timedelta(days=1)
         persons = users.c.person_id.is_(None)
-        queries = {
+        queries: dict[str, Select[Any]] = {
             "people": select(users.c.platform, func.count()).where(persons).group_by(users.c.platform),
             "avatars": select(avatars.c.state, func.count()).group_by(avatars.c.state),
             "jobs": select(jobs.c.kind, func.count()).where(recent).group_by(jobs.c.kind),
             "states": select(jobs.c.state, func.count()).where(recent).group_by(jobs.c.state),
         }
-        return {name: {row[0]: row[1] for row in await self._rows(query)} for name, query in queries.items()}
+        found: dict[str, dict[str, int]] = {}
+        for name, query in queries.items():
+            pairs: Any = await self._rows(query)
+            found[name] = dict(pairs)
+        return found
 
     async def notify(self, words: str, since: datetime) -> int:
         """Have every room told where somebody asked for something since then, or chatted; how many there are."""
