@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from storage.records import Job, Records
 log = logging.getLogger(__name__)
 
 _ENDS = frozenset({"done", "failed", "cancelled"})
+_NOTICE_LIFE = timedelta(days=1)
 
 
 @dataclass(slots=True)
@@ -120,11 +122,28 @@ class Delivery:
         for job in await self._records.undelivered(self._frontend.name):
             await self._deliver(job.id)
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
-        for followed in [followed for followed in self._followed.values() if followed and followed.code == "queued"]:
+        waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
+        paused = bool(waiting) and await self._records.paused()
+        for followed in waiting:
             job_id = followed.job.id
             if place := await self._records.queue_place(job_id):
-                followed.facts = {"place": place}
+                followed.facts = {"place": place, "paused": paused}
                 self._changed[job_id] = None
+        await self._tell_notices()
+
+    async def _tell_notices(self) -> None:
+        """Post what operators tell every room. A room that takes nothing for a day is gone."""
+        done = []
+        for notice in await self._records.notices(self._frontend.name):
+            try:
+                await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
+            except Exception as error:
+                log.warning("a notice was not posted: %s", type(error).__name__)
+                if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
+                    continue
+            done.append(notice.id)
+        if done:
+            await self._records.notices_done(done)
 
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
@@ -149,7 +168,10 @@ class Delivery:
         self._delivering.add(job_id)
         try:
             job = await self._records.job(job_id)
-            if job is None or not job.over or job.delivered or job.frontend != self._frontend.name:
+            if job is None:
+                await self._let_go(job_id)
+                return
+            if not job.over or job.delivered or job.frontend != self._frontend.name:
                 return
             self._followed.pop(job_id, None)
             self._changed.pop(job_id, None)
@@ -162,6 +184,13 @@ class Delivery:
             log.exception("job %s was not answered yet", job_id)
         finally:
             self._delivering.discard(job_id)
+
+    async def _let_go(self, job_id: str) -> None:
+        """A job that was forgotten with its person leaves a message behind that must not go on promising."""
+        self._changed.pop(job_id, None)
+        followed = self._followed.pop(job_id, None)
+        if followed is not None and followed.ref is not None:
+            await self._edit(followed.ref, replies.let_go())
 
     async def _compose(self, job: Job) -> Message:
         try:

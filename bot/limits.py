@@ -5,6 +5,7 @@ What an avatar may be called stands in `storage.naming`, since the engine's comm
 
 import re
 import unicodedata
+from datetime import timedelta
 
 from storage.errors import UserError
 
@@ -18,6 +19,11 @@ GUIDANCE_MOST = 30.0
 SEED_MOST = 2**32 - 1
 ACTIVE_JOBS_MOST = 20
 NAME_MOST = 32
+SIDE_LEAST = 64
+SIDE_MOST = 1536
+SHARED_MOST = timedelta(days=365)
+QUOTA_MOST = 100_000
+NOTICE_MOST = 1000
 
 
 def photo_count(count: int) -> int:
@@ -77,6 +83,52 @@ def guidance(number: float | None) -> float | None:
 def seed(number: int | None) -> int | None:
     """Where the noise starts; None draws one."""
     return None if number is None else int(_between("seed", number, 0, SEED_MOST))
+
+
+def size(text: str) -> tuple[int, int] | None:
+    """Width and height in pixels from `512x768` or `512`; nothing leaves it to the base model."""
+    if not text.strip():
+        return None
+    found = re.fullmatch(r"(\d{1,5})(?:\s*[x×*]\s*(\d{1,5}))?", text.strip().lower(), re.ASCII)
+    if found is None:
+        raise UserError("size_shape")
+    width = int(found[1])
+    height = int(found[2] or width)
+    for side in (width, height):
+        _between("size", side, SIDE_LEAST, SIDE_MOST)
+    return width, height
+
+
+def lifetime(text: str) -> timedelta | None:
+    """How long a grant lasts, from `45m`, `2h`, `7d` or `2w`: a minute to a year. Nothing is until it is taken back."""
+    if not text.strip():
+        return None
+    found = re.fullmatch(r"(\d{1,6})\s*([mhdw])[a-z]*", text.strip().lower(), re.ASCII)
+    unit = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    if (
+        found is None
+        or not timedelta(minutes=1) <= (span := timedelta(**{unit[found[2]]: int(found[1])})) <= SHARED_MOST
+    ):
+        raise UserError("lifetime_shape")
+    return span
+
+
+def quota(text: str) -> int | None:
+    """How many trainings or pictures a day, 0 to 100,000; None for `none`, as many as they like."""
+    if text.lower() == "none":
+        return None
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
+        raise UserError("quota_shape")
+    return int(_between("quota", int(text), 0, QUOTA_MOST))
+
+
+def notice(text: str) -> str:
+    """What an operator tells every room: 1 to 1,000 readable characters."""
+    if not text.strip():
+        raise UserError("notice_empty")
+    if len(text) > NOTICE_MOST:
+        raise UserError("message_long", most=NOTICE_MOST)
+    return _readable(text, "message", fewest=1)
 
 
 def person_name(text: str) -> str:

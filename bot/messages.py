@@ -36,6 +36,16 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
+class File:
+    """A file to save, for nobody but the person who asked: either a blob's key, or its whole content as text."""
+
+    name: str
+    text: str
+    key: str | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far a job is. `fraction` is 0 to 1, or None while nothing can be measured."""
 
@@ -49,7 +59,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the bot. `text` alone says all; the other parts let a frontend show it better."""
+    """One message of the bot. `text` alone says all; the other parts let a frontend show it better.
+
+    `files` come in private replies only. `avatar` is the id of the one it is about, so that it can be erased with it.
+    """
 
     text: str
     tone: Tone = "plain"
@@ -59,6 +72,8 @@ class Message:
     pictures: tuple[Shown, ...] = ()
     progress: Progress | None = None
     buttons: tuple[Button, ...] = ()
+    files: tuple[File, ...] = ()
+    avatar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +92,23 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who gives a command, and where."""
+    """Who gives a command, and where.
+
+    `room` is where the answer goes. `group` is what it belongs to, if people think of that as the group: a Discord
+    server with its channels, a Telegram group with its topics. `direct`: nobody but this person reads there.
+    """
 
     platform: str
     platform_id: str
     name: str
     room: str
+    group: str = ""
+    direct: bool = False
+
+    @property
+    def place(self) -> str:
+        """What a grant to everybody here names. Two platforms may call different groups the same."""
+        return f"{self.platform}:{self.group or self.room}"
 
 
 @dataclass(frozen=True, slots=True)

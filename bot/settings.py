@@ -1,6 +1,8 @@
 """The bot process's settings."""
 
-from pydantic import Field
+import re
+
+from pydantic import Field, field_validator
 
 from storage.settings import StorageSettings
 
@@ -10,3 +12,24 @@ class BotSettings(StorageSettings):
 
     chat_host: str = Field(default="127.0.0.1", description="address that the local web chat listens on")
     chat_port: int = Field(default=8765, ge=0, le=65535, description="port of the local web chat; 0 picks a free one")
+    operators: str | None = Field(
+        default=None,
+        description="Who may use /operator: platform:id with commas between, as discord:1234,telegram:567.",
+    )
+
+    @field_validator("operators")
+    @classmethod
+    def _accounts(cls, operators: str | None) -> str | None:
+        for account in _split(operators):
+            if not re.fullmatch(r"[a-z]+:\S+", account):
+                raise ValueError(f"{account!r} is no account; write platform:id, as discord:1234")
+        return operators
+
+    @property
+    def operator_accounts(self) -> frozenset[str]:
+        """The operators, each as platform:id."""
+        return frozenset(_split(self.operators))
+
+
+def _split(operators: str | None) -> list[str]:
+    return [account.strip() for account in (operators or "").split(",") if account.strip()]

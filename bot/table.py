@@ -54,14 +54,23 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. Options that are required, and all of kind word or text, can be given by their place in a line."""
+    """One command. Options that are required, and all of kind word or text, can be given by their place in a line.
+
+    `topic` is what `/help` lists it under. `operators`: for those alone whom AVATAR_OPERATORS names.
+    """
 
     name: str
     description: str
     example: str
     options: tuple[Option, ...] = ()
+    topic: str = "Other"
+    operators: bool = False
 
 
+DUTIES = ("pause", "resume", "queue", "stats", "ban", "unban", "quota", "broadcast")
+"""What /operator can do."""
+
+_MAKE, _SHARE, _DATA = "Make and draw", "Share", "Your data"
 _COUNTS = tuple(str(number) for number in range(1, limits.COUNT_MOST + 1))
 
 COMMANDS: Mapping[str, Command] = {
@@ -91,6 +100,7 @@ COMMANDS: Mapping[str, Command] = {
                 ),
                 Option("consent", Kind.FLAG, "the person on the photos has agreed to this", required=True),
             ),
+            _MAKE,
         ),
         Command(
             "imagine",
@@ -98,6 +108,7 @@ COMMANDS: Mapping[str, Command] = {
             "/imagine mia7 woman in a red hoodie, smiling",
             (
                 Option("prompt", Kind.TEXT, "what to draw, naming an avatar", required=True, source=Source.AVATARS),
+                Option("avatar", Kind.WORD, "whom to draw if the prompt names nobody", source=Source.AVATARS),
                 Option(
                     "count",
                     Kind.INTEGER,
@@ -111,22 +122,90 @@ COMMANDS: Mapping[str, Command] = {
                 Option("steps", Kind.INTEGER, "drawing steps: more is slower and finer", most=limits.STEPS_MOST),
                 Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
                 Option("negative", Kind.TEXT, "what should not be in the picture"),
+                Option("size", Kind.WORD, "width x height in pixels, such as 512x768"),
             ),
+            _MAKE,
         ),
-        Command("avatars", "Show the avatars you can use here", "/avatars"),
-        Command("status", "Show your jobs and their place in the queue", "/status"),
+        Command(
+            "avatars",
+            "Show the avatars you can use here, or one of yours",
+            "/avatars mia7 --rename mia8",
+            (
+                Option("token", Kind.WORD, "one of your avatars", source=Source.OWN_AVATARS),
+                Option("rename", Kind.WORD, "its new name"),
+                Option("default", Kind.FLAG, "draw this one when a prompt names nobody"),
+            ),
+            _MAKE,
+        ),
+        Command("status", "Show your jobs and their place in the queue", "/status", (), _MAKE),
         Command(
             "cancel",
             "Stop one of your jobs, the newest if you name none",
             "/cancel",
             (Option("job", Kind.WORD, "which job, as /status names it", source=Source.JOBS),),
+            _MAKE,
+        ),
+        Command(
+            "share",
+            "Let this group, or one person, draw an avatar of yours",
+            "/share mia7 --expires 7d",
+            (
+                Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
+                Option("person", Kind.WORD, "who; everybody in this group if you name nobody"),
+                Option(
+                    "expires",
+                    Kind.WORD,
+                    "for how long, such as 2h or 7d; until you take it back if you leave it out",
+                    source=Source.CHOICES,
+                    choices=("1h", "1d", "7d", "30d"),
+                ),
+            ),
+            _SHARE,
+        ),
+        Command(
+            "unshare",
+            "Take it back",
+            "/unshare mia7",
+            (
+                Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
+                Option("person", Kind.WORD, "from whom; from this group if you name nobody"),
+            ),
+            _SHARE,
+        ),
+        Command(
+            "link",
+            "Be the same person on another platform",
+            "/link",
+            (Option("code", Kind.WORD, "the code that /link gave you on the other platform"),),
+            _SHARE,
+        ),
+        Command(
+            "export",
+            "Get what I learned of an avatar as a file",
+            "/export mia7",
+            (Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            _DATA,
         ),
         Command(
             "delete",
             "Erase an avatar with its photos and pictures",
             "/delete mia7",
             (Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            _DATA,
         ),
+        Command("mydata", "Show what I keep about you", "/mydata", (), _DATA),
+        Command("privacy", "Read what is kept, where and how long", "/privacy", (), _DATA),
+        Command("forget", "Erase everything about you", "/forget", (), _DATA),
         Command("help", "Show what I can do", "/help"),
+        Command(
+            "operator",
+            "Look after this bot",
+            "/operator quota pictures 100",
+            (
+                Option("duty", Kind.WORD, "what to do", required=True, source=Source.CHOICES, choices=DUTIES),
+                Option("text", Kind.TEXT, "whom or what it is about"),
+            ),
+            operators=True,
+        ),
     )
 }

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from storage.events import Event, Events
 from storage.jobs import Imagine, Inspect, Kind, State, Train
 from storage.open import Storage
 from storage.queue import Handler
-from storage.records import AdapterOutcome, Job, Records
+from storage.records import AdapterOutcome, Avatar, Job, Records
 
 RENEW = 1.0
 """Seconds between two looks whether a job is still ours and still wanted."""
@@ -74,8 +74,8 @@ class Tasks:
                 await attempt.finish(State.CANCELLED)
                 await attempt.tell("cancelled", {})
         ended = await self._records.job(job.id)
-        if ended and ended.over:
-            # Neither a person's photos nor half-learned weights outlive the job.
+        if ended is None or ended.over:
+            # Neither a person's photos nor half-learned weights outlive the job, least of all one that was forgotten.
             await self._blobs.delete(f"checkpoints/{job.id}/")
 
     async def _inspect(self, attempt: "Attempt") -> None:
@@ -113,7 +113,7 @@ class Tasks:
                 attempt.soon(self._keep_checkpoint(attempt, checkpoint))
 
         done = await self._gpu.run(
-            "train", on_news, photos=[str(path) for path in paths], token=avatar.token, noun=avatar.noun,
+            "train", on_news, photos=[str(path) for path in paths], token=avatar.learned_as, noun=avatar.noun,
             method=payload.method, steps=payload.steps, seed=payload.seed, out=str(folder / "out"),
             checkpoint=str(checkpoint), priors=str(self._work.parent / "priors"),
         )  # fmt: skip
@@ -140,19 +140,21 @@ class Tasks:
     async def _imagine(self, attempt: "Attempt") -> None:
         payload, folder = attempt.job.payload, attempt.folder
         assert isinstance(payload, Imagine)
-        adapters, prompt = [], payload.prompt
+        adapters: list[str] = []
+        drawn: list[Avatar] = []
         for number, avatar_id in enumerate(payload.avatar_ids):
             avatar = await self._records.avatar(avatar_id)
             if avatar is None or avatar.adapter_key is None:
                 raise UserError("missing_avatar")
-            prompt = with_noun(prompt, avatar.token, avatar.noun)
+            drawn.append(avatar)
             path = folder / str(number) / ADAPTER
             path.parent.mkdir()
             path.write_bytes(await self._blobs.get(avatar.adapter_key))
             adapters.append(str(path.parent))
         drawing = {
-            "prompt": prompt, "count": payload.count, "steps": payload.steps, "guidance": payload.guidance,
-            "negative_prompt": payload.negative_prompt, "width": payload.width, "height": payload.height,
+            "prompt": as_learned(payload.prompt, drawn), "count": payload.count, "steps": payload.steps,
+            "guidance": payload.guidance, "negative_prompt": payload.negative_prompt,
+            "width": payload.width, "height": payload.height,
             "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed, "avatars": adapters,
         }  # fmt: skip
         done = await self._gpu.run("imagine", drawing=drawing, out=str(folder / "out"))
@@ -274,9 +276,18 @@ async def inspected(photos: list[Path], noun: str) -> list[dict[str, Any]]:
     ]
 
 
-def with_noun(prompt: str, token: str, noun: str) -> str:
-    """The prompt with the class noun after each token that lacks it: the person was learned as "cr7d man"."""
-    return re.sub(rf"\b{token}\b(?!\s+{noun}\b)", f"{token} {noun}", prompt, flags=re.IGNORECASE)
+def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:
+    """The prompt with what was learned in place of each token: "cr7d man", whatever the avatar is called by now."""
+    by_word = {avatar.learned_as: avatar for avatar in avatars} | {avatar.token: avatar for avatar in avatars}
+    if not by_word:
+        return prompt
+
+    def learned(found: re.Match[str]) -> str:
+        avatar = by_word[found[0].lower()]
+        follows = re.match(rf"\s+{avatar.noun}\b", prompt[found.end() :], re.IGNORECASE)
+        return avatar.learned_as + ("" if follows else f" {avatar.noun}")
+
+    return re.sub(rf"\b(?:{'|'.join(by_word)})\b", learned, prompt, flags=re.IGNORECASE)
 
 
 async def read(path: str | Path) -> bytes:

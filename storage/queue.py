@@ -33,6 +33,8 @@ RECONCILE = 5.0
 """Seconds between two looks for jobs that nobody holds."""
 PATIENCE = 3.0
 """Seconds after which an enqueue that Redis does not take is left to `reconcile`."""
+PAUSE = 2.0
+"""Seconds between two looks whether an operator's pause is over."""
 
 Handler = Callable[[Job], Awaitable[None]]
 """Runs one job: claims it, renews while it works, finishes it, all through Records. Cancelled to hand it back."""
@@ -206,6 +208,8 @@ class _Consumer:
         job = await self.records.job(job_id)
         if job is None or job.over:
             return
+        if await self.records.paused():
+            raise Retry(defer=PAUSE)
         redis = self.queue.redis
         # arq's own lease is on the entry; a job may have two of them after Redis was emptied.
         if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):

@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Executable, Select, String, and_, cast, event, func, or_, select
+from sqlalchemy import Executable, Select, and_, event, func, or_, select, text
 from sqlalchemy.engine import Connection, Row, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import IntegrityError
@@ -18,17 +18,23 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from storage.errors import UserError
 from storage.folders import private_folder
-from storage.jobs import SPECS, TERMINAL, Imagine, Kind, Payload, State, from_json, to_json
-from storage.records import tables
+from storage.jobs import SPECS, TERMINAL, Kind, Payload, State, to_json
+from storage.records import people, tables
 from storage.records.migrations import upgrade
+from storage.records.people import avatars_in, jobs_about, live_grant
+from storage.records.people import job_of as _job
+from storage.records.people import now as _now
 from storage.records.rows import (
     AdapterOutcome,
     Avatar,
     AvatarState,
     ChatMessage,
+    Forgotten,
     Grant,
     GranteeKind,
     Job,
+    Linked,
+    Notice,
     Photo,
     Picture,
     User,
@@ -59,7 +65,8 @@ class Records:
         pool: dict[str, Any] = (
             {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0} if in_memory else {}
         )
-        engine = create_async_engine(parsed, **pool)
+        # What people write and are called must not reach a log through an error of the database.
+        engine = create_async_engine(parsed, hide_parameters=True, **pool)
         if sqlite:
             event.listen(engine.sync_engine, "connect", _tune_sqlite)
             event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -92,16 +99,71 @@ class Records:
     async def user(self, platform: str, platform_id: str, name: str) -> User:
         """The user, known from now on if new, under the name they have now."""
         table = tables.users
-        query = select(table).where(table.c.platform == platform, table.c.platform_id == platform_id)
+        account = (table.c.platform == platform, table.c.platform_id == platform_id)
+        query = people.known(*account)
         if (rows := await self._rows(query)) and rows[0].name == name:
             return User(**rows[0]._mapping)
         values = {"platform": platform, "platform_id": platform_id, "name": name}
         async with self._write() as connection:
-            renamed = table.update().where(table.c.platform == platform, table.c.platform_id == platform_id)
-            row = (await connection.execute(renamed.values(name=name).returning(table))).one_or_none()
-            if row is None:
-                row = (await connection.execute(table.insert().values(**_new(), **values).returning(table))).one()
-            return User(**row._mapping)
+            if not (await connection.execute(table.update().where(*account).values(name=name))).rowcount:
+                await people.first_seen(connection, {**_new(), **values})
+            return User(**(await connection.execute(query)).one()._mapping)
+
+    async def find_users(self, platform: str, words: str) -> list[User]:
+        """Those whom this platform calls so: the one with this id there, or else all who go by this name."""
+        table = tables.users
+        by_id = people.known(table.c.platform == platform, table.c.platform_id.in_((words, words.lower())))
+        if rows := await self._rows(by_id):
+            return [User(**rows[0]._mapping)]
+        # SQLite lowers ASCII only; other letters have to be as they are in the name.
+        named = or_(table.c.name == words, func.lower(table.c.name) == words.lower())
+        return [User(**row._mapping) for row in await self._rows(people.known(table.c.platform == platform, named))]
+
+    async def accounts(self, user_id: str) -> list[User]:
+        """The person's accounts, oldest first."""
+        return [User(**row._mapping) for row in await self._rows(people.known(people.of_person(user_id)))]
+
+    async def link_code(self, user_id: str) -> str:
+        """A code that joins another account to this person, once and within ten minutes. It replaces earlier ones."""
+        async with self._write() as connection:
+            return await people.link_code(connection, user_id)
+
+    async def link(self, user_id: str, code: str) -> Linked:
+        """Join this account, and what it has, to the person who made the code.
+
+        An avatar whose token that person has too gets another. Raises UserError link_code (unknown, used or too old),
+        link_self, link_same_platform or banned; nothing has changed then, and the code is good for nothing.
+        """
+        async with self._write() as connection:
+            try:
+                return await people.link(connection, user_id, code)
+            except UserError as error:
+                refusal = error  # the code stays spent: nobody tries several accounts on it
+        raise refusal
+
+    async def everything(self, user_id: str) -> dict[str, list[dict[str, Any]]]:
+        """All rows that are about this person, by table."""
+        async with self._read() as connection:
+            return await people.everything(connection, user_id)
+
+    async def belongings(self, user_id: str) -> list[str]:
+        """The blobs of a person: keys, and prefixes that end in a slash."""
+        async with self._read() as connection:
+            return await people.belongings(connection, user_id)
+
+    async def forget(self, user_id: str, *, lines: bool = False) -> Forgotten:
+        """Erase a person: accounts, avatars, photos, jobs, pictures, grants, and with `lines` what the chat keeps.
+
+        Other people's jobs that drew one of the person's avatars are emptied, and stopped if they are under way. What
+        stays is a fingerprint of each account, for a day or for as long as a ban lasts.
+        """
+        async with self._write() as connection:
+            gone = await people.forget(connection, user_id, lines)
+        if self._engine.dialect.name == "sqlite":
+            # Or what was erased stays readable in the log of writes until enough others follow.
+            async with self._engine.execution_options(begin="").connect() as connection:
+                await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        return gone
 
     # avatars
 
@@ -110,10 +172,12 @@ class Records:
     ) -> Avatar:
         """A draft with its photos and its owner's consent.
 
-        Raises UserError token_taken {token} if the owner has another avatar of this token that has not failed.
+        Raises UserError token_taken {token} if the owner has another avatar of this token that has not failed, or
+        forgotten if there is no such owner any more.
         """
-        values = {"owner_id": owner_id, "token": token, "noun": noun, "state": "draft", "details": {}}
         async with self._write() as connection:
+            owner_id = await people.person_id(connection, owner_id)
+            values = {"owner_id": owner_id, "token": token, "noun": noun, "state": "draft", "details": {}}
             insert = tables.avatars.insert().values(**_new(), **values).returning(tables.avatars)
             try:
                 avatar = Avatar(**(await connection.execute(insert)).one()._mapping)
@@ -137,15 +201,22 @@ class Records:
         return [Avatar(**row._mapping) for row in await self._rows(query.order_by(tables.avatars.c.created))]
 
     async def avatars_usable(self, user_id: str, room: str) -> list[Avatar]:
-        """Those this user owns, and those granted to the user or to the room, in any state, oldest first."""
+        """Those this user owns, and those granted to the user or to the room by now, in any state, oldest first.
+
+        Nobody can use what belongs to somebody who is banned.
+        """
         avatars, grants = tables.avatars, tables.grants
         granted = select(grants.c.avatar_id).where(
             or_(
                 and_(grants.c.grantee_kind == "room", grants.c.grantee_id == room),
                 and_(grants.c.grantee_kind == "user", grants.c.grantee_id == user_id),
-            )
+            ),
+            live_grant(),
         )
-        query = select(avatars).where(or_(avatars.c.owner_id == user_id, avatars.c.id.in_(granted)))
+        banned = select(tables.users.c.id).where(tables.users.c.banned.is_not(None))
+        query = select(avatars).where(
+            or_(avatars.c.owner_id == user_id, avatars.c.id.in_(granted)), avatars.c.owner_id.not_in(banned)
+        )
         return [Avatar(**row._mapping) for row in await self._rows(query.order_by(avatars.c.created))]
 
     async def avatar_set(
@@ -170,18 +241,35 @@ class Records:
                     raise _token_taken(error, row.token) from None
             return Avatar(**row._mapping)
 
+    async def rename_avatar(self, avatar_id: str, token: str) -> Avatar:
+        """Give the avatar another token. Raises UserError missing_avatar or token_taken {token}."""
+        table = tables.avatars
+        async with self._write() as connection:
+            row = await _known(connection, select(table).where(table.c.id == avatar_id), "missing_avatar")
+            values = people.renaming(row, token)
+            try:
+                update = table.update().where(table.c.id == avatar_id).values(values).returning(table)
+                return Avatar(**(await connection.execute(update)).one()._mapping)
+            except IntegrityError as error:
+                raise _token_taken(error, token) from None
+
+    async def prefer(self, avatar_id: str) -> Avatar:
+        """Make the avatar its owner's default. Raises UserError missing_avatar."""
+        table = tables.avatars
+        update = table.update().where(table.c.id == avatar_id).values(preferred=_now()).returning(table)
+        async with self._write() as connection:
+            return Avatar(**(await _known(connection, update, "missing_avatar"))._mapping)
+
     async def delete_avatar(self, avatar_id: str) -> list[str]:
         """Forget the avatar, its photos, grants, consents and every picture drawn of it; cancel its jobs.
 
         Returns the blobs to erase: keys, and for what engines write below one avatar or job, prefixes ending in "/".
         Raises UserError missing_avatar.
         """
-        avatars, photos, jobs, pictures = tables.avatars, tables.photos, tables.jobs, tables.pictures
+        avatars, photos, pictures = tables.avatars, tables.photos, tables.pictures
         async with self._write() as connection:
             await _known(connection, select(avatars).where(avatars.c.id == avatar_id), "missing_avatar")
-            named = cast(jobs.c.payload, String).contains(avatar_id)  # narrows it down; the payload decides
-            rows = (await connection.execute(select(jobs).where(named))).all()
-            drawn = [job for job in map(_job, rows) if avatar_id in _avatars_in(job.payload)]
+            drawn = await jobs_about(connection, [avatar_id])
             keys = [*await connection.scalars(select(photos.c.key).where(photos.c.avatar_id == avatar_id))]
             keys += [f"adapters/{avatar_id}/", f"samples/{avatar_id}/"]
             for job in drawn:
@@ -207,16 +295,26 @@ class Records:
             for photo_id, verdict in zip(ids, verdicts, strict=True):
                 await connection.execute(table.update().where(table.c.id == photo_id).values(verdict=dict(verdict)))
 
-    async def grant(self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str) -> Grant:
-        """Let a room or a user draw this avatar; the grant that exists if they may already."""
+    async def grant(
+        self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str, lasts: timedelta | None = None
+    ) -> Grant:
+        """Let a room or a user draw this avatar, for good or as long as `lasts`, in place of an earlier grant's end.
+
+        Raises UserError missing_avatar.
+        """
         table = tables.grants
         key = {"avatar_id": avatar_id, "grantee_kind": grantee_kind, "grantee_id": grantee_id}
         async with self._write() as connection:
             known = select(tables.avatars.c.id).where(tables.avatars.c.id == avatar_id)
             await _known(connection, known, "missing_avatar")
-            row = (await connection.execute(select(table).filter_by(**key))).one_or_none()
+            now = people.now()
+            await connection.execute(table.delete().where(table.c.expires <= now))
+            expires = now + lasts if lasts else None
+            update = table.update().filter_by(**key).values(expires=expires).returning(table)
+            row = (await connection.execute(update)).one_or_none()
             if row is None:
-                row = (await connection.execute(table.insert().values(**_new(), **key).returning(table))).one()
+                insert = table.insert().values(**_new(), **key, expires=expires).returning(table)
+                row = (await connection.execute(insert)).one()
             return Grant(**row._mapping)
 
     async def revoke(self, avatar_id: str, grantee_kind: GranteeKind, grantee_id: str) -> bool:
@@ -231,14 +329,26 @@ class Records:
             return bool((await connection.execute(table.delete().where(*where))).rowcount)
 
     async def grants_of(self, avatar_id: str) -> list[Grant]:
-        """Who else may draw this avatar."""
-        query = select(tables.grants).where(tables.grants.c.avatar_id == avatar_id)
+        """Who else may draw this avatar now."""
+        query = select(tables.grants).where(live_grant(avatar_id))
         return [Grant(**row._mapping) for row in await self._rows(query.order_by(tables.grants.c.created))]
+
+    async def grant_of(self, grant_id: str) -> Grant | None:
+        """The grant, unless it is unknown, ended or taken back."""
+        rows = await self._rows(select(tables.grants).where(tables.grants.c.id == grant_id, live_grant()))
+        return Grant(**rows[0]._mapping) if rows else None
+
+    async def without_right(self, avatar_id: str) -> list[Job]:
+        """The jobs under way that draw this avatar for somebody who may not any more."""
+        async with self._read() as connection:
+            return await people.without_right(connection, avatar_id)
 
     # jobs
 
-    async def create_job(self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload) -> Job:
-        """Write a queued job down. Raises TypeError if the payload is another kind's."""
+    async def create_job(
+        self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload, place: str | None = None
+    ) -> Job:
+        """Write a queued job down. Raises TypeError if the payload is another kind's, UserError forgotten."""
         if not isinstance(payload, SPECS[kind].payload):
             raise TypeError(f"{type(payload).__name__} is no payload of {kind}")
         job_id = "".join(secrets.choice(_SPEAKABLE) for _ in range(10))
@@ -251,9 +361,11 @@ class Records:
             "state": State.QUEUED.value,
             "attempt": 0,
             "cancel_requested": False,
+            "place": place,
         }
-        insert = tables.jobs.insert().values({**_new(), **values, "id": job_id}).returning(tables.jobs)
         async with self._write() as connection:
+            values["user_id"] = await people.person_id(connection, user_id)
+            insert = tables.jobs.insert().values({**_new(), **values, "id": job_id}).returning(tables.jobs)
             return _job((await connection.execute(insert)).one())
 
     async def job(self, job_id: str) -> Job | None:
@@ -335,8 +447,8 @@ class Records:
     ) -> bool:
         """End the job, with its pictures (key, seed) and its avatar's adapter, all or nothing.
 
-        False, and nothing written, if this attempt no longer runs the job. False too if the adapter's avatar was
-        deleted meanwhile, which makes the job a cancelled one. Raises ValueError if `state` is no end.
+        False, and nothing written, if this attempt no longer runs the job. False too if an avatar that was trained or
+        drawn was deleted meanwhile, which makes the job a cancelled one. Raises ValueError if `state` is no end.
         """
         if state not in TERMINAL:
             raise ValueError(f"{state} is no end")
@@ -344,9 +456,11 @@ class Records:
         held = (table.c.id == job_id, table.c.attempt == attempt, table.c.state == State.RUNNING)
         values = {"state": state.value, "finished": _now(), "result": result, "error": error}
         async with self._write() as connection:
-            if not (await connection.execute(table.update().where(*held).values(values))).rowcount:
+            row = (await connection.execute(table.update().where(*held).values(values).returning(table))).one_or_none()
+            if row is None:
                 return False
-            if adapter and not await _hand_over(connection, adapter):
+            gone = bool(pictures) and not await _all_there(connection, avatars_in(_job(row).payload))
+            if gone or (adapter and not await _hand_over(connection, adapter)):
                 values = {"state": State.CANCELLED.value, "result": None}
                 await connection.execute(table.update().where(table.c.id == job_id).values(values))
                 return False
@@ -394,6 +508,95 @@ class Records:
         query = select(tables.pictures).where(tables.pictures.c.job_id == job_id)
         return [Picture(**row._mapping) for row in await self._rows(query.order_by(tables.pictures.c.position))]
 
+    # what operators decide
+
+    async def paused(self) -> bool:
+        """Whether engines take no jobs for now."""
+        return await self._setting("paused") is True
+
+    async def pause(self, paused: bool) -> None:
+        """Let engines take no jobs from now on, or let them again. What runs goes on."""
+        await self._set("paused", paused)
+
+    async def quota(self) -> dict[str, int | None]:
+        """The trainings and pictures that a person has a day; None, or nothing, is as many as they like."""
+        return dict(await self._setting("quota") or {})
+
+    async def set_quota(self, quota: Mapping[str, int | None], user_id: str | None = None) -> None:
+        """Give everybody these quotas, or one person their own."""
+        if user_id is None:
+            await self._set("quota", dict(quota))
+            return
+        async with self._write() as connection:
+            table = tables.users
+            await connection.execute(table.update().where(table.c.id == user_id).values(quota=dict(quota) or None))
+
+    async def spent(self, user_id: str) -> dict[str, list[tuple[datetime, int]]]:
+        """The trainings and pictures of the last 24 hours: when each counts no longer, and how many, soonest first."""
+        async with self._write() as connection:
+            return await people.spent(connection, user_id)
+
+    async def ban(self, platform: str, platform_id: str) -> User | None:
+        """Ban the person with this account. None back if nobody has it yet: they are banned once they come."""
+        async with self._write() as connection:
+            return await people.ban(connection, platform, platform_id, _now())
+
+    async def unban(self, platform: str, platform_id: str) -> User | None:
+        """Lift a ban."""
+        async with self._write() as connection:
+            return await people.ban(connection, platform, platform_id, None)
+
+    async def figures(self) -> dict[str, dict[str, int]]:
+        """How many there are: people, avatars by state, and the jobs of the last 24 hours by kind and by state."""
+        avatars, jobs, users = tables.avatars, tables.jobs, tables.users
+        recent = jobs.c.created > _now() - timedelta(days=1)
+        persons = users.c.person_id.is_(None)
+        queries: dict[str, Select[Any]] = {
+            "people": select(users.c.platform, func.count()).where(persons).group_by(users.c.platform),
+            "avatars": select(avatars.c.state, func.count()).group_by(avatars.c.state),
+            "jobs": select(jobs.c.kind, func.count()).where(recent).group_by(jobs.c.kind),
+            "states": select(jobs.c.state, func.count()).where(recent).group_by(jobs.c.state),
+        }
+        found: dict[str, dict[str, int]] = {}
+        for name, query in queries.items():
+            pairs: Any = await self._rows(query)
+            found[name] = dict(pairs)
+        return found
+
+    async def notify(self, words: str, since: datetime) -> int:
+        """Have every room told where somebody asked for something since then, or chatted; how many there are."""
+        jobs, messages = tables.jobs, tables.messages
+        asked = select(jobs.c.frontend, jobs.c.room).where(jobs.c.created > since).distinct()
+        chatted = select(messages.c.room).where(messages.c.created > since).distinct()
+        async with self._write() as connection:
+            rooms = {(row.frontend, row.room) for row in await connection.execute(asked)}
+            rooms |= {("chat", room) for room in await connection.scalars(chatted)}
+            for frontend, room in sorted(rooms):
+                values = {"frontend": frontend, "room": room, "text": words}
+                await connection.execute(tables.notices.insert().values(**_new(), **values))
+        return len(rooms)
+
+    async def notices(self, frontend: str, most: int = 20) -> list[Notice]:
+        """The oldest notices that this frontend has not posted."""
+        table = tables.notices
+        query = select(table).where(table.c.frontend == frontend).order_by(table.c.created, table.c.id).limit(most)
+        return [Notice(**row._mapping) for row in await self._rows(query)]
+
+    async def notices_done(self, ids: Iterable[str]) -> None:
+        """These are posted, or can't be."""
+        async with self._write() as connection:
+            await connection.execute(tables.notices.delete().where(tables.notices.c.id.in_(list(ids))))
+
+    async def _setting(self, name: str) -> Any:
+        rows = await self._rows(select(tables.server.c.value).where(tables.server.c.name == name))
+        return rows[0][0] if rows else None
+
+    async def _set(self, name: str, value: Any) -> None:
+        table = tables.server
+        async with self._write() as connection:
+            if not (await connection.execute(table.update().where(table.c.name == name).values(value=value))).rowcount:
+                await connection.execute(table.insert().values(name=name, value=value))
+
     # the local web chat
 
     async def chat_append(
@@ -430,28 +633,11 @@ def _private_file(path: Path) -> None:
     path.touch(0o600)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 def _new() -> dict[str, Any]:
     return {"id": uuid.uuid4().hex, "created": _now()}
 
 
-def _job(row: Row[Any]) -> Job:
-    values = dict(row._mapping)
-    kind = Kind(values["kind"])
-    return Job(
-        **{**values, "kind": kind, "state": State(values["state"]), "payload": from_json(kind, values["payload"])}
-    )
-
-
-def _avatars_in(payload: Payload) -> tuple[str, ...]:
-    return payload.avatar_ids if isinstance(payload, Imagine) else (payload.avatar_id,)
-
-
 def _token_taken(error: IntegrityError, token: str) -> Exception:
-    # An unknown owner is a bug of the caller, not a token in use.
     return UserError("token_taken", token=token) if "token" in str(error.orig) else error
 
 
@@ -468,6 +654,12 @@ async def _hand_over(connection: AsyncConnection, adapter: AdapterOutcome) -> bo
     return bool((await connection.execute(update)).rowcount)
 
 
+async def _all_there(connection: AsyncConnection, avatar_ids: Collection[str]) -> bool:
+    table = tables.avatars
+    query = select(func.count()).select_from(table).where(table.c.id.in_(avatar_ids))
+    return bool(await connection.scalar(query) == len(set(avatar_ids)))
+
+
 async def _cancel(connection: AsyncConnection, job: Job) -> None:
     if job.over:
         return
@@ -479,10 +671,11 @@ async def _cancel(connection: AsyncConnection, job: Job) -> None:
 def _tune_sqlite(connection: DBAPIConnection, _: object) -> None:
     connection.isolation_level = None  # the driver leaves BEGIN to _begin_sqlite
     cursor = connection.cursor()
-    for pragma in (f"busy_timeout={int(BUSY * 1000)}", "journal_mode=WAL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={int(BUSY * 1000)}", "journal_mode=WAL", "foreign_keys=ON", "secure_delete=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    if begin := connection.get_execution_options().get("begin", "BEGIN"):
+        connection.exec_driver_sql(begin)

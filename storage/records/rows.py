@@ -12,13 +12,19 @@ GranteeKind = Literal["room", "user"]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person on one platform; `platform_id` is what that platform calls them."""
+    """A person on one platform; `platform_id` is what that platform calls them.
+
+    `id` is the person's: the same on every platform that they linked. quota: {"trainings": int, "pictures": int} a day,
+    where an operator set this person's own.
+    """
 
     id: str
     platform: str
     platform_id: str
     name: str
     created: datetime
+    banned: datetime | None = None
+    quota: dict[str, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,15 @@ class Avatar:
     adapter_key: str | None
     details: dict[str, Any]
     created: datetime
+    word: str | None = None
+    """The token under which it was learned, if it has a new one since."""
+    preferred: datetime | None = None
+    """When its owner made it the default; the latest of an owner's is."""
+
+    @property
+    def learned_as(self) -> str:
+        """The word that the adapter answers to."""
+        return self.word or self.token
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +90,8 @@ class Job:
     cancel_requested: bool
     progress_ref: str | None
     delivered: datetime | None
+    place: str | None = None
+    """Where its person was when it was asked for, as a grant to a room names it."""
 
     @property
     def over(self) -> bool:
@@ -96,13 +113,17 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An owner's permission to a room or a user to draw the avatar."""
+    """An owner's permission to a room or a user to draw the avatar, until `expires` if that is given.
+
+    grantee_id: a user's id, or "platform:room", since two platforms may call different rooms the same.
+    """
 
     id: str
     avatar_id: str
     grantee_kind: GranteeKind
     grantee_id: str
     created: datetime
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +146,36 @@ class ChatMessage:
     author: str
     body: dict[str, Any]
     dedupe: str | None
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Linked:
+    """Two accounts that are one person now. renamed: the tokens that both had, old and new."""
+
+    user: User
+    others: tuple[User, ...]
+    renamed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What an erasure took out of the records, and the blobs to erase with it, as `delete_avatar` gives them.
+
+    stopped: the jobs, erased or emptied, that were under way.
+    """
+
+    keys: list[str]
+    counts: dict[str, int]
+    stopped: list[Job]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """An operator's word to one room, not posted yet."""
+
+    id: str
+    frontend: str
+    room: str
+    text: str
     created: datetime

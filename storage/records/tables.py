@@ -70,6 +70,10 @@ users = Table(
     Column("platform_id", String(255), nullable=False),
     Column("name", String(255), nullable=False),
     _created(),
+    # The account that owns what this person has; null is this one.
+    Column("person_id", String(32), ForeignKey("users.id"), index=True),
+    Column("banned", Moment),
+    Column("quota", _json),
     UniqueConstraint("platform", "platform_id"),
 )
 
@@ -84,6 +88,10 @@ avatars = Table(
     Column("adapter_key", String(255)),
     Column("details", _json, nullable=False),
     _created(),
+    # What it was learned as, where a new name came later.
+    Column("word", String(64)),
+    # When its owner made it the default; the latest is.
+    Column("preferred", Moment),
 )
 Index(
     "uq_avatars_live_token",
@@ -124,6 +132,8 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("progress_ref", String(255)),
     Column("delivered", Moment),
+    # Where its person was when it was asked for, as grants to a room name it.
+    Column("place", String(255)),
     Index("ix_jobs_state_kind_created", "state", "kind", "created"),
 )
 
@@ -147,6 +157,7 @@ grants = Table(
     Column("grantee_kind", String(8), nullable=False),
     Column("grantee_id", String(255), nullable=False),
     _created(),
+    Column("expires", Moment),
     UniqueConstraint("avatar_id", "grantee_kind", "grantee_id"),
 )
 
@@ -173,4 +184,38 @@ messages = Table(
     Index("ix_messages_room_id", "room", "id"),
     # or SQLite would give the id of a deleted last message out again
     sqlite_autoincrement=True,
+)
+
+link_codes = Table(
+    "link_codes",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("user_id", String(32), _of("users"), nullable=False, index=True),
+    Column("expires", Moment, nullable=False),
+)
+
+server = Table(
+    "server",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", _json, nullable=False),
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),
+    Column("banned", Moment),
+    Column("spent", _json, nullable=False),
+    Column("until", Moment, nullable=False),
+)
+
+notices = Table(
+    "notices",
+    metadata,
+    _id(),
+    Column("frontend", String(32), nullable=False, index=True),
+    Column("room", String(255), nullable=False),
+    Column("text", String(4000), nullable=False),
+    _created(),
 )

@@ -226,6 +226,62 @@ async def test_erased_pictures_are_gone_for_everybody(anna: Browser, ben: Browse
     assert await ben.status(f"/api/rooms/studio/{drawn['body']['pictures'][0]['key']}") == 404
 
 
+async def test_an_exported_file_is_for_its_owner(anna: Browser, ben: Browser, chat: str, bot: Any) -> None:
+    await bot.avatar("mia7")
+    answer = await anna.say("/export mia7")
+    [file] = answer["private"]["files"]
+    assert (file["name"], file["content"]) == ("mia7.safetensors", None)
+    path = f"/api/rooms/studio/files/{file['key']}"
+    async with anna.session.get(path) as response:
+        assert response.status == 200
+        assert response.headers["Content-Disposition"] == "attachment"
+        assert "no-store" in response.headers["Cache-Control"]
+        assert await response.read() == b"weights"
+    stranger = Browser(chat)
+    assert await stranger.status(path) == 401
+    await stranger.session.close()
+    assert await ben.status(path) == 404
+    for key in (*await bot.blobs.list("photos/"), *await bot.blobs.list("samples/"), "adapters/x", "../chat.key", "x"):
+        assert await anna.status(f"/api/rooms/studio/files/{key}") == 404
+    await bot.blobs.delete("adapters/")
+    assert await anna.status(path) == 404
+    mydata = (await anna.say("/mydata"))["private"]
+    assert '"mia7"' in mydata["files"][0]["content"]
+
+
+async def test_shared_in_a_room_and_taken_back(anna: Browser, ben: Browser, bot: Any) -> None:
+    await bot.avatar("mia7")
+    hers, his = await anna.listen(), await ben.listen()
+    assert "no avatar yet" in (await ben.say("/imagine mia7"))["private"]["text"]
+    await anna.say("/share mia7")
+    shared = await his.until("Anna shares mia7 with this group")
+    await ben.say("/imagine mia7 --count 1")
+    drawn = await his.until("Here you are")
+    assert "mia7 is Anna's" in drawn["body"]["text"]
+    assert "Only the person" in (await ben.press(shared, "Take it back"))["private"]["text"]
+    await hers.until("Anna shares mia7")
+    assert "not shared with this group" in (await anna.press(shared, "Take it back"))["private"]["text"]
+    while (await his.until("Anna shares mia7"))["body"]["buttons"]:
+        pass
+    assert "no avatar yet" in (await ben.say("/imagine mia7"))["private"]["text"]
+
+
+async def test_a_forgotten_persons_lines_leave_every_browser(anna: Browser, ben: Browser, bot: Any) -> None:
+    await ben.say("good morning")
+    await anna.say("hello from Anna")
+    await bot.avatar("mia7")
+    await anna.say("/share mia7")
+    his = await ben.listen()
+    await his.until("Anna shares mia7")
+    asked = (await anna.say("/forget"))["private"]
+    receipt = await anna.press({"id": None, "body": asked}, "Erase everything and my")
+    assert "You are forgotten" in receipt["private"]["text"]
+    while (news := (await his.socket.receive(timeout=5)).json())["type"] != "history":
+        pass
+    assert [message["body"]["text"] for message in news["messages"]] == ["good morning"]
+    assert [line.author for line in await bot.records.chat_history("studio")] == ["Ben"]
+
+
 async def test_strangers_see_nothing(chat: str) -> None:
     stranger = Browser(chat)
     assert await stranger.get("/api/me") == {"name": None, "rooms": []}

@@ -37,7 +37,7 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     assert training.message.text == "Training mia7: next in line."
     trained = await bot.answer(training)
     assert len(trained.pictures) == 4
-    assert [button.label for button in trained.buttons] == ["Imagine", "Delete"]
+    assert [button.label for button in trained.buttons] == ["Imagine", "Delete", "Share here"]
     assert "draws cartoons" in trained.text
 
     drawing = await bot.say("/imagine Mia7 woman in a red hoodie --count 2 --seed 41 --negative hat")
@@ -279,7 +279,7 @@ async def test_an_avatar_on_its_way_says_so(bot: Any) -> None:
 async def test_an_avatar_is_private_until_it_is_granted(bot: Any) -> None:
     mia = await bot.avatar("mia7")
     assert "no avatar yet" in (await bot.say("/imagine mia7", name="Ben")).message.text
-    await bot.records.grant(mia.id, "room", "studio")
+    await bot.records.grant(mia.id, "room", "chat:studio")
     assert (await bot.say("/imagine mia7", name="Ben")).job_id is not None
     assert "shared with you" in (await bot.say("/avatars", name="Ben")).message.text
     assert "no avatar yet" in (await bot.say("/imagine mia7", name="Ben", room="kitchen")).message.text
@@ -353,7 +353,8 @@ async def test_delete_of_an_unknown_avatar(bot: Any) -> None:
 
 async def test_help_names_every_command(bot: Any) -> None:
     text = (await bot.say("/help")).message.text
-    assert all(f"/{name}" in text for name in COMMANDS)
+    assert [name for name in COMMANDS if f"/{name}" not in text] == ["operator"]
+    assert len(text.splitlines()) < 50
 
 
 async def test_completions(bot: Any) -> None:

@@ -101,6 +101,37 @@ def test_numbers_stay_in_their_ranges(number: float) -> None:
             assert refused(rule, number).code == "out_of_range"
 
 
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_sizes(width: int, height: int) -> None:
+    if 64 <= width <= 1536 and 64 <= height <= 1536:
+        assert limits.size(f" {width} x {height} ") == (width, height)
+    else:
+        assert refused(limits.size, f"{width}x{height}").code == "out_of_range"
+
+
+@given(st.text(max_size=12), st.sampled_from([limits.size, limits.lifetime, limits.quota]))
+def test_any_text_is_read_or_refused(text: str, rule: object) -> None:
+    assert callable(rule)
+    try:
+        rule(text)
+    except UserError as error:
+        assert error.code in ("size_shape", "lifetime_shape", "quota_shape", "out_of_range")
+
+
+@given(st.integers(0, 10**6 - 1), st.sampled_from("mhdw"))
+def test_lifetimes(number: int, unit: str) -> None:
+    span = number * {"m": 60, "h": 3600, "d": 86400, "w": 604800}[unit]
+    if 60 <= span <= 365 * 86400:
+        found = limits.lifetime(f"{number}{unit}")
+        assert found is not None and found.total_seconds() == span
+    else:
+        assert refused(limits.lifetime, f"{number}{unit}").code == "lifetime_shape"
+
+
+def test_nothing_leaves_it_open() -> None:
+    assert (limits.size(" "), limits.lifetime(""), limits.quota("none")) == (None, None, None)
+
+
 @given(st.text(max_size=80))
 def test_names_of_people_and_rooms(text: str) -> None:
     for rule, code in ((limits.person_name, "name_shape"), (limits.room_name, "room_shape")):

@@ -9,11 +9,13 @@ from bot import replies
 from engine.inspection import SENTENCES
 from storage.errors import UserError
 
-SOURCES = [path for path in (Path(__file__).parents[2] / "bot").rglob("*.py") if path.name != "replies.py"]
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for folder in ("bot", "storage") for path in (ROOT / folder).rglob("*.py")]
 
 
 def test_every_code_that_is_raised_has_its_wording() -> None:
     raised = {code for path in SOURCES for code in re.findall(r'UserError\(\s*"(\w+)"', path.read_text("utf-8"))}
+    assert {"link_code", "operators_only", "photos_few", "share_gone"} <= raised
     assert raised - replies.REFUSALS.keys() == set()
 
 

@@ -39,6 +39,37 @@ def test_every_step_of_the_way_can_be_taken(tmp_path: Path) -> None:
     engine.dispose()
 
 
+async def test_an_existing_database_keeps_what_it_has(tmp_path: Path) -> None:
+    """From the first schema, with somebody's avatar, grants and job in it."""
+    path, made = tmp_path / "records.sqlite", "2026-01-02 03:04:05.000000"
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+        migrations.upgrade(connection, "0001")
+        for statement in (
+            f"INSERT INTO users VALUES ('u1', 'chat', 'ann', 'Ann', '{made}')",
+            f"INSERT INTO avatars VALUES ('a1', 'u1', 'cr7d', 'man', 'ready', 'adapters/a1/x', '{{}}', '{made}')",
+            f"INSERT INTO grants VALUES ('g1', 'a1', 'room', 'studio', '{made}')",
+            f"INSERT INTO grants VALUES ('g2', 'a1', 'user', 'u2', '{made}')",
+            "INSERT INTO jobs (id, kind, user_id, frontend, room, payload, state, attempt, created, cancel_requested)"
+            f""" VALUES ('j1', 'train', 'u1', 'chat', 'studio', '{{"avatar_id": "a1"}}', 'queued', 0, '{made}', 0)""",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    records = await Records.open(f"sqlite+aiosqlite:///{path}")
+    ann = await records.user("chat", "ann", "Ann")
+    assert (ann.id, ann.banned) == ("u1", None)
+    [avatar] = await records.avatars_of("u1")
+    assert (avatar.learned_as, avatar.preferred) == ("cr7d", None)
+    assert [(grant.grantee_id, grant.expires) for grant in await records.grants_of("a1")] == [
+        ("chat:studio", None),
+        ("u2", None),
+    ]
+    job = await records.job("j1")
+    assert job and (job.state, job.place) == ("queued", None)
+    await records.close()
+
+
 async def test_opening_twice_keeps_what_was_written(records_url: str) -> None:
     for _ in range(2):
         records = await Records.open(records_url)

@@ -395,3 +395,23 @@ async def test_a_terminated_engine_hands_over_at_once(
             assert await one.wait() == 0
             (tmp_path / "finish.two").touch()
             assert (await over(records, job)).state is State.SUCCEEDED
+
+
+async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, queue: Queue) -> None:
+    await records.pause(True)
+    jobs = [await submit(records, queue) for _ in range(2)]
+
+    async def handle(job: Job) -> None:
+        claimed = await records.claim(job.id)
+        assert claimed
+        await records.finish(job.id, claimed.attempt, State.SUCCEEDED)
+
+    working = asyncio.create_task(work({Kind.IMAGINE: handle}, records, queue, poll=0.02))
+    await asyncio.sleep(1)
+    assert [row.state for job in jobs if (row := await records.job(job.id))] == [State.QUEUED] * 2
+    await records.pause(False)
+    ended = [await over(records, job) for job in jobs]
+    assert [job.state for job in ended] == [State.SUCCEEDED] * 2
+    assert ended[0].attempt == 1, "waiting is no attempt"
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)

@@ -3,7 +3,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -102,6 +103,45 @@ async def test_grants_make_an_avatar_usable(records: Records, ann: User, avatar:
     assert await records.avatars_usable(bob.id, "elsewhere") == []
     with pytest.raises(UserError, match="missing_avatar"):
         await records.grant("nobody", "user", bob.id)
+
+
+async def test_grants_end_and_begin_anew(records: Records, ann: User, avatar: Avatar) -> None:
+    bob = await records.user("chat", "bob", "Bob")
+    grant = await records.grant(avatar.id, "user", bob.id, timedelta(milliseconds=1))
+    await asyncio.sleep(0.01)
+    assert await records.avatars_usable(bob.id, "room") == [] == await records.grants_of(avatar.id)
+    assert await records.grant_of(grant.id) is None
+    again = await records.grant(avatar.id, "user", bob.id, timedelta(hours=1))
+    assert again.expires and again.expires > datetime.now(UTC) + timedelta(minutes=59)
+    assert await records.avatars_usable(bob.id, "room") == [avatar]
+    longer = await records.grant(avatar.id, "user", bob.id)
+    assert (longer.id, longer.expires) == (again.id, None)
+
+
+async def test_people_are_found_by_id_before_name(records: Records, ann: User) -> None:
+    other = await records.user("chat", "7", "ann")
+    assert await records.find_users("chat", "ann") == [ann]
+    assert await records.find_users("chat", "7") == [other]
+    assert {one.id for one in await records.find_users("chat", "ANN")} == {ann.id}
+    assert await records.find_users("discord", "ann") == []
+    third = await records.user("chat", "8", "Carl")
+    assert await records.find_users("chat", "carl") == [third]
+
+
+async def test_what_is_made_for_somebody_who_was_joined_or_forgotten_meanwhile(records: Records, ann: User) -> None:
+    there = await records.user("discord", "1", "Ann")
+    await records.link(there.id, await records.link_code(ann.id))
+    late = await records.create_avatar(there.id, "ann3", "woman", [], "1")
+    job = await records.create_job(Kind.TRAIN, there.id, "discord", "9", Train(late.id))
+    assert late.owner_id == job.user_id == ann.id
+    assert (await records.user("discord", "1", "Ann")).id == ann.id
+    gone = await records.forget(ann.id)
+    assert [one.id for one in gone.stopped] == [job.id]
+    for user_id in (ann.id, there.id):
+        with pytest.raises(UserError, match="forgotten"):
+            await records.create_avatar(user_id, "ann3", "woman", [], "1")
+        with pytest.raises(UserError, match="forgotten"):
+            await imagine(records, replace(ann, id=user_id))
 
 
 async def test_a_deleted_avatar_leaves_nothing_behind(records: Records, ann: User, avatar: Avatar) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -53,13 +53,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Chat:
     """The routes over one storage."""
 
-    def __init__(self, storage: Storage, signer: Signer, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, storage: Storage, signer: Signer, host: str = "127.0.0.1", operators: Collection[str] = ()
+    ) -> None:
         self._blobs = storage.blobs
         self._records = storage.records
         self._signer = signer
         self._host = host
         self.hub = Hub(storage.records, storage.blobs)
-        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
         self.delivery = Delivery(storage.records, storage.events, self.hub, self.commands.answer)
 
     def app(self) -> web.Application:
@@ -81,6 +83,7 @@ class Chat:
         app.router.add_get("/api/rooms/{room}/socket", self.socket)
         app.router.add_get("/api/rooms/{room}/pictures/{job}/{name}", self.picture)
         app.router.add_get("/api/rooms/{room}/samples/{avatar}/{job}-{attempt}/{name}", self.sample)
+        app.router.add_get("/api/rooms/{room}/files/{key:.+}", self.saved)
         app.on_response_prepare.append(_harden)
         app.on_shutdown.append(self._shutdown)
         return app
@@ -189,7 +192,7 @@ class Chat:
         reply = await self.commands.press(_caller(session, room), action)
         if reply.spent and isinstance(message_id := pressed.get("message"), int):
             await self.hub.spend(room, message_id, action)
-        if reply.spent and action.startswith("erase:"):
+        if reply.spent and action.startswith(("erase:", "forget-")):
             await self.hub.refresh()
         return await self._answered(room, reply)
 
@@ -243,6 +246,24 @@ class Chat:
         if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
             raise web.HTTPNotFound
         return await self._png(f"samples/{asked['avatar']}/{job.id}-{asked['attempt']}/{asked['name']}")
+
+    async def saved(self, request: web.Request) -> web.StreamResponse:
+        """The file of a private reply, for the person whose it is."""
+        session, room = self._member(request)
+        key = request.match_info["key"]
+        if not await self.commands.may_save(_caller(session, room), key) or not await self._blobs.exists(key):
+            raise web.HTTPNotFound
+        response = web.StreamResponse(
+            headers={
+                "Cache-Control": "private, no-store",
+                "Content-Disposition": "attachment",
+                "Content-Type": "application/octet-stream",
+            }
+        )
+        await response.prepare(request)
+        async for chunk in self._blobs.stream(key):
+            await response.write(chunk)
+        return response
 
     async def _drew(self, request: web.Request, room: str) -> Job:
         job = await self._records.job(request.match_info["job"])
@@ -365,7 +386,7 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
 async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
     """Serve the chat and deliver until cancelled. `ready` gets the address once people can open it."""
     signer = await asyncio.to_thread(Signer.at, settings.home / "chat.key")
-    chat = Chat(storage, signer, settings.chat_host)
+    chat = Chat(storage, signer, settings.chat_host, settings.operator_accounts)
     runner = web.AppRunner(chat.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:

@@ -151,7 +151,14 @@ function receive(news) {
   const log = $("log");
   log.querySelector(".empty")?.remove();
   // What is read aloud is what is new, not the whole history.
-  if (news.type === "history") log.setAttribute("aria-live", "off");
+  if (news.type === "history") {
+    log.setAttribute("aria-live", "off");
+    // What was erased meanwhile is erased here too.
+    const left = new Set(messages.map((message) => message.id));
+    for (const [id, element] of state.messages) {
+      if (!left.has(id) && (messages.length === 0 || id > messages[0].id)) { element.remove(); state.messages.delete(id); }
+    }
+  }
   let added = false;
   for (const message of messages) {
     const known = state.messages.get(message.id);
@@ -207,6 +214,7 @@ function boxOf(body, id) {
   else box.append(...[prompt, textOf(body.text)].filter(Boolean));
   if (body.verdicts.length) box.append(verdictsOf(body));
   if (body.pictures.length) box.append(picturesOf(body));
+  if (body.files?.length) box.append(h("div", { class: "row" }, body.files.map(fileOf)));
   if (body.buttons.length) {
     box.append(h("div", { class: "row" }, body.buttons.map((button) =>
       h("button", { type: "button", class: `button ${button.role}`, "data-action": button.action,
@@ -220,8 +228,11 @@ function textOf(text) {
   const lines = text.split("\n");
   if (lines.length > 3 && lines.some((line) => line.startsWith("/"))) {
     const list = h("div", { class: "help" });
-    for (let i = 1; i < lines.length; i += 2) {
-      list.append(h("button", { type: "button", onclick: () => compose(lines[i]) }, h("code", {}, lines[i]), h("span", {}, (lines[i + 1] || "").trim())));
+    for (let i = 1; i < lines.length; i += 1) {
+      const line = lines[i];
+      if (!line.startsWith("/")) { list.append(h("b", {}, line)); continue; }
+      i += 1;
+      list.append(h("button", { type: "button", onclick: () => compose(line) }, h("code", {}, line), h("span", {}, (lines[i] || "").trim())));
     }
     return h("div", {}, lines[0], list);
   }
@@ -274,6 +285,11 @@ function picturesOf(body) {
       h("img", { src: urlOf(picture), alt: picture.text, loading: "lazy" }),
       picture.seed !== null && h("span", { class: "seed" }, `seed ${picture.seed}`));
   }));
+}
+
+function fileOf(file) {
+  const href = file.content === null ? inRoom(`files/${file.key}`) : URL.createObjectURL(new Blob([file.content]));
+  return h("a", { class: "button", href, download: file.name, title: file.text }, icon("save"), file.name);
 }
 
 function welcome() {
@@ -471,14 +487,17 @@ async function suggest() {
 function explain(now) {
   if (!now || !now.command) return hint(now ? "Choose a command. Tab completes." : "");
   const parts = [h("b", {}, `/${now.command.name}`)];
-  for (const option of now.command.options) {
-    if (!option.required && option.kind !== "word") continue;
+  // What follows a text has no place of its own: the text takes all that is left.
+  const text = now.command.options.findIndex((one) => one.kind === "text");
+  const placed = (option, i) => option.kind === "word" && (text === -1 || i < text);
+  for (const [i, option] of now.command.options.entries()) {
+    if (!option.required && !placed(option, i)) continue;
     if (option.name === "consent") continue;
     const current = option === now.option;
     const label = option.kind === "photos" ? `${state.photos.length ? state.photos.length : "5 to 10"} photos` : current ? `${option.name}: ${option.description}` : option.name;
     parts.push("  ", h("span", { class: current || option.kind === "photos" && !state.photos.length ? "need" : "" }, label));
   }
-  const more = now.command.options.filter((option) => !option.required && option.kind !== "word").map((option) => `--${option.name}`);
+  const more = now.command.options.filter((option, i) => !option.required && !placed(option, i)).map((option) => `--${option.name}`);
   if (more.length) parts.push(`   ${more.join(" ")}`);
   hint(...parts);
 }

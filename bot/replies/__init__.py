@@ -1,13 +1,20 @@
 """Everything the bot says to people, in one place: English, warm, short, and always with what to do next.
 
+Photos, pictures and jobs are worded here; sharing, a person's data and the operators' duties in the modules beside.
+
 Nothing here decides anything or does any I/O. Facts come in, a `Message` or a sentence goes out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from bot import limits
 from bot.messages import Button, Message, Progress, Shown, Verdict
+from bot.replies import account, operators, rights
+from bot.replies.words import Facts as Facts
+from bot.replies.words import duration as duration
+from bot.replies.words import listing as listing
+from bot.replies.words import place as place
+from bot.replies.words import plural as plural
 from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, Inspect, Kind, State, Train
@@ -18,37 +25,6 @@ CONSENT_VERSION = "1"
 """Rises with every change of the sentence, so that the records know what somebody agreed to."""
 
 CARTOON = "The built-in base model draws cartoons. Set AVATAR_BASE_MODEL to a Stable Diffusion model for photos."
-
-Facts = Mapping[str, Any]
-
-
-# Small words
-
-
-def duration(seconds: float) -> str:
-    """A time that people say: '12 s', '3 min', '1 h 20 min'."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = max(1, round(whole / 60))
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 photo', '2 photos'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def listing(words: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def place(number: int) -> str:
-    """A place in the queue."""
-    return "next in line" if number <= 1 else f"number {number} in line"
 
 
 # Refusals: what went wrong and what to do next, by the code of the UserError
@@ -170,6 +146,8 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     ),
     "avatar_gone": lambda facts: "That avatar is gone. Start anew with /train and fresh photos.",
     "missing_avatar": lambda facts: "That avatar is gone. /avatars shows those you have.",
+    "avatars_which": lambda facts: "Name the avatar first, as in /avatars mia7 --rename mia8.",
+    "size_shape": lambda facts: "Give the size in pixels as width x height, such as --size 512x768.",
     "missing_job": lambda facts: "I know no such job of yours. /status lists those that are under way.",
     "not_yours": lambda facts: "Only the person who started this can do that.",
     "unknown_job": lambda facts: "I know no such job of yours. /status lists those that are under way.",
@@ -185,6 +163,9 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "message_empty": lambda facts: "Type a message first, or a command such as /imagine. /help shows them all.",
     "photos_loose": lambda facts: "What shall I do with these photos? To make an avatar: /train mia7 woman",
     "upload_cut": lambda facts: "The upload broke off. I have kept nothing of it; please send it again.",
+    **rights.REFUSALS,
+    **account.REFUSALS,
+    **operators.REFUSALS,
 }
 
 
@@ -321,7 +302,8 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
     if code == "queued":
         number = int(facts.get("place", 1))
         progress = Progress(doing, place=number)
-        return Message(f"{doing}: {place(number)}.", job=job.id, prompt=prompt, progress=progress, buttons=buttons)
+        text = f"{doing}: {place(number)}." + (f" {operators.PAUSED}" if facts.get("paused") else "")
+        return Message(text, job=job.id, prompt=prompt, progress=progress, buttons=buttons)
     if code == "step":
         step, steps = int(facts["step"]), max(1, int(facts["steps"]))
         left = facts.get("seconds_left")
@@ -350,6 +332,11 @@ def ended(job: Job, token: str | None) -> Message:
     return Message(f"{what}: {how}.", job=job.id, prompt=prompt)
 
 
+def let_go() -> Message:
+    """What a progress message says once its job was forgotten with its person."""
+    return Message("Cancelled, and forgotten.")
+
+
 # The answers, one for each job
 
 
@@ -367,7 +354,9 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
         buttons=(
             Button("Imagine", f"imagine:{avatar.id}", "primary"),
             Button("Delete", f"delete:{avatar.id}", "danger"),
+            Button("Share here", f"share:{avatar.id}"),
         ),
+        avatar=avatar.id,
     )
 
 
@@ -377,18 +366,26 @@ def how_to_imagine(avatar: Avatar) -> Message:
     return Message(f"Tell me what to draw, for example: {example}", prompt=f"/imagine {avatar.token} {avatar.noun} ")
 
 
-def drawing(job: Job, number: int) -> Message:
+def drawing(job: Job, number: int, paused: bool = False) -> Message:
     """The first answer to /imagine."""
-    return under_way(job, None, "queued", {"place": number})
+    return under_way(job, None, "queued", {"place": number, "paused": paused})
 
 
-def drawn(job: Job, pictures: Sequence[tuple[str, int]], cartoon: bool) -> Message:
-    """The pictures, each with its seed."""
+def drawn(
+    job: Job, pictures: Sequence[tuple[str, int]], cartoon: bool, owners: Sequence[tuple[str, str]] = ()
+) -> Message:
+    """The pictures, each with its seed. owners: (token, name) of each avatar that is somebody else's."""
     prompt = _prompt(job) or ""
     seeds = listing([str(seed) for _, seed in pictures]) if pictures else ""
     word = "seed" if len(pictures) == 1 else "seeds"
     return Message(
-        f"Here you are ({word} {seeds})." + (f" {CARTOON}" if cartoon else ""),
+        " ".join(
+            [
+                f"Here you are ({word} {seeds}).",
+                *(rights.belongs(token, name) for token, name in owners),
+                *([CARTOON] if cartoon else []),
+            ]
+        ),
         tone="good",
         job=job.id,
         prompt=prompt,
@@ -411,6 +408,14 @@ _FAILURES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "missing_avatar": lambda facts: "The avatar was erased in the meantime. /avatars shows those you have.",
     "out_of_memory": lambda facts: "It did not fit into the memory. Ask for fewer or smaller pictures.",
+    "bad_size": lambda facts: (
+        "The base model can't draw that size."
+        + (
+            f" Width and height go from {facts['low']} to {facts['high']} in steps of {facts['multiple']}."
+            if {"low", "high", "multiple"} <= facts.keys()
+            else " Leave --size out and it takes its own."
+        )
+    ),
 }
 
 
@@ -452,19 +457,69 @@ def cancelled(job: Job, token: str | None) -> Message:
 # The other commands
 
 
-def avatars(own: Sequence[Avatar], shared: Sequence[Avatar]) -> Message:
-    """The answer to /avatars."""
+_STATES = {"draft": "waiting for you to press Train", "failed": "not trained"}
+
+
+def avatars(own: Sequence[Avatar], shared: Sequence[tuple[Avatar, str]], default: str | None = None) -> Message:
+    """The answer to /avatars.
+
+    shared: each with its owner's name. default: the id of the one that is drawn where a prompt names nobody.
+    """
     if not own and not shared:
         return refusal(UserError("no_avatars"))
-    states = {
-        "draft": "waiting for you to press Train",
-        "failed": "not trained",
-    }
-    lines = [f"{avatar.token} · {avatar.noun} · {states.get(avatar.state, avatar.state)}" for avatar in own]
-    lines += [f"{avatar.token} · {avatar.noun} · shared with you" for avatar in shared]
-    ready = [avatar for avatar in (*own, *shared) if avatar.state == "ready"]
-    buttons = tuple(Button(f"Imagine {avatar.token}", f"imagine:{avatar.id}") for avatar in ready[:4])
-    return Message("Avatars you can use here:\n" + "\n".join(lines), buttons=buttons)
+    lines = [
+        f"{avatar.token} · {avatar.noun} · {_STATES.get(avatar.state, avatar.state)}"
+        + (" · default" if avatar.id == default else "")
+        for avatar in own
+    ]
+    lines += [f"{avatar.token} · {avatar.noun} · shared with you by {name}" for avatar, name in shared]
+    ready = [avatar for avatar in (*own, *(avatar for avatar, _ in shared)) if avatar.state == "ready"]
+    buttons = [Button(f"Imagine {avatar.token}", f"imagine:{avatar.id}") for avatar in ready[:4]]
+    buttons += [Button(f"Change {avatar.token}", f"avatar:{avatar.id}") for avatar in own[:4]]
+    return Message("Avatars you can use here:\n" + "\n".join(lines), buttons=tuple(buttons))
+
+
+def avatar_card(avatar: Avatar, photos: int, shares: Sequence[rights.Share], default: bool) -> Message:
+    """One of the person's own avatars, with all that can be done to it."""
+    state = _STATES.get(avatar.state, avatar.state)
+    lines = [f"{avatar.token} · {avatar.noun} · {state} · {plural(photos, 'photo')}"]
+    if default:
+        lines.append("It is your default: I draw it where a prompt names nobody.")
+    if avatar.learned_as != avatar.token:
+        lines.append(f"It was learned as {avatar.learned_as}; an exported file answers to that word.")
+    lines += [rights.line_of(share) for share in shares] or ["Nobody but you can draw it."]
+    buttons = []
+    if avatar.state == "ready":
+        buttons = [Button("Imagine", f"imagine:{avatar.id}", "primary"), Button("Share here", f"share:{avatar.id}")]
+        buttons += [] if default else [Button("Make it the default", f"default:{avatar.id}")]
+        buttons += [Button("Export", f"export:{avatar.id}")]
+    buttons += [Button("Rename", f"rename:{avatar.id}"), Button("Delete", f"delete:{avatar.id}", "danger")]
+    buttons += [rights.take_back(share) for share in shares[:4]]
+    samples = (avatar.details or {}).get("samples", ())[:1]
+    pictures = tuple(Shown(key, f"A first picture of {avatar.token}") for key in samples)
+    return Message("\n".join(lines), pictures=pictures, buttons=tuple(buttons), avatar=avatar.id)
+
+
+def how_to_rename(avatar: Avatar) -> Message:
+    """The answer to the Rename button where a frontend cannot put words into the person's mouth."""
+    return Message(
+        f"What shall it be called? For example: /avatars {avatar.token} --rename {avatar.token[:14]}b",
+        prompt=f"/avatars {avatar.token} --rename ",
+    )
+
+
+def renamed(avatar: Avatar, former: str) -> Message:
+    """The avatar has another name."""
+    return Message(f"{former} is called {avatar.token} from now on.", tone="good", avatar=avatar.id)
+
+
+def preferred(avatar: Avatar) -> Message:
+    """The avatar is the default."""
+    return Message(
+        f"{avatar.token} is your default. Where a prompt names nobody, I draw it: /imagine in a suit",
+        tone="good",
+        avatar=avatar.id,
+    )
 
 
 def status(jobs: Sequence[tuple[Job, int | None, str | None]]) -> Message:
@@ -508,9 +563,13 @@ def kept(avatar: Avatar) -> Message:
     return Message(f"{avatar.token} stays.")
 
 
-def help_text() -> Message:
-    """The answer to /help."""
-    lines = [f"{command.example}\n    {command.description}" for command in COMMANDS.values()]
+def help_text(operator: bool = False) -> Message:
+    """The answer to /help: each topic's commands, those of the operators for them alone."""
+    topics: dict[str, list[str]] = {}
+    for command in COMMANDS.values():
+        if operator or not command.operators:
+            topics.setdefault(command.topic, []).append(f"{command.example}\n    {command.description}")
+    parts = [f"{topic}\n" + "\n".join(lines) for topic, lines in topics.items()]
     return Message(
-        "I learn a person from 5 to 10 photos and then draw them in whatever you describe.\n" + "\n".join(lines)
+        "I learn a person from 5 to 10 photos and then draw them in whatever you describe.\n" + "\n".join(parts)
     )

@@ -1,0 +1,94 @@
+"""What people do about themselves: /mydata, /privacy, /forget and /link."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from bot.commands.desk import Desk
+from bot.messages import Caller, Reply
+from bot.replies import account
+from storage.errors import UserError
+from storage.events import Event
+
+_FIELDS: Mapping[str, Sequence[str]] = {
+    "accounts": ("platform", "platform_id", "name", "created", "banned", "quota"),
+    "avatars": ("id", "token", "noun", "state", "word", "details", "created", "preferred"),
+    "photos": ("avatar_id", "position", "verdict"),
+    "consents": ("avatar_id", "version", "created"),
+    # Not to whom: that is about somebody else.
+    "grants_given": ("avatar_id", "grantee_kind", "created", "expires"),
+    "grants_received": ("created", "expires"),
+    "jobs": ("id", "kind", "frontend", "payload", "state", "created", "started", "finished", "error"),
+    "pictures": ("job_id", "position", "seed", "created"),
+    "chat_lines": ("room", "body", "created"),
+}
+
+
+class Account:
+    """What has to do with a person's data, and with their being one person."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def mydata(self, caller: Caller) -> Reply:
+        """What is kept about the person, in counts and as a file."""
+        user = await self._desk.user(caller)
+        rows = await self._desk.records.everything(user.id)
+        counts = {name: len(found) for name, found in rows.items()}
+        accounts = await self._desk.records.accounts(user.id)
+        return Reply(account.mydata(accounts, counts, _document(rows)), private=True)
+
+    async def privacy(self) -> Reply:
+        """What is kept, where and how long."""
+        return Reply(account.privacy(), private=True)
+
+    async def forget(self, caller: Caller) -> Reply:
+        """Ask before a person is erased."""
+        user = await self._desk.user(caller)
+        rows = await self._desk.records.everything(user.id)
+        counts = {name: len(found) for name, found in rows.items()}
+        platforms = [one.platform for one in await self._desk.records.accounts(user.id)]
+        return Reply(account.confirm_forget(user.id, counts, platforms), private=True)
+
+    async def forgotten(self, caller: Caller, user_id: str, *, lines: bool) -> Reply:
+        """The confirmed erasure. The button names the person, since others may see it too."""
+        await self._check(caller, user_id)
+        records = self._desk.records
+        # Blobs first: should this be cut short, the records still know what is left. And once more for what an
+        # engine wrote meanwhile; after the records are gone it can write no more.
+        files = await self._wipe(await records.belongings(user_id))
+        gone = await records.forget(user_id, lines=lines)
+        files += await self._wipe(gone.keys)
+        for job in gone.stopped:
+            await self._desk.events.publish(Event(job.id, job.attempt, "cancelled"))
+        return Reply(account.forgotten(gone.counts, files, uuid4().hex[:12]), private=True, spent=True)
+
+    async def not_forgotten(self, caller: Caller, user_id: str) -> Reply:
+        """The person thought better of it."""
+        await self._check(caller, user_id)
+        return Reply(account.not_forgotten(), private=True, spent=True)
+
+    async def _check(self, caller: Caller, user_id: str) -> None:
+        if (await self._desk.user(caller)).id != user_id:
+            raise UserError("not_yours")
+
+    async def _wipe(self, keys: list[str]) -> int:
+        return sum([await self._desk.wipe(key) for key in dict.fromkeys(keys)])
+
+    async def link(self, caller: Caller, code: str = "") -> Reply:
+        """Give a code, or take the other platform's and be one person from now on."""
+        user = await self._desk.user(caller)
+        if not code:
+            return Reply(account.link_code(await self._desk.records.link_code(user.id)), private=True)
+        joined = await self._desk.records.link(user.id, code)
+        here = next(one for one in joined.others if one.platform == caller.platform)
+        return Reply(account.linked(joined.user, here, joined.renamed), private=True)
+
+
+def _document(rows: Mapping[str, list[dict[str, Any]]]) -> str:
+    shown = {
+        name: [{field: row[field] for field in fields if row.get(field) is not None} for row in rows[name]]
+        for name, fields in _FIELDS.items()
+    }
+    return json.dumps(shown, indent=2, ensure_ascii=False, default=lambda moment: moment.isoformat())

@@ -1,0 +1,180 @@
+"""What all commands share: the storage, and the questions of right and measure that several of them ask."""
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from typing import Protocol
+
+from bot import limits
+from bot.messages import Caller
+from storage.blobs import Blobs
+from storage.errors import UserError
+from storage.events import Event, Events
+from storage.jobs import Imagine, Inspect, Payload, State, Train
+from storage.jobs import Kind as JobKind
+from storage.records import Avatar, Job, Records, User
+
+log = logging.getLogger(__name__)
+
+_KINDS: Mapping[type[Payload], JobKind] = {
+    Inspect: JobKind.INSPECT,
+    Train: JobKind.TRAIN,
+    Imagine: JobKind.IMAGINE,
+}
+
+
+class JobQueue(Protocol):
+    """The one thing of `storage.queue.Queue` that commands need."""
+
+    async def enqueue(self, job: Job) -> object:
+        """Hand a queued job to the engines."""
+
+
+class Desk:
+    """One storage, and who may do what with it. `operators` are accounts as platform:id."""
+
+    def __init__(
+        self, records: Records, blobs: Blobs, queue: JobQueue, events: Events, operators: Collection[str] = ()
+    ) -> None:
+        self.records = records
+        self.blobs = blobs
+        self.queue = queue
+        self.events = events
+        self.operators = frozenset(operators)
+        # Two quick presses of one button must not start two trainings, nor go past a quota together.
+        self.admission = asyncio.Lock()
+
+    # Who
+
+    async def user(self, caller: Caller) -> User:
+        """The person who calls, known from now on."""
+        return await self.records.user(caller.platform, caller.platform_id, caller.name)
+
+    def is_operator(self, caller: Caller) -> bool:
+        """Whether this account may use /operator."""
+        return f"{caller.platform}:{caller.platform_id}" in self.operators
+
+    async def name_of(self, user_id: str, platform: str) -> str:
+        """What a person is called, on this platform if they are there."""
+        accounts = await self.records.accounts(user_id)
+        here = [account for account in accounts if account.platform == platform]
+        return (here or accounts)[0].name if accounts else "somebody"
+
+    # Whose
+
+    async def own_avatar(self, caller: Caller, avatar_id: str) -> Avatar:
+        """The avatar, if it is the caller's. Raises UserError avatar_gone or not_yours."""
+        avatar = await self.records.avatar(avatar_id)
+        if avatar is None:
+            raise UserError("avatar_gone")
+        if avatar.owner_id != (await self.user(caller)).id:
+            raise UserError("not_yours")
+        return avatar
+
+    async def own_by_token(self, user: User, token: str) -> Avatar:
+        """The person's avatar of this name. Raises UserError unknown_avatar."""
+        own = await self.records.avatars_of(user.id)
+        found = [avatar for avatar in own if avatar.token == token.lower()]
+        if not found:
+            tokens = sorted({avatar.token for avatar in own})
+            raise UserError("unknown_avatar", token=token[:32], tokens=[*tokens])
+        # One that failed can lie beside a newer one of the same name; the unfinished one goes last.
+        return min(found, key=lambda avatar: avatar.state == "failed")
+
+    async def usable(self, caller: Caller, user: User) -> list[Avatar]:
+        """The avatars that the person may draw here, in any state."""
+        return await self.records.avatars_usable(user.id, caller.place)
+
+    async def default_of(self, user: User) -> Avatar | None:
+        """The avatar that is drawn where a prompt names nobody."""
+        preferred = [
+            (avatar.preferred, avatar)
+            for avatar in await self.records.avatars_of(user.id)
+            if avatar.preferred and avatar.state == "ready"
+        ]
+        return max(preferred, key=lambda pair: pair[0])[1] if preferred else None
+
+    # How much
+
+    async def check_jobs(self, user: User) -> None:
+        """Raise UserError too_many_jobs if the person has enough under way."""
+        active = len(await self.records.jobs_of(user.id, active_only=True))
+        if active >= limits.ACTIVE_JOBS_MOST:
+            raise UserError("too_many_jobs", active=active)
+
+    async def check_quota(self, user: User, what: str, asked: int) -> None:
+        """Raise UserError quota_used if so many more "trainings" or "pictures" go past the day's quota."""
+        everybody = await self.records.quota()
+        limit = {**everybody, **(user.quota or {})}.get(what)
+        if limit is None:
+            return
+        uses = (await self.records.spent(user.id))[what]
+        used = left = sum(amount for _, amount in uses)
+        if used + asked <= limit:
+            return
+        free = None
+        for moment, amount in uses:
+            left -= amount
+            if left + asked <= limit:
+                free = moment.isoformat()
+                break
+        raise UserError("quota_used", what=what, limit=limit, used=used, asked=asked, free=free)
+
+    # Jobs
+
+    async def create_job(self, user: User, caller: Caller, payload: Payload) -> Job:
+        """Write a job down."""
+        kind = _KINDS[type(payload)]
+        return await self.records.create_job(kind, user.id, caller.platform, caller.room, payload, caller.place)
+
+    async def enqueue(self, job: Job) -> None:
+        """Hand a job to the engines."""
+        # The job is safe in the records. If the queue is away, the reconciler hands the job on as soon as it is back.
+        try:
+            await self.queue.enqueue(job)
+        except Exception:
+            log.exception("job %s was not enqueued and waits for the reconciler", job.id)
+
+    async def job(self, job_id: str) -> Job:
+        """The job. Raises UserError unknown_job."""
+        job = await self.records.job(job_id)
+        if job is None:
+            raise UserError("unknown_job")
+        return job
+
+    async def stop(self, job_id: str) -> Job:
+        """Cancel a job, queued or running."""
+        stopped = await self.records.request_cancel(job_id)
+        if stopped.state == State.CANCELLED:
+            # No engine will tell, since none has it.
+            await self.events.publish(Event(stopped.id, stopped.attempt, "cancelled"))
+        return stopped
+
+    async def stop_without_right(self, avatar_id: str) -> int:
+        """Cancel what draws this avatar for somebody who may not any more; how many jobs that were."""
+        jobs = await self.records.without_right(avatar_id)
+        for job in jobs:
+            await self.stop(job.id)
+        return len(jobs)
+
+    async def token(self, job: Job) -> str | None:
+        """The name of the avatar that a job learns or looks at."""
+        if isinstance(job.payload, Imagine):
+            return None
+        avatar = await self.records.avatar(job.payload.avatar_id)
+        return avatar.token if avatar else None
+
+    # Erasing
+
+    async def erase(self, avatar: Avatar) -> int:
+        """Stop the avatar's jobs and erase all that is known of it; how many files went."""
+        # Photos first: should this be cut short, the avatar is still there to be deleted again.
+        folders = {photo.key.rpartition("/")[0] + "/" for photo in await self.records.photos(avatar.id)}
+        files = sum([await self.wipe(folder) for folder in folders])
+        return files + sum([await self.wipe(key) for key in await self.records.delete_avatar(avatar.id)])
+
+    async def wipe(self, key: str) -> int:
+        """Erase one blob, or all below a key that ends in a slash; how many there were."""
+        files = len(await self.blobs.list(key)) if key.endswith("/") else int(await self.blobs.exists(key))
+        await self.blobs.delete(key)
+        return files

@@ -1,0 +1,169 @@
+"""From words to pictures: /imagine, [Again], and the answer with the pictures."""
+
+import re
+from difflib import get_close_matches
+
+from bot import limits, replies
+from bot.commands.desk import Desk
+from bot.messages import Caller, Message, Reply
+from storage import naming
+from storage.errors import UserError
+from storage.jobs import Imagine, State
+from storage.records import Avatar, Job, User
+
+
+class Imagining:
+    """What has to do with drawing."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def imagine(
+        self,
+        caller: Caller,
+        prompt: str,
+        avatar: str = "",
+        count: int = limits.COUNT_MOST,
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str = "",
+        size: str = "",
+    ) -> Reply:
+        """Draw the avatars that the prompt names, if this person may use them in this room.
+
+        `avatar` is drawn if the prompt does not name it, and the person's default if it names nobody.
+        """
+        prompt, negative = limits.prompt(prompt), limits.negative_prompt(negative)
+        count, seed = limits.count(count), limits.seed(seed)
+        steps, guidance = limits.steps(steps), limits.guidance(guidance)
+        width, height = limits.size(size) or (None, None)
+        user = await self._desk.user(caller)
+        usable = await self._desk.usable(caller, user)
+        default = await self._desk.default_of(user)
+        prompt, avatars = _whom(prompt, avatar.lower(), user, usable, default)
+        ids = tuple(one.id for one in avatars)
+        return await self._draw(
+            caller, user, Imagine(prompt, ids, count, seed, steps, guidance, negative, width, height)
+        )
+
+    async def again(self, caller: Caller, job_id: str) -> Reply:
+        """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""
+        job = await self._desk.job(job_id)
+        user = await self._desk.user(caller)
+        in_this_room = (job.frontend, job.room) == (caller.platform, caller.room)
+        if not isinstance(job.payload, Imagine) or not (in_this_room or job.user_id == user.id):
+            raise UserError("not_yours")
+        asked = job.payload
+        usable = await self._desk.usable(caller, user)
+        if not asked.avatar_ids:
+            raise UserError("avatar_gone")
+        ids = asked.avatar_ids
+        if not set(ids) <= {one.id for one in usable}:
+            if None not in [await self._desk.records.avatar(avatar_id) for avatar_id in ids]:
+                raise UserError("not_shared")
+            # Erased since: perhaps made anew under the same name.
+            _, avatars = _whom(asked.prompt, "", user, usable, None)
+            ids = tuple(one.id for one in avatars)
+        return await self._draw(
+            caller,
+            user,
+            Imagine(
+                asked.prompt,
+                ids,
+                asked.count,
+                None,
+                asked.steps,
+                asked.guidance,
+                asked.negative_prompt,
+                asked.width,
+                asked.height,
+            ),
+        )
+
+    async def _draw(self, caller: Caller, user: User, payload: Imagine) -> Reply:
+        desk = self._desk
+        async with desk.admission:
+            await desk.check_jobs(user)
+            await desk.check_quota(user, "pictures", payload.count)
+            job = await desk.create_job(user, caller, payload)
+        # Whoever takes a grant back stops the jobs that are there; this one may have come just after that look.
+        if not set(payload.avatar_ids) <= {one.id for one in await desk.usable(caller, user)}:
+            await desk.records.request_cancel(job.id)
+            await desk.records.mark_delivered(job.id)
+            raise UserError("not_shared")
+        await desk.enqueue(job)
+        place, paused = await desk.records.queue_place(job.id), await desk.records.paused()
+        return Reply(replies.drawing(job, place, paused), job_id=job.id)
+
+    async def how(self, caller: Caller, avatar_id: str) -> Reply:
+        """The Imagine button of an avatar."""
+        user = await self._desk.user(caller)
+        for avatar in await self._desk.usable(caller, user):
+            if avatar.id == avatar_id:
+                return Reply(replies.how_to_imagine(avatar), private=True)
+        raise UserError("avatar_gone" if await self._desk.records.avatar(avatar_id) is None else "not_yours")
+
+    async def answer_imagine(self, job: Job) -> Message:
+        """The message that ends a drawing. Pictures of somebody else's avatar say whose it is."""
+        if job.state == State.CANCELLED:
+            return replies.cancelled(job, None)
+        if job.state == State.FAILED:
+            return replies.failed(job)
+        pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
+        if not pictures:
+            # Erased between the drawing and now.
+            return replies.refusal(UserError("avatar_gone"))
+        cartoon = bool((job.result or {}).get("cartoon"))
+        drawn = [(picture.key, picture.seed) for picture in pictures]
+        return replies.drawn(job, drawn, cartoon, await self._owners(job))
+
+    async def _owners(self, job: Job) -> list[tuple[str, str]]:
+        assert isinstance(job.payload, Imagine)
+        owners = []
+        for avatar_id in job.payload.avatar_ids:
+            avatar = await self._desk.records.avatar(avatar_id)
+            if avatar is not None and avatar.owner_id != job.user_id:
+                owners.append((avatar.token, await self._desk.name_of(avatar.owner_id, job.frontend)))
+        return owners
+
+
+def _whom(
+    prompt: str, chosen: str, user: User, usable: list[Avatar], default: Avatar | None
+) -> tuple[str, list[Avatar]]:
+    """The avatars to draw, and the prompt with the name of one that it lacks."""
+    # Somebody's own avatar hides another's of the same name, and a trained one hides what is left of a failed one.
+    ranked = sorted(usable, key=lambda avatar: (avatar.state == "ready", avatar.owner_id == user.id))
+    known = {avatar.token: avatar for avatar in ranked}
+    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    named = [known[word] for word in dict.fromkeys(words) if word in known]
+    if chosen:
+        if chosen not in known:
+            raise UserError("no_avatar_named", tokens=[*sorted(known)]) if known else UserError("no_avatars")
+        if known[chosen] not in named:
+            named.insert(0, known[chosen])
+            prompt = _naming(prompt, known[chosen])
+    if not named and known:
+        _check_spelling(words, sorted(known))
+        if default is not None:
+            named, prompt = [default], _naming(prompt, default)
+    for avatar in named:
+        if avatar.state != "ready":
+            raise UserError(f"avatar_{avatar.state}", token=avatar.token)
+    if not named:
+        raise UserError("no_avatar_named", tokens=[*sorted(known)]) if known else UserError("no_avatars")
+    return prompt, named
+
+
+def _check_spelling(words: list[str], tokens: list[str]) -> None:
+    for word in words:
+        near = [] if word in naming.COMMON_WORDS else get_close_matches(word, tokens, n=1, cutoff=0.7)
+        if near:
+            raise UserError("no_avatar_named", tokens=[*tokens], word=word, near=near[0])
+
+
+def _naming(prompt: str, avatar: Avatar) -> str:
+    """The prompt about this avatar: "a woman in a suit" becomes "mia7 woman in a suit"."""
+    said = re.compile(rf"\b(?:(?:an?|the|my)\s+)?{re.escape(avatar.noun)}\b", re.IGNORECASE)
+    whom = f"{avatar.token} {avatar.noun}"
+    return said.sub(whom, prompt, count=1) if said.search(prompt) else f"{whom}, {prompt}"

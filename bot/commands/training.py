@@ -1,0 +1,140 @@
+"""From photos to an avatar: /train, its buttons, and the answers that end the check and the training."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+from bot import limits, replies
+from bot.commands.desk import Desk
+from bot.messages import Caller, Message, Reply, Upload
+from storage import naming
+from storage.errors import UserError
+from storage.jobs import Inspect, State, Train
+from storage.records import Avatar, Job, User
+
+
+class Training:
+    """What has to do with learning somebody."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def train(
+        self, caller: Caller, token: str, noun: str, photos: AsyncIterator[Upload], consent: bool = False
+    ) -> Reply:
+        """Take an album in and have it inspected. Whatever is refused, nothing of it stays."""
+        token, noun = naming.token(token), naming.noun(noun)
+        if not consent:
+            raise UserError("consent")
+        user = await self._desk.user(caller)
+        await self._desk.check_jobs(user)
+        await self._desk.check_quota(user, "trainings", 1)
+        old = await self._replaceable(user, token)
+        album = f"photos/{uuid4().hex}/"
+        avatar = None
+        try:
+            keys = await self._take_in(album, photos)
+            for former in old:
+                await self._desk.erase(former)
+            avatar = await self._desk.records.create_avatar(user.id, token, noun, keys, replies.CONSENT_VERSION)
+            job = await self._desk.create_job(user, caller, Inspect(avatar.id))
+        except BaseException:
+            # Also when the sender hangs up in the middle of a photo.
+            if avatar is not None:
+                await self._desk.records.delete_avatar(avatar.id)
+            await self._desk.blobs.delete(album)
+            raise
+        await self._desk.enqueue(job)
+        return Reply(replies.checking(avatar, len(keys), job), job_id=job.id)
+
+    async def _take_in(self, album: str, photos: AsyncIterator[Upload]) -> list[str]:
+        keys: list[str] = []
+        async for photo in photos:
+            limits.photo_count(max(limits.PHOTOS_FEWEST, len(keys) + 1))
+            key = f"{album}{len(keys) + 1}"
+            await self._desk.blobs.put(key, _measured(photo.chunks, len(keys) + 1))
+            keys.append(key)
+        limits.photo_count(len(keys))
+        return keys
+
+    async def _replaceable(self, user: User, token: str) -> list[Avatar]:
+        """The person's unfinished avatars of this token, which a new album takes the place of."""
+        own = await self._desk.records.avatars_of(user.id)
+        same = [avatar for avatar in own if avatar.token == token]
+        if any(avatar.state in ("training", "ready") for avatar in same):
+            suggestion = naming.suggest_token(token, {avatar.token for avatar in own})
+            raise UserError("token_taken", token=token, suggestion=suggestion)
+        return same
+
+    async def start_training(self, caller: Caller, avatar_id: str) -> Reply:
+        """The Train button under a photo check, or Try again under a failed training."""
+        async with self._desk.admission:
+            avatar = await self._desk.own_avatar(caller, avatar_id)
+            user = await self._desk.user(caller)
+            if avatar.state == "training":
+                raise UserError("already_training", token=avatar.token)
+            if avatar.state == "ready":
+                raise UserError("already_trained", token=avatar.token, noun=avatar.noun)
+            photos = await self._desk.records.photos(avatar.id)
+            good = sum(1 for photo in photos if photo.verdict and photo.verdict["ok"])
+            if good < limits.PHOTOS_FEWEST:
+                raise UserError("draft_unchecked", token=avatar.token)
+            if any(other.id != avatar.id for other in await self._replaceable(user, avatar.token)):
+                raise UserError("token_taken", token=avatar.token)
+            await self._desk.check_jobs(user)
+            await self._desk.check_quota(user, "trainings", 1)
+            job = await self._desk.create_job(user, caller, Train(avatar.id))
+            await self._desk.records.avatar_set(avatar.id, state="training")
+        await self._desk.enqueue(job)
+        records = self._desk.records
+        facts = {"place": await records.queue_place(job.id), "paused": await records.paused()}
+        return Reply(replies.under_way(job, avatar.token, "queued", facts), job_id=job.id, spent=True)
+
+    async def discard(self, caller: Caller, avatar_id: str) -> Reply:
+        """The Cancel button under a photo check."""
+        avatar = await self._desk.own_avatar(caller, avatar_id)
+        if avatar.state != "draft":
+            raise UserError("already_training", token=avatar.token)
+        await self._desk.erase(avatar)
+        return Reply(replies.discarded(avatar.token), private=True, spent=True)
+
+    async def answer_inspect(self, job: Job, avatar_id: str) -> Message:
+        """The message that ends a photo check."""
+        avatar = await self._desk.records.avatar(avatar_id)
+        if job.state == State.SUCCEEDED:
+            verdicts = (job.result or {})["verdicts"]
+            enough = sum(1 for verdict in verdicts if verdict["ok"]) >= limits.PHOTOS_FEWEST
+            if enough and avatar is None:
+                return replies.refusal(UserError("avatar_gone"))
+            if not enough and avatar is not None:
+                await self._desk.erase(avatar)
+            return replies.checked(avatar_id, avatar.token if avatar else "it", verdicts, job.id)
+        if avatar is not None and avatar.state == "draft":
+            await self._desk.erase(avatar)
+        return replies.cancelled(job, None) if job.state == State.CANCELLED else replies.failed(job)
+
+    async def answer_train(self, job: Job, avatar_id: str) -> Message:
+        """The message that ends a training."""
+        avatar = await self._desk.records.avatar(avatar_id)
+        if job.state == State.SUCCEEDED:
+            if avatar is None:
+                return replies.refusal(UserError("avatar_gone"))
+            return replies.trained(avatar, job.result or {}, job.id)
+        if avatar is not None and avatar.state == "training" and not await self._trains_anew(avatar, job):
+            await self._desk.records.avatar_set(avatar.id, state="failed")
+        token = avatar.token if avatar else None
+        return replies.cancelled(job, token) if job.state == State.CANCELLED else replies.failed(job)
+
+    async def _trains_anew(self, avatar: Avatar, ended: Job) -> bool:
+        active = await self._desk.records.jobs_of(avatar.owner_id, active_only=True)
+        return any(job.id != ended.id and job.payload == ended.payload for job in active)
+
+
+async def _measured(chunks: AsyncIterator[bytes], number: int) -> AsyncIterator[bytes]:
+    """Pass a photo on, and stop as soon as it is larger than allowed."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if chunk:
+            limits.photo_size(size, number)
+            yield chunk
+    limits.photo_size(size, number)
