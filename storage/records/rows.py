@@ -126,3 +126,13 @@ class ChatMessage:
     body: dict[str, Any]
     dedupe: str | None
     created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a frontend has to remember of its platform. `key` is unique in its `space`."""
+
+    space: str
+    key: str
+    body: dict[str, Any]
+    created: datetime

@@ -174,3 +174,12 @@ messages = Table(
     # or SQLite would give the id of a deleted last message out again
     sqlite_autoincrement=True,
 )
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("space", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("body", _json, nullable=False),
+    _created(),
+)
