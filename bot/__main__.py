@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bot.frontends import chat
+from bot.frontends import chat, telegram
 from bot.frontends.terminal import demo
 from bot.settings import BotSettings
 from storage.errors import RedisUnavailable
@@ -25,8 +25,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
     scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    for name in ("discord", "telegram"):
-        commands.add_parser(name, help="not built yet")
+    commands.add_parser("telegram", help="the Telegram bot")
+    commands.add_parser("discord", help="not built yet")
     return parser.parse_args(arguments)
 
 
@@ -36,6 +36,14 @@ async def _chat(settings: BotSettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with open_storage(settings) as storage:
         await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
+
+
+async def _telegram(settings: BotSettings) -> None:
+    serving = asyncio.current_task()
+    assert serving
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    async with open_storage(settings) as storage:
+        await telegram.serve(storage, settings, lambda address: print(f"The bot is at {address}", flush=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
                 given = {"chat_host": asked.host, "chat_port": asked.port}
                 settings = BotSettings(**{name: value for name, value in given.items() if value is not None})
                 asyncio.run(_chat(settings))
+            case "telegram":
+                asyncio.run(_telegram(BotSettings()))
             case "demo":
                 return asyncio.run(demo(BotSettings(), asked.album, asked.out))
             case name:
@@ -60,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValidationError as error:
         first = error.errors()[0]
         print(f"AVATAR_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}", file=sys.stderr)
+        return 2
+    except telegram.TelegramFailure as error:
+        print(f"python -m bot telegram: {error}", file=sys.stderr)
         return 2
     except (OSError, RedisUnavailable) as error:
         print(f"python -m bot {asked.command}: {error}", file=sys.stderr)

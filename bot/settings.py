@@ -1,6 +1,6 @@
 """The bot process's settings."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 
 from storage.settings import StorageSettings
 
@@ -10,3 +10,18 @@ class BotSettings(StorageSettings):
 
     chat_host: str = Field(default="127.0.0.1", description="address that the local web chat listens on")
     chat_port: int = Field(default=8765, ge=0, le=65535, description="port of the local web chat; 0 picks a free one")
+    telegram_token: SecretStr | None = Field(default=None, description="the Telegram bot's token, from @BotFather")
+    telegram_api_url: str = Field(
+        default="https://api.telegram.org",
+        description="root of the Bot API server; `/bot<token>/` and `/file/bot<token>/` follow it",
+    )
+    telegram_webhook_url: str | None = Field(
+        default=None, description="https URL under which Telegram reaches this bot; unset means polling"
+    )
+    telegram_webhook_host: str = Field(default="127.0.0.1", description="address that the webhook listens on")
+    telegram_webhook_port: int = Field(default=8443, ge=0, le=65535, description="port that the webhook listens on")
+
+    @field_validator("telegram_api_url")
+    @classmethod
+    def _without_a_slash(cls, url: str) -> str:
+        return url.rstrip("/")
