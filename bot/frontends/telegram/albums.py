@@ -40,6 +40,8 @@ LOOSE = "loose"
 KEPT = timedelta(days=1)
 """How long photos wait for the rest."""
 INCOMING = "incoming/telegram"
+CHAT_MOST = 6 * limits.PHOTOS_MOST
+"""Photos that one chat may have waiting."""
 
 _TRIES = 3
 
@@ -133,8 +135,14 @@ class Albums:
             return
         key = f"{chat}/{tray}/{mark}"
         if await self._records.note(PHOTOS, key) is None:
-            number = len(await self._photos(chat, tray)) + 1
-            refused = await self._copy(file_id, size, f"{INCOMING}/{key}", number)
+            photos = await self._photos(chat)
+            number = sum(photo.tray == tray for photo in photos) + 1
+            if len(photos) < CHAT_MOST:
+                refused = await self._copy(file_id, size, f"{INCOMING}/{key}", number)
+            else:
+                refused = replies.refusal(
+                    UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
+                )
             if refused is not None:
                 await self._outbox.say(Place(chat), refused, reply_to=message.message_id)
             else:
@@ -196,6 +204,12 @@ class Albums:
         return _tray_of(replied)
 
     # What people press
+
+    async def began(self, chat: int, tray: str) -> None:
+        """The tray's command was run by an earlier attempt: erase its photos here, if that has not been done."""
+        known = await self._tray(chat, tray)
+        if known is not None and known.started is not None:
+            await self.end(chat, tray, "taken")
 
     async def done(self, chat: int, tray: str) -> str | None:
         """The Done button; what to say beside it, if it was too early."""
@@ -389,7 +403,10 @@ class Albums:
     async def _photos(self, chat: int, tray: str | None = None) -> list[_Photo]:
         """The photos of a tray, or of all, in the order in which they were sent."""
         notes = await self._records.notes(PHOTOS, f"{chat}/{tray}/" if tray else f"{chat}/")
-        photos = [_Photo(*note.key.split("/")[1:], **note.body) for note in notes]
+        photos = []
+        for note in notes:
+            _, of_tray, mark = note.key.split("/")
+            photos.append(_Photo(of_tray, mark, int(note.body["message"]), str(note.body["blob"])))
         return sorted(photos, key=lambda photo: photo.message)
 
 

@@ -59,6 +59,7 @@ QUIET = 1.5
 INLINE_MOST = 50
 _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
+_ABANDONED = timedelta(minutes=10)
 _ASKER_KEPT = timedelta(days=7)
 
 App = Application[Any, Any, Any, Any, Any, Any]
@@ -133,7 +134,6 @@ class Telegram:
         try:
             await self.moves.load()
             await self._register()
-            await self.intake.resume()
             await self.albums.resume()
             yield
         finally:
@@ -152,10 +152,19 @@ class Telegram:
                     secret = secret_of(self.bot.token)
                     host, port = settings.telegram_webhook_host, settings.telegram_webhook_port
                     tasks.create_task(self.intake.listen(settings.telegram_webhook_url, host, port, secret))
+                    tasks.create_task(self._take_over())
                 else:
+                    # Telegram lets one process poll, so whatever is left is nobody's.
+                    await self.intake.resume()
                     tasks.create_task(self.intake.poll())
         except* InvalidToken:
             raise TelegramFailure("Telegram takes AVATAR_TELEGRAM_TOKEN no longer") from None
+
+    async def _take_over(self) -> None:
+        """Handle what other processes behind the same webhook left, long after they can still be at it."""
+        while True:
+            await self.intake.resume(_ABANDONED)
+            await asyncio.sleep(60)
 
     async def _register(self) -> None:
         """Tell Telegram the commands, for each kind of chat."""
@@ -231,7 +240,8 @@ class Telegram:
             await self.moves.add(message.chat.id, message.migrate_to_chat_id)
             return
         user = message.from_user
-        if user is None or user.is_bot:
+        # A picture that somebody sends through the inline mode was drawn here.
+        if user is None or user.is_bot or message.via_bot is not None:
             return
         self.outbox.know(user)
         place = self._place(message)
@@ -346,7 +356,12 @@ class Telegram:
                 if dropped:
                     await self.outbox.say(place, replies.telegram_dropped())
             case "t.agree":
-                reply = await self.albums.agree(caller, place.chat, subject)
+                reply: Reply | str
+                if (begun := await self._begun(update, caller)) is not None:
+                    await self.albums.began(place.chat, subject)
+                    reply = _resumed(begun)
+                else:
+                    reply = await self.albums.agree(caller, place.chat, subject)
                 if isinstance(reply, str):
                     await _tell(query, reply, alert=True)
                     return

@@ -54,13 +54,15 @@ class Intake:
         self._records = records
         self._handle = handle
         self._pauses = pauses
+        self._handling: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def resume(self) -> None:
-        """Handle what an earlier process left, in the order in which it came."""
+    async def resume(self, age: timedelta = timedelta()) -> None:
+        """Handle what an earlier process left at least this long ago, in the order in which it came."""
         left = [note for note in await self._records.notes(INBOX) if note.body]
         for note in sorted(left, key=lambda note: int(note.key)):
-            self._start(note.body["update"], note)
+            if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
+                self._start(note.body["update"], note)
 
     async def take(self, update: Update) -> None:
         """Write an update down and start its handling, unless it was here before."""
@@ -74,6 +76,13 @@ class Intake:
 
     async def _through(self, body: dict[str, object], note: Note | None) -> None:
         update = Update.de_json(body, self._bot)
+        self._handling.add(update.update_id)
+        try:
+            await self._attempt(update, note)
+        finally:
+            self._handling.discard(update.update_id)
+
+    async def _attempt(self, update: Update, note: Note | None) -> None:
         key = str(update.update_id)
         for pause in self._pauses:
             try:
