@@ -8,6 +8,7 @@ from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,19 @@ from storage.embedded import EmbeddedRedis
 from storage.jobs import Imagine, Inspect, Train
 from storage.open import Storage, open_storage
 from tests.bot.conftest import Engine, drawing
-from tests.platforms.telegram_server import PARAMETERS, TOKEN, Cut, Person, Rates, Refused, Server, labels, said, served
+from tests.platforms.telegram_server import (
+    BOT,
+    PARAMETERS,
+    TOKEN,
+    Cut,
+    Person,
+    Rates,
+    Refused,
+    Server,
+    labels,
+    said,
+    served,
+)
 
 QUIET = 0.2
 PATIENCE = 90.0
@@ -309,6 +322,46 @@ async def test_what_cannot_be_taken(world: World, anna: Person) -> None:
     await anna.hand_out([anna.photo(PHOTOS[1])])
     await world.server.until(anna.id, "could not fetch this photo")
     assert len(await world.storage.blobs.list("incoming/")) == 1
+
+
+async def test_a_chat_cannot_fill_the_disk(world: World, anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.frontends.telegram.albums.CHAT_MOST", 2)
+    await anna.hand_out([anna.photo(PHOTOS[3], via_bot=BOT)])
+    for photo in PHOTOS[:3]:
+        await anna.hand_out([anna.photo(photo)])
+    await world.server.until(anna.id, "10 photos are enough")
+    await world.server.until(anna.id, "2 photos so far")
+    assert len(await world.storage.blobs.list("incoming/")) == 2
+
+
+async def test_photos_that_nobody_comes_back_for_are_erased(
+    world: World, anna: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.telegram is not None
+    await anna.send(PHOTOS[:3])
+    await world.server.until(anna.id, "3 photos here")
+    await world.telegram.albums.expire()
+    assert len(await world.storage.blobs.list("incoming/")) == 3
+    monkeypatch.setattr("bot.frontends.telegram.albums.KEPT", timedelta())
+    await world.telegram.albums.expire()
+    await world.server.until(anna.id, "I have erased the 3 photos you sent")
+    assert await world.storage.blobs.list("incoming/") == []
+    assert await world.notes("telegram/trays") == await world.notes("telegram/photos") == []
+
+
+async def test_what_another_process_left_is_taken_over(world: World, anna: Person) -> None:
+    assert world.telegram is not None
+    message = world.server.add(anna.id, anna.user, text="/status")
+    left = {"update": {"update_id": 777, "message": message}}
+    await world.storage.records.note_add("telegram/inbox", "777", left)
+    await world.telegram.intake.resume(timedelta(hours=1))
+    await asyncio.sleep(0.3)
+    assert world.server.of_bot(anna.id) == []
+    await world.telegram.intake.resume()
+    await world.telegram.intake.resume()
+    await world.server.until(anna.id, "Nothing of yours")
+    await asyncio.sleep(0.3)
+    assert len(world.server.of_bot(anna.id)) == 1
 
 
 async def test_a_restart_loses_no_photo(world: World, anna: Person) -> None:
