@@ -25,8 +25,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
     scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    for name in ("discord", "telegram"):
-        commands.add_parser(name, help="not built yet")
+    commands.add_parser("telegram", help="the Telegram bot")
+    commands.add_parser("discord", help="not built yet")
     return parser.parse_args(arguments)
 
 
@@ -36,6 +36,22 @@ async def _chat(settings: BotSettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with open_storage(settings) as storage:
         await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
+
+
+async def _telegram(settings: BotSettings) -> int:
+    # Loaded here, since no other process of the bot needs the library.
+    from bot.frontends import telegram
+
+    serving = asyncio.current_task()
+    assert serving
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    try:
+        async with open_storage(settings) as storage:
+            await telegram.serve(storage, settings, lambda address: print(f"The bot is at {address}", flush=True))
+    except telegram.TelegramFailure as error:
+        print(f"python -m bot telegram: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
                 given = {"chat_host": asked.host, "chat_port": asked.port}
                 settings = BotSettings(**{name: value for name, value in given.items() if value is not None})
                 asyncio.run(_chat(settings))
+            case "telegram":
+                return asyncio.run(_telegram(BotSettings()))
             case "demo":
                 return asyncio.run(demo(BotSettings(), asked.album, asked.out))
             case name:

@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 
 from storage.settings import StorageSettings
 
@@ -16,6 +16,16 @@ class BotSettings(StorageSettings):
         default=None,
         description="Who may use /operator: platform:id with commas between, as discord:1234,telegram:567.",
     )
+    telegram_token: SecretStr | None = Field(default=None, description="the Telegram bot's token, from @BotFather")
+    telegram_api_url: str = Field(
+        default="https://api.telegram.org",
+        description="root of the Bot API server; `/bot<token>/` and `/file/bot<token>/` follow it",
+    )
+    telegram_webhook_url: str | None = Field(
+        default=None, description="https URL under which Telegram reaches this bot; unset means polling"
+    )
+    telegram_webhook_host: str = Field(default="127.0.0.1", description="address that the webhook listens on")
+    telegram_webhook_port: int = Field(default=8443, ge=0, le=65535, description="port that the webhook listens on")
 
     @field_validator("operators")
     @classmethod
@@ -24,6 +34,11 @@ class BotSettings(StorageSettings):
             if not re.fullmatch(r"[a-z]+:\S+", account):
                 raise ValueError(f"{account!r} is no account; write platform:id, as discord:1234")
         return operators
+
+    @field_validator("telegram_api_url")
+    @classmethod
+    def _without_a_slash(cls, url: str) -> str:
+        return url.rstrip("/")
 
     @property
     def operator_accounts(self) -> frozenset[str]:

@@ -34,6 +34,7 @@ from storage.records.rows import (
     GranteeKind,
     Job,
     Linked,
+    Note,
     Notice,
     Photo,
     Picture,
@@ -626,6 +627,54 @@ class Records:
         table = tables.messages
         query = select(table).where(table.c.room == room, table.c.id > after).order_by(table.c.id.desc()).limit(limit)
         return [ChatMessage(**row._mapping) for row in reversed(await self._rows(query))]
+
+    # what frontends remember of their platforms
+
+    async def note_add(self, space: str, key: str, body: Mapping[str, Any]) -> bool:
+        """Write a note down unless the space knows the key already; whether it was new."""
+        table = tables.notes
+        async with self._write() as connection:
+            known = select(table.c.key).where(table.c.space == space, table.c.key == key)
+            if (await connection.execute(known)).one_or_none():
+                return False
+            values = {"space": space, "key": key, "body": dict(body), "created": _now()}
+            await connection.execute(table.insert().values(values))
+            return True
+
+    async def note_set(self, space: str, key: str, body: Mapping[str, Any]) -> None:
+        """Write a note down, in place of what the key held."""
+        table = tables.notes
+        async with self._write() as connection:
+            update = table.update().where(table.c.space == space, table.c.key == key).values(body=dict(body))
+            if not (await connection.execute(update)).rowcount:
+                values = {"space": space, "key": key, "body": dict(body), "created": _now()}
+                await connection.execute(table.insert().values(values))
+
+    async def note(self, space: str, key: str) -> Note | None:
+        """The note, unless there is none."""
+        table = tables.notes
+        rows = await self._rows(select(table).where(table.c.space == space, table.c.key == key))
+        return Note(**rows[0]._mapping) if rows else None
+
+    async def notes(self, space: str, prefix: str = "") -> list[Note]:
+        """The notes of a space whose keys start with `prefix`, oldest first."""
+        table = tables.notes
+        query = select(table).where(table.c.space == space, table.c.key.startswith(prefix, autoescape=True))
+        return [Note(**row._mapping) for row in await self._rows(query.order_by(table.c.created, table.c.key))]
+
+    async def note_delete(self, space: str, key: str) -> bool:
+        """Forget a note; whether there was one."""
+        table = tables.notes
+        async with self._write() as connection:
+            delete = table.delete().where(table.c.space == space, table.c.key == key)
+            return bool((await connection.execute(delete)).rowcount)
+
+    async def notes_prune(self, space: str, before: datetime) -> int:
+        """Forget the notes of a space that were first written before this moment; how many went."""
+        table = tables.notes
+        async with self._write() as connection:
+            delete = table.delete().where(table.c.space == space, table.c.created < before)
+            return int((await connection.execute(delete)).rowcount)
 
 
 def _private_file(path: Path) -> None:

@@ -179,3 +179,13 @@ class Notice:
     room: str
     text: str
     created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a frontend has to remember of its platform. `key` is unique in its `space`."""
+
+    space: str
+    key: str
+    body: dict[str, Any]
+    created: datetime

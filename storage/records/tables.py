@@ -219,3 +219,12 @@ notices = Table(
     Column("text", String(4000), nullable=False),
     _created(),
 )
+
+notes = Table(
+    "notes",
+    metadata,
+    Column("space", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("body", _json, nullable=False),
+    _created(),
+)

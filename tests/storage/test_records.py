@@ -346,3 +346,22 @@ async def test_several_processes_write_at_once(records_url: str) -> None:
         assert database.execute("pragma journal_mode").fetchone() == ("wal",)
         assert database.execute("select count(*) from users").fetchone() == (4,)
     database.close()
+
+
+async def test_notes_are_unique_in_their_space(records: Records) -> None:
+    assert await records.note_add("sent", "a_b/1", {"n": 1})
+    assert not await records.note_add("sent", "a_b/1", {"n": 2})
+    assert await records.note_add("seen", "a_b/1", {"n": 3})
+    await records.note_set("sent", "axb/1", {"n": 4})
+    assert [note.body for note in await records.notes("sent")] == [{"n": 1}, {"n": 4}]
+    assert [note.body for note in await records.notes("sent", "a_b/")] == [{"n": 1}]
+    before = await records.note("sent", "a_b/1")
+    await records.note_set("sent", "a_b/1", {"n": 5})
+    after = await records.note("sent", "a_b/1")
+    assert before and after and after.body == {"n": 5} and after.created == before.created
+    assert await records.note_delete("sent", "a_b/1")
+    assert not await records.note_delete("sent", "a_b/1")
+    assert await records.note("sent", "a_b/1") is None
+    assert await records.notes_prune("sent", before.created) == 0
+    assert await records.notes_prune("sent", datetime.now(UTC)) == 1
+    assert [note.space for note in await records.notes("seen")] == ["seen"]

@@ -1,0 +1,455 @@
+"""Gathering photos in a private chat until a command can be run with them.
+
+Telegram sends an album as single messages in any order, with nothing that marks the last one, and some people send one
+photo after another. Photos are copied into a tray as they come: each album has one of its own, and photos without an
+album share the chat's loose one. Trays are written down, so a restart goes on with them. A tray is settled once
+nothing has come for a moment; nothing is ever run with photos before somebody pressed the button of the consent.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from telegram import Bot
+from telegram import Message as Got
+from telegram.error import BadRequest, NetworkError, TelegramError
+
+from bot import limits, replies
+from bot.commands import COMMANDS, Commands
+from bot.frontends.telegram.outbox import Outbox, Unreachable
+from bot.frontends.telegram.places import NAME, Place
+from bot.lines import Line, parse
+from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import telegram as wording
+from bot.table import Kind
+from storage.blobs import Blobs
+from storage.errors import UserError
+from storage.jobs import Inspect
+from storage.records import Job, Records
+
+log = logging.getLogger(__name__)
+
+TRAYS = "telegram/trays"
+"""`<chat>/<tray>`: the fields of `Tray`."""
+PHOTOS = "telegram/photos"
+"""`<chat>/<tray>/<mark of the file>`: {"message", "blob"}"""
+LOOSE = "loose"
+KEPT = timedelta(days=1)
+"""How long photos wait for the rest."""
+INCOMING = "incoming/telegram"
+CHAT_MOST = 6 * limits.PHOTOS_MOST
+"""Photos that one chat may have waiting."""
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tray:
+    """Photos that belong together. `line` is the command they were sent for, once it is known.
+
+    complete: nobody has to press Done. asked: the message that shows the tray, with its buttons.
+    started: when its command was begun, so that a restart finds the job that came of it.
+    over: how it ended; the tray stays for a while, so that late photos of its album start nothing.
+    seen: the marks of the photos it had when it ended.
+    """
+
+    user: int
+    name: str
+    line: str | None = None
+    complete: bool = False
+    asked: str | None = None
+    started: str | None = None
+    over: str | None = None
+    seen: tuple[str, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class _Photo:
+    tray: str
+    mark: str
+    message: int
+    blob: str
+
+
+class Albums:
+    """The trays of all private chats. Whoever calls holds the chat's `turn`."""
+
+    def __init__(
+        self,
+        bot: Bot,
+        records: Records,
+        blobs: Blobs,
+        commands: Commands,
+        outbox: Outbox,
+        turn: Callable[[int], AbstractAsyncContextManager[object]],
+        answered: Callable[[Caller, Place, Reply], Awaitable[None]],
+        quiet: float,
+    ) -> None:
+        self._bot = bot
+        self._records = records
+        self._blobs = blobs
+        self._commands = commands
+        self._outbox = outbox
+        self._turn = turn
+        self._answered = answered
+        self._quiet = quiet
+        self._timers: dict[tuple[int, str], asyncio.TimerHandle] = {}
+        self._settling: set[asyncio.Task[None]] = set()
+        self._said: dict[tuple[int, str], Message] = {}
+
+    async def resume(self) -> None:
+        """Go on with the trays of an earlier process."""
+        for note in await self._records.notes(TRAYS):
+            chat, _, tray = note.key.partition("/")
+            if not note.body["over"]:
+                self._settle_later(int(chat), tray)
+
+    async def close(self) -> None:
+        """Leave the trays to the next process."""
+        for timer in self._timers.values():
+            timer.cancel()
+        await asyncio.gather(*self._settling, return_exceptions=True)
+
+    # Photos come in
+
+    async def take(self, message: Got, line: str | None) -> None:
+        """Copy one photo into its tray. `line` is the command in its caption."""
+        user = message.from_user
+        assert user is not None
+        chat, tray = message.chat.id, _tray_of(message)
+        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, complete=tray != LOOSE)
+        picked = _picked(message)
+        if picked is None:
+            await self._outbox.say(Place(chat), wording.no_picture(), reply_to=message.message_id)
+            return
+        file_id, mark, size = picked
+        if known.over == "moved" and (loose := await self._tray(chat, LOOSE)) is not None:
+            tray, known = LOOSE, loose
+        if known.over is not None:
+            if known.over != "dropped" and mark not in known.seen:
+                await self._keep(chat, tray, replace(known, seen=(*known.seen, mark)))
+                await self._outbox.say(Place(chat), wording.too_late(), reply_to=message.message_id)
+            return
+        key = f"{chat}/{tray}/{mark}"
+        if await self._records.note(PHOTOS, key) is None:
+            photos = await self._photos(chat)
+            number = sum(photo.tray == tray for photo in photos) + 1
+            if len(photos) < CHAT_MOST:
+                refused = await self._copy(file_id, size, f"{INCOMING}/{key}", number)
+            else:
+                refused = replies.refusal(
+                    UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
+                )
+            if refused is not None:
+                await self._outbox.say(Place(chat), refused, reply_to=message.message_id)
+            else:
+                body = {"message": message.message_id, "blob": f"{INCOMING}/{key}"}
+                await self._records.note_add(PHOTOS, key, body)
+        await self._keep(chat, tray, replace(known, line=line) if line else known)
+        self._settle_later(chat, tray)
+
+    async def _copy(self, file_id: str, size: int, blob: str, number: int) -> Message | None:
+        """Fetch a file into the blobs; what to say if that cannot be."""
+        too_large = replies.refusal(
+            UserError("photo_large", number=number, megabytes=limits.PHOTO_BYTES // 1024 // 1024)
+        )
+        if size > limits.PHOTO_BYTES:
+            return too_large
+        for attempt in range(1, _TRIES + 1):
+            try:
+                file = await self._bot.get_file(file_id)
+                data = bytes(await file.download_as_bytearray())
+            except BadRequest as error:
+                return too_large if "too big" in error.message else wording.not_fetched()
+            except NetworkError as error:
+                log.warning("a photo was not fetched: %s", type(error).__name__)
+                await asyncio.sleep(0.3 * attempt)
+            except TelegramError:
+                break
+            else:
+                await self._blobs.put(blob, data)
+                return None
+        return wording.not_fetched()
+
+    async def order(self, message: Got, line: str) -> None:
+        """A command that wants photos came without any: find those that are meant."""
+        user = message.from_user
+        assert user is not None
+        chat, replied = message.chat.id, message.reply_to_message
+        if replied is not None and _picked(replied) is not None and _by_a_person(replied):
+            tray = await self._tray_with(chat, replied)
+        else:
+            waiting = [tray for tray, known in (await self._open(chat)).items() if known.line is None]
+            if len(waiting) > 1:
+                await self._outbox.say(Place(chat), wording.which(), reply_to=message.message_id)
+                return
+            tray = waiting[0] if waiting else LOOSE
+        known = await self._tray(chat, tray) or Tray(user.id, user.full_name)
+        if known.over is not None:
+            await self._outbox.say(Place(chat), wording.too_late(), reply_to=message.message_id)
+            return
+        photos = await self._photos(chat, tray)
+        await self._keep(chat, tray, replace(known, line=line, complete=known.complete or bool(photos)))
+        await self.settle(chat, tray)
+
+    async def _tray_with(self, chat: int, replied: Got) -> str:
+        for photo in await self._photos(chat):
+            if photo.message == replied.message_id:
+                return photo.tray
+        if await self._tray(chat, _tray_of(replied)) is None or not replied.media_group_id:
+            await self.take(replied, None)
+        return _tray_of(replied)
+
+    # What people press
+
+    async def began(self, chat: int, tray: str) -> None:
+        """The tray's command was run by an earlier attempt: erase its photos here, if that has not been done."""
+        known = await self._tray(chat, tray)
+        if known is not None and known.started is not None:
+            await self.end(chat, tray, "taken")
+
+    async def done(self, chat: int, tray: str) -> str | None:
+        """The Done button; what to say beside it, if it was too early."""
+        known, count = await self._tray(chat, tray), len(await self._photos(chat, tray))
+        if known is None or known.over:
+            return wording.GONE
+        if count < limits.PHOTOS_FEWEST:
+            return wording.needs_more(count)
+        await self._keep(chat, tray, replace(known, complete=True))
+        if known.line is None:
+            return wording.needs_line(count)
+        await self.settle(chat, tray)
+        return None
+
+    async def drop(self, chat: int, tray: str) -> bool:
+        """The button that throws the photos away; False if they were gone."""
+        known = await self._tray(chat, tray)
+        if known is None or known.over:
+            return False
+        await self.end(chat, tray, "dropped")
+        return True
+
+    async def agree(self, caller: Caller, chat: int, tray: str) -> Reply | str:
+        """The button of the consent: run the command with the photos. What to say instead, if they are gone."""
+        known = await self._tray(chat, tray)
+        if known is None or known.line is None:
+            return wording.GONE
+        if known.over:
+            return wording.TAKEN
+        line = parse(known.line)
+        if known.started is not None and (job := await self._begun(caller, known.started, line)) is not None:
+            await self.end(chat, tray, "taken")
+            return Reply(replies.under_way(job, line.values.get("token"), "started", {}), job_id=job.id)  # type: ignore[arg-type]
+        photos = (await self._photos(chat, tray))[: limits.PHOTOS_MOST]
+        known = replace(known, started=datetime.now(UTC).isoformat())
+        await self._keep(chat, tray, known)
+        reply = await self._commands.run(
+            caller, line.command, {**line.values, "consent": True}, self._uploads([photo.blob for photo in photos])
+        )
+        if reply.job_id is not None:
+            await self.end(chat, tray, "taken")
+        else:
+            await self._keep(chat, tray, replace(known, started=None))
+        return reply
+
+    async def _begun(self, caller: Caller, started: str, line: Line) -> Job | None:
+        """The job that an earlier process made of this tray, before it died."""
+        user = await self._records.user(caller.platform, caller.platform_id, caller.name)
+        for job in await self._records.jobs_of(user.id):
+            if job.room != caller.room or job.created < datetime.fromisoformat(started):
+                continue
+            if isinstance(job.payload, Inspect):
+                avatar = await self._records.avatar(job.payload.avatar_id)
+                if avatar is not None and avatar.token == line.values.get("token"):
+                    return job
+        return None
+
+    async def _uploads(self, blobs: list[str]) -> AsyncIterator[Upload]:
+        for blob in blobs:
+            yield Upload(self._blobs.stream(blob))
+
+    async def end(self, chat: int, tray: str, how: str) -> None:
+        """Erase the tray's photos here. An album's tray stays closed for a day; the loose one can be filled anew."""
+        self._stop_timer(chat, tray)
+        self._said.pop((chat, tray), None)
+        known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
+        if known is not None and not known.over:
+            if tray == LOOSE:
+                await self._records.note_delete(TRAYS, f"{chat}/{tray}")
+            else:
+                seen = tuple(photo.mark for photo in photos)
+                await self._keep(chat, tray, replace(known, name="", line="", over=how, seen=seen))
+        for photo in photos:
+            await self._records.note_delete(PHOTOS, f"{chat}/{tray}/{photo.mark}")
+        await self._blobs.delete(f"{INCOMING}/{chat}/{tray}/")
+
+    async def expire(self) -> None:
+        """Erase what has waited for a day, and say so; forget closed trays."""
+        for note in await self._records.notes(TRAYS):
+            if note.created > datetime.now(UTC) - KEPT:
+                continue
+            chat, tray = int(note.key.partition("/")[0]), note.key.partition("/")[2]
+            async with self._turn(chat):
+                photos = await self._photos(chat, tray)
+                await self.end(chat, tray, "expired")
+                await self._records.note_delete(TRAYS, note.key)
+                if photos:
+                    with suppress(TelegramError, Unreachable):
+                        await self._outbox.say(Place(chat), wording.expired(len(photos)))
+
+    # What to do with a tray
+
+    def _settle_later(self, chat: int, tray: str) -> None:
+        self._stop_timer(chat, tray)
+        loop = asyncio.get_running_loop()
+        self._timers[chat, tray] = loop.call_later(self._quiet, self._settle_now, chat, tray)
+
+    def _stop_timer(self, chat: int, tray: str) -> None:
+        if timer := self._timers.pop((chat, tray), None):
+            timer.cancel()
+
+    def _settle_now(self, chat: int, tray: str) -> None:
+        async def settle() -> None:
+            async with self._turn(chat):
+                try:
+                    await self.settle(chat, tray)
+                except Unreachable:
+                    pass  # whoever blocks the bot finds the tray again by sending on
+                except TelegramError as error:
+                    log.warning("an album was not answered yet: %s", type(error).__name__)
+                    self._settle_later(chat, tray)
+
+        self._settling.add(task := asyncio.create_task(settle()))
+        task.add_done_callback(self._settling.discard)
+
+    async def settle(self, chat: int, tray: str) -> None:
+        """Show what the tray needs next."""
+        self._stop_timer(chat, tray)
+        known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
+        if known is None or known.over:
+            return
+        if known.line is None:
+            loose = await self._tray(chat, LOOSE)
+            if tray != LOOSE and loose is not None and loose.line is not None:
+                # The person gave the command first, and sends the photos as an album after it.
+                await self._pour(chat, tray, known, photos)
+                await self.settle(chat, LOOSE)
+            elif photos:
+                await self._show(chat, tray, known, wording.waiting(len(photos), tray, tray != LOOSE))
+            return
+        refused = await self._refused(known, chat)
+        if refused is not None:
+            known = replace(known, line=None)
+            await self._show(chat, tray, known, wording.kept(refused, len(photos)))
+        elif len(photos) < limits.PHOTOS_FEWEST or not known.complete:
+            await self._show(chat, tray, known, wording.collecting(known.line or "", len(photos), tray))
+        elif parse(known.line or "").values.get("consent"):
+            caller = _caller(known, chat)
+            reply = await self.agree(caller, chat, tray)
+            if isinstance(reply, Reply):
+                await self._answered(caller, Place(chat), reply)
+        else:
+            await self._show(chat, tray, known, wording.consent(known.line or "", len(photos), tray))
+
+    async def _refused(self, known: Tray, chat: int) -> Message | None:
+        """What is wrong with the tray's line, found by running it without the consent, which has to be all it lacks."""
+        try:
+            line = parse(known.line or "")
+        except UserError as error:
+            return replies.refusal(error)
+        values = {name: value for name, value in line.values.items() if name != "consent"}
+        reply = await self._commands.run(_caller(known, chat), line.command, values)
+        return None if reply.message == replies.refusal(UserError("consent")) else reply.message
+
+    async def _pour(self, chat: int, tray: str, known: Tray, photos: list[_Photo]) -> None:
+        """Move an album's photos into the loose tray; the album is complete, so no Done is needed."""
+        for photo in photos:
+            blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
+            await self._blobs.put(blob, await self._blobs.get(photo.blob))
+            body = {"message": photo.message, "blob": blob}
+            await self._records.note_add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body)
+        await self.end(chat, tray, "moved")
+        loose = await self._tray(chat, LOOSE)
+        if loose is not None and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
+            await self._keep(chat, LOOSE, replace(loose, complete=True))
+
+    async def _show(self, chat: int, tray: str, known: Tray, message: Message) -> None:
+        if known.asked is not None and self._said.get((chat, tray)) == message:
+            return
+        # A new message instead of an edit: below the photos, where the person looks.
+        asked = await self._outbox.say(Place(chat), message)
+        self._said[chat, tray] = message
+        await self._keep(chat, tray, replace(known, asked=asked))
+        if known.asked is not None:
+            await self._outbox.delete(known.asked)
+
+    # Notes
+
+    async def _tray(self, chat: int, tray: str) -> Tray | None:
+        note = await self._records.note(TRAYS, f"{chat}/{tray}")
+        return _tray(note.body) if note else None
+
+    async def _open(self, chat: int) -> dict[str, Tray]:
+        notes = await self._records.notes(TRAYS, f"{chat}/")
+        trays = {note.key.partition("/")[2]: _tray(note.body) for note in notes}
+        return {tray: known for tray, known in trays.items() if not known.over}
+
+    async def _keep(self, chat: int, tray: str, known: Tray) -> None:
+        await self._records.note_set(TRAYS, f"{chat}/{tray}", asdict(known))
+
+    async def _photos(self, chat: int, tray: str | None = None) -> list[_Photo]:
+        """The photos of a tray, or of all, in the order in which they were sent."""
+        notes = await self._records.notes(PHOTOS, f"{chat}/{tray}/" if tray else f"{chat}/")
+        photos = []
+        for note in notes:
+            _, of_tray, mark = note.key.split("/")
+            photos.append(_Photo(of_tray, mark, int(note.body["message"]), str(note.body["blob"])))
+        return sorted(photos, key=lambda photo: photo.message)
+
+
+def takes_photos(line: str) -> bool:
+    """Whether a line's command wants photos."""
+    command = COMMANDS.get(line.strip().removeprefix("/").partition(" ")[0].lower())
+    return command is not None and any(option.kind == Kind.PHOTOS for option in command.options)
+
+
+def is_file(message: Got) -> bool:
+    """Whether the message brings something that may be a photo."""
+    return bool(message.photo or message.document or message.video or message.animation or message.sticker)
+
+
+def _by_a_person(message: Got) -> bool:
+    return message.from_user is not None and not message.from_user.is_bot
+
+
+def _picked(message: Got) -> tuple[str, str, int] | None:
+    """A picture's file id, a mark that is the same wherever it is sent, and its bytes as far as they are known."""
+    if message.photo:
+        file = message.photo[-1]
+    elif message.document and (message.document.mime_type or "").startswith("image/") and not message.animation:
+        return message.document.file_id, _mark(message.document.file_unique_id), message.document.file_size or 0
+    else:
+        return None
+    return file.file_id, _mark(file.file_unique_id), file.file_size or 0
+
+
+def _mark(text: str) -> str:
+    # Telegram's ids tell capital from small letters, blob keys do not have both.
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _tray_of(message: Got) -> str:
+    return _mark(message.media_group_id)[:12] if message.media_group_id else LOOSE
+
+
+def _tray(body: dict[str, object]) -> Tray:
+    fields = {**body, "seen": tuple(body["seen"])}  # type: ignore[arg-type]
+    return Tray(**fields)  # type: ignore[arg-type]
+
+
+def _caller(known: Tray, chat: int) -> Caller:
+    return Caller(NAME, str(known.user), known.name, Place(chat).room)

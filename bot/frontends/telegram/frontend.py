@@ -1,0 +1,495 @@
+"""What people do on Telegram becomes calls of `Commands`, and its replies become messages."""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakValueDictionary
+
+from telegram import (
+    BotCommand,
+    BotCommandScope,
+    BotCommandScopeAllGroupChats,
+    BotCommandScopeAllPrivateChats,
+    BotCommandScopeDefault,
+    CallbackQuery,
+    Chat,
+    ChatMember,
+    InlineQueryResultCachedPhoto,
+    Update,
+    User,
+)
+from telegram import Message as Got
+from telegram.error import BadRequest, InvalidToken, NetworkError, TelegramError
+from telegram.ext import (
+    Application,
+    CallbackContext,
+    CallbackQueryHandler,
+    ChatMemberHandler,
+    InlineQueryHandler,
+    MessageHandler,
+    filters,
+)
+
+from bot import replies
+from bot.commands import Commands
+from bot.delivery import Delivery
+from bot.frontends.telegram.albums import Albums, is_file, takes_photos
+from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
+from bot.frontends.telegram.outbox import ASKER, SENT, Gaps, Outbox, Unreachable
+from bot.frontends.telegram.pace import Pace
+from bot.frontends.telegram.places import NAME, Moves, Place
+from bot.frontends.telegram.render import ALERT_MOST, units
+from bot.messages import Caller, Message, Reply, Shown
+from bot.replies import telegram as wording
+from bot.settings import BotSettings
+from bot.table import COMMANDS
+from storage.errors import UserError
+from storage.jobs import Imagine, State
+from storage.open import Storage
+from storage.records import Job, Note
+
+log = logging.getLogger(__name__)
+
+QUIET = 1.5
+"""Seconds without another photo after which an album counts as whole for now."""
+INLINE_MOST = 50
+_INLINE_JOBS = 100
+_KEPT = timedelta(days=90)
+_ABANDONED = timedelta(minutes=10)
+_ASKER_KEPT = timedelta(days=7)
+
+App = Application[Any, Any, Any, Any, Any, Any]
+Context = CallbackContext[Any, Any, Any, Any]
+
+
+class TelegramFailure(Exception):
+    """Telegram cannot be used as it is set up; the message says why, without the token."""
+
+
+class Telegram:
+    """One bot over one storage."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        token: str,
+        api_url: str,
+        *,
+        quiet: float = QUIET,
+        pace: Pace | None = None,
+        gaps: Gaps | None = None,
+    ) -> None:
+        # The library asks for this opt-in to durations as such, and warns without it.
+        os.environ.setdefault("PTB_TIMEDELTA", "true")
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # below it tells every address, and so the token
+        self._storage = storage
+        self._records = storage.records
+        self.application: App = (
+            Application.builder()
+            .token(token)
+            .base_url(f"{api_url}/bot")
+            .base_file_url(f"{api_url}/file/bot")
+            .updater(None)
+            .job_queue(None)
+            .build()
+        )
+        self.bot = self.application.bot
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self.moves = Moves(storage.records)
+        self.outbox = Outbox(self.bot, storage.records, storage.blobs, self.moves, pace or Pace(), gaps)
+        self.delivery = Delivery(storage.records, storage.events, self.outbox, self.commands.answer)
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self.albums = Albums(
+            self.bot, storage.records, storage.blobs, self.commands, self.outbox, self._turn, self._of_album, quiet
+        )
+        self.intake = Intake(self.bot, storage.records, self._handle)
+        self._left: dict[int, Note] = {}
+        self._interrupted: set[int] = set()
+        for handler in (
+            MessageHandler(filters.UpdateType.MESSAGE, self._on_message),
+            MessageHandler(filters.UpdateType.EDITED_MESSAGE, self._on_edit),
+            CallbackQueryHandler(self._on_press),
+            InlineQueryHandler(self._on_inline),
+            ChatMemberHandler(self._on_membership, ChatMemberHandler.MY_CHAT_MEMBER),
+        ):
+            self.application.add_handler(handler)
+        self.application.add_error_handler(self._on_error)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Registered and ready to handle updates. Raises TelegramFailure."""
+        try:
+            await self.application.initialize()
+        except TelegramError as error:
+            await self.bot.shutdown()
+            # The library's own words for a wrong token hold the token.
+            known = "Telegram cannot be reached" if isinstance(error, NetworkError) else "Telegram refuses the bot"
+            if isinstance(error, InvalidToken):
+                known = "Telegram does not know AVATAR_TELEGRAM_TOKEN"
+            raise TelegramFailure(known) from None
+        try:
+            await self.moves.load()
+            await self._register()
+            await self.albums.resume()
+            yield
+        finally:
+            await self.intake.close()
+            await self.albums.close()
+            await self.outbox.close()
+            await self.application.shutdown()
+
+    async def run(self, settings: BotSettings) -> None:
+        """Take updates and deliver until cancelled. Raises TelegramFailure."""
+        refused = False
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.delivery.run())
+                tasks.create_task(self._tidy())
+                if settings.telegram_webhook_url:
+                    secret = secret_of(self.bot.token)
+                    host, port = settings.telegram_webhook_host, settings.telegram_webhook_port
+                    tasks.create_task(self.intake.listen(settings.telegram_webhook_url, host, port, secret))
+                    tasks.create_task(self._take_over())
+                else:
+                    # Telegram lets one process poll, so whatever is left is nobody's.
+                    await self.intake.resume()
+                    tasks.create_task(self.intake.poll())
+        except* InvalidToken:
+            refused = True  # what is raised in here would come out as a group
+        if refused:
+            raise TelegramFailure("Telegram takes AVATAR_TELEGRAM_TOKEN no longer")
+
+    async def _take_over(self) -> None:
+        """Handle what other processes behind the same webhook left, long after they can still be at it."""
+        while True:
+            await self.intake.resume(_ABANDONED)
+            await asyncio.sleep(60)
+
+    async def _register(self) -> None:
+        """Tell Telegram the commands, for each kind of chat."""
+        table = [BotCommand(command.name, command.description) for command in COMMANDS.values()]
+        start = BotCommand("start", wording.START)
+        scopes: list[tuple[BotCommandScope, list[BotCommand]]] = [
+            (BotCommandScopeDefault(), table),
+            (BotCommandScopeAllPrivateChats(), [*table, start]),
+            (BotCommandScopeAllGroupChats(), table),
+        ]
+        for scope, commands in scopes:
+            try:
+                await self.bot.set_my_commands(commands, scope=scope)
+            except TelegramError as error:
+                log.warning("the commands were not registered: %s", type(error).__name__)
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await self.albums.expire()
+                await self.intake.forget()
+                await self._records.notes_prune(SENT, datetime.now(UTC) - _KEPT)
+                await self._records.notes_prune(ASKER, datetime.now(UTC) - _ASKER_KEPT)
+            except Exception:
+                log.exception("old notes were not tidied up")
+            await asyncio.sleep(3600)
+
+    # Updates, one after another for each person
+
+    @asynccontextmanager
+    async def _turn(self, person: int) -> AsyncIterator[None]:
+        lock = self._turns.setdefault(person, asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _handle(self, update: Update, left: Note | None) -> None:
+        who = update.effective_user or update.effective_chat
+        async with self._turn(who.id if who else 0):
+            if left is not None:
+                self._left[update.update_id] = left
+            try:
+                await self.application.process_update(update)
+            finally:
+                self._left.pop(update.update_id, None)
+            if update.update_id in self._interrupted:
+                self._interrupted.discard(update.update_id)
+                raise Interrupted
+
+    async def _on_error(self, update: object, context: Context) -> None:
+        number = update.update_id if isinstance(update, Update) else 0
+        if isinstance(context.error, NetworkError) and not isinstance(context.error, BadRequest):
+            self._interrupted.add(number)
+        else:
+            log.error("update %s was not handled", number, exc_info=context.error)
+
+    async def _begun(self, update: Update, caller: Caller) -> Job | None:
+        """The job that an earlier process made of this update, before it died."""
+        left = self._left.get(update.update_id)
+        if left is None:
+            return None
+        user = await self._records.user(caller.platform, caller.platform_id, caller.name)
+        for job in await self._records.jobs_of(user.id):
+            if job.frontend == NAME and job.room == caller.room and job.created >= left.created:
+                asker = await self._records.note(ASKER, job.id)
+                if asker is None or asker.body["update"] == update.update_id:
+                    return job
+        return None
+
+    async def _on_message(self, update: Update, context: Context) -> None:
+        message = update.message
+        assert message is not None
+        if message.migrate_to_chat_id is not None:
+            await self.moves.add(message.chat.id, message.migrate_to_chat_id)
+            return
+        user = message.from_user
+        # A picture that somebody sends through the inline mode was drawn here.
+        if user is None or user.is_bot or message.via_bot is not None:
+            return
+        self.outbox.know(user)
+        place = self._place(message)
+        line = self._line(message.text or message.caption or "", place)
+        with suppress(Unreachable):
+            await self._said(update, message, user, place, line)
+
+    async def _said(self, update: Update, message: Got, user: User, place: Place, line: str | None) -> None:
+        number = message.message_id
+        if place.private and is_file(message):
+            await self.albums.take(message, line if line and takes_photos(line) else None)
+            if line is None or takes_photos(line):
+                return
+        if line is None:
+            if place.private and message.text:
+                await self.outbox.say(place, wording.no_command(), reply_to=number)
+            return
+        if line.split()[0] == "/start":
+            await self._start(place, user, line.partition(" ")[2].strip())
+        elif takes_photos(line) and place.private:
+            await self.albums.order(message, line)
+        elif takes_photos(line):
+            command = line.split()[0].removeprefix("/").lower()
+            link = (wording.OPEN, self._deep_link(command))
+            await self.outbox.say(place, wording.in_private(command), reply_to=number, link=link)
+        else:
+            caller = _caller(user, place)
+            begun = await self._begun(update, caller)
+            reply = _resumed(begun) if begun else await self.commands.line(caller, line)
+            await self._answer(update, caller, place, reply, number)
+
+    async def _on_edit(self, update: Update, context: Context) -> None:
+        """A caption that somebody adds afterwards counts as if it had come with the photo."""
+        message = update.edited_message
+        if message is None or message.from_user is None or message.from_user.is_bot:
+            return
+        place = self._place(message)
+        line = self._line(message.caption or "", place)
+        if place.private and line and takes_photos(line) and is_file(message):
+            with suppress(Unreachable):
+                await self.albums.take(message, line)
+
+    async def _start(self, place: Place, user: User, payload: str) -> None:
+        if payload in COMMANDS:
+            await self.outbox.say(place, wording.how_to(payload))
+        else:
+            await self.outbox.say(place, wording.welcome(user.first_name))
+        await self._catch_up(place)
+
+    async def _on_membership(self, update: Update, context: Context) -> None:
+        """Somebody who had blocked the bot is back, or the bot is back in a group: what they missed follows."""
+        changed = update.my_chat_member
+        if changed is not None and changed.new_chat_member.status in (ChatMember.MEMBER, ChatMember.ADMINISTRATOR):
+            await self._catch_up(Place(self.moves.first(changed.chat.id)))
+
+    async def _catch_up(self, place: Place) -> None:
+        for job_id in await self.outbox.missed(place.room):
+            job = await self._records.job(job_id)
+            if job is not None and job.over:
+                with suppress(TelegramError, TimeoutError):
+                    await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+
+    # Buttons
+
+    async def _on_press(self, update: Update, context: Context) -> None:
+        query = update.callback_query
+        assert query is not None
+        if query.message is None or query.data is None:
+            await _tell(query)
+            return
+        self.outbox.know(query.from_user)
+        place = self._place(query.message)
+        caller = _caller(query.from_user, place)
+        verb, _, subject = query.data.partition(":")
+        try:
+            if verb.startswith("t."):
+                await self._pressed(update, query, caller, place, verb, subject)
+                return
+            begun = await self._begun(update, caller)
+            reply = _resumed(begun) if begun else await self.commands.press(caller, query.data)
+            await self._pressed_through(update, query, caller, place, reply)
+        except Unreachable:
+            await _tell(query)
+
+    async def _pressed_through(
+        self, update: Update, query: CallbackQuery, caller: Caller, place: Place, reply: Reply
+    ) -> None:
+        assert query.message is not None
+        number = query.message.message_id
+        said = reply.message.text
+        beside = reply.private and not reply.message.buttons and units(said) <= ALERT_MOST and not place.private
+        await _tell(query, said if beside else None, alert=beside)
+        if reply.spent:
+            await self.outbox.spend(place, number)
+        if not beside:
+            await self._answer(update, caller, place, reply, number)
+
+    async def _pressed(
+        self, update: Update, query: CallbackQuery, caller: Caller, place: Place, verb: str, subject: str
+    ) -> None:
+        """The buttons that only Telegram has."""
+        assert query.message is not None
+        number = query.message.message_id
+        match verb:
+            case "t.done":
+                said = await self.albums.done(place.chat, subject)
+                await _tell(query, said, alert=said is not None)
+            case "t.drop":
+                dropped = await self.albums.drop(place.chat, subject)
+                await _tell(query, None if dropped else wording.TAKEN)
+                await self.outbox.spend(place, number)
+                if dropped:
+                    await self.outbox.say(place, wording.dropped())
+            case "t.agree":
+                reply: Reply | str
+                if (begun := await self._begun(update, caller)) is not None:
+                    await self.albums.began(place.chat, subject)
+                    reply = _resumed(begun)
+                else:
+                    reply = await self.albums.agree(caller, place.chat, subject)
+                if isinstance(reply, str):
+                    await _tell(query, reply, alert=True)
+                    return
+                await _tell(query)
+                if reply.job_id is not None:
+                    await self.outbox.spend(place, number)
+                await self._answer(update, caller, place, reply, number)
+            case "t.files" | "t.show":
+                job = await self._job_here(caller, subject)
+                if job is None:
+                    await _tell(query, replies.refusal(UserError("not_yours")).text, alert=True)
+                    return
+                await _tell(query)
+                if verb == "t.show":
+                    await self.outbox.spend(place, number)
+                    await self.outbox.say(place, await self.commands.answer(job))
+                else:
+                    pictures = [Shown(one.key, "", one.seed) for one in await self._records.pictures(job.id)]
+                    await self.outbox.originals(place, pictures, number)
+            case _:
+                await _tell(query, replies.refusal(UserError("unknown_action")).text, alert=True)
+
+    async def _job_here(self, caller: Caller, job_id: str) -> Job | None:
+        """A job that is over and was asked for in this room."""
+        job = await self._records.job(job_id)
+        return job if job is not None and job.over and (job.frontend, job.room) == (NAME, caller.room) else None
+
+    # Answers
+
+    async def _of_album(self, caller: Caller, place: Place, reply: Reply) -> None:
+        await self._answer(None, caller, place, reply, None)
+
+    async def _answer(
+        self, update: Update | None, caller: Caller, place: Place, reply: Reply, number: int | None
+    ) -> None:
+        """Show a reply where it belongs. `number`: the message that asked."""
+        reply_to = None if place.private else number
+        if reply.job_id is not None:
+            await self.outbox.asked(reply.job_id, int(caller.platform_id), number, update.update_id if update else 0)
+            ref = await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=f"first:{reply.job_id}")
+            await self.delivery.follow(reply.job_id, ref, reply.message)
+            return
+        dedupe = f"update:{update.update_id}" if update else None
+        if reply.private and not place.private:
+            try:
+                await self.outbox.say(Place(int(caller.platform_id)), reply.message, dedupe=dedupe)
+            except Unreachable:
+                link = (wording.OPEN, self._deep_link("start"))
+                await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
+            return
+        await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe)
+
+    # Inline mode
+
+    async def _on_inline(self, update: Update, context: Context) -> None:
+        """`@bot mia7`: pictures that the person had drawn, of avatars they may still use anywhere."""
+        query = update.inline_query
+        assert query is not None
+        user = await self._records.user(NAME, str(query.from_user.id), query.from_user.full_name)
+        usable = {avatar.id: avatar.token for avatar in await self._records.avatars_usable(user.id, "")}
+        words = query.query.lower().split()
+        found: list[InlineQueryResultCachedPhoto] = []
+        for job in (await self._records.jobs_of(user.id))[:_INLINE_JOBS]:
+            if not isinstance(job.payload, Imagine) or job.state != State.SUCCEEDED or job.frontend != NAME:
+                continue
+            drawn = set(job.payload.avatar_ids)
+            named = not words or any(usable[one].startswith(word) for one in drawn & usable.keys() for word in words)
+            if not drawn or not drawn <= usable.keys() or not named or not await self._records.pictures(job.id):
+                continue
+            note = await self._records.note(SENT, f"{job.room}|{job.id}")
+            for position, file in enumerate(note.body.get("files", ()) if note else ()):
+                found.append(InlineQueryResultCachedPhoto(f"{job.id}-{position}", file))
+            if len(found) >= INLINE_MOST:
+                break
+        with suppress(TelegramError):
+            await query.answer(found[:INLINE_MOST], cache_time=5, is_personal=True)
+
+    # Reading
+
+    def _place(self, message: Any) -> Place:
+        chat: Chat = message.chat
+        thread = getattr(message, "message_thread_id", None) if getattr(message, "is_topic_message", None) else None
+        return Place(self.moves.first(chat.id), thread)
+
+    def _line(self, text: str, place: Place) -> str | None:
+        """The command, without the bot's name behind it, or None if there is none for this bot."""
+        if not text.startswith("/"):
+            return None
+        text = re.sub(r"(?<=\s)[—–](?=[a-z])", "--", text)  # phones turn two hyphens into a dash
+        word, space, rest = text.partition(" ")
+        head, newline, more = word.partition("\n")
+        if newline:
+            word, space, rest = head, " ", f"{more}{space}{rest}"
+        name, _, addressee = word.partition("@")
+        if addressee and addressee.lower() != self.bot.username.lower():
+            return None
+        known = name.removeprefix("/").lower() in COMMANDS or name == "/start"
+        # Another bot in the group may know what this one does not.
+        return f"{name}{space}{rest}" if known or addressee or place.private else None
+
+    def _deep_link(self, payload: str) -> str:
+        return f"https://t.me/{self.bot.username}?start={payload}"
+
+
+def _caller(user: User, place: Place) -> Caller:
+    return Caller(NAME, str(user.id), user.full_name, place.room)
+
+
+def _resumed(job: Job) -> Reply:
+    message: Message = replies.under_way(job, None, "started", {})
+    return Reply(message, job_id=job.id, spent=True)
+
+
+async def _tell(query: CallbackQuery, text: str | None = None, alert: bool = False) -> None:
+    # Without an answer the button spins on; an answer that comes too late is refused, and does not matter.
+    with suppress(TelegramError):
+        await query.answer(text, show_alert=alert)
+
+
+async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
+    """Serve Telegram until cancelled. `ready` gets the bot's address once it listens. Raises TelegramFailure."""
+    if settings.telegram_token is None:
+        raise TelegramFailure("set AVATAR_TELEGRAM_TOKEN to the token that @BotFather gave you")
+    telegram = Telegram(storage, settings.telegram_token.get_secret_value(), settings.telegram_api_url)
+    async with telegram.running():
+        ready(f"https://t.me/{telegram.bot.username}")
+        await telegram.run(settings)

@@ -1,0 +1,180 @@
+"""How updates come in: polled or by webhook, written down before Telegram forgets them, handled once.
+
+Telegram hands an update out until it is confirmed. Confirming it before it is handled would lose it with the process,
+and confirming it afterwards would let one slow update hold up all others; so it is confirmed once it is in the records.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from telegram import Bot, Update
+from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
+
+from storage.records import Note, Records
+
+log = logging.getLogger(__name__)
+
+INBOX = "telegram/inbox"
+"""`<update id>`: {"update"} until it is handled, {} afterwards, since Telegram may send it again for a day."""
+KINDS = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.INLINE_QUERY, Update.MY_CHAT_MEMBER]
+SECRET = "X-Telegram-Bot-Api-Secret-Token"
+
+_KEPT = timedelta(days=2)
+_BODY_MOST = 1024 * 1024
+_FAREWELL = 10.0
+"""Seconds that updates have to be handled once the process ends."""
+
+
+class Interrupted(Exception):
+    """Telegram could not be reached while an update was handled, so it has to be handled again."""
+
+
+class Intake:
+    """Gets updates and starts their handling.
+
+    `handle` gets each, with its note if it was begun before; when it raises Interrupted it is called again after the
+    next of the `pauses`, in seconds.
+    """
+
+    def __init__(
+        self,
+        bot: Bot,
+        records: Records,
+        handle: Callable[[Update, Note | None], Awaitable[None]],
+        pauses: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 300.0),
+    ) -> None:
+        self._bot = bot
+        self._records = records
+        self._handle = handle
+        self._pauses = pauses
+        self._handling: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def resume(self, age: timedelta = timedelta()) -> None:
+        """Handle what an earlier process left at least this long ago, in the order in which it came."""
+        left = [note for note in await self._records.notes(INBOX) if note.body]
+        for note in sorted(left, key=lambda note: int(note.key)):
+            if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
+                self._start(note.body["update"], note)
+
+    async def take(self, update: Update) -> None:
+        """Write an update down and start its handling, unless it was here before."""
+        body = update.to_dict()
+        if await self._records.note_add(INBOX, str(update.update_id), {"update": body}):
+            self._start(body, None)
+
+    def _start(self, body: dict[str, object], note: Note | None) -> None:
+        self._tasks.add(task := asyncio.create_task(self._through(body, note)))
+        task.add_done_callback(self._tasks.discard)
+
+    async def _through(self, body: dict[str, object], note: Note | None) -> None:
+        update = Update.de_json(body, self._bot)
+        self._handling.add(update.update_id)
+        try:
+            await self._attempt(update, note)
+        finally:
+            self._handling.discard(update.update_id)
+
+    async def _attempt(self, update: Update, note: Note | None) -> None:
+        key = str(update.update_id)
+        for pause in self._pauses:
+            try:
+                await self._handle(update, note)
+                break
+            except Interrupted:
+                # What it began is found by the moment at which the update came.
+                note = await self._records.note(INBOX, key)
+                await asyncio.sleep(pause)
+            except Exception:
+                log.exception("update %s was not handled", key)
+                break
+        else:
+            log.error("update %s was given up, since Telegram took no answer", key)
+        await self._records.note_set(INBOX, key, {})
+
+    async def close(self) -> None:
+        """Finish what was begun; what takes too long is left to the next process."""
+        if self._tasks:
+            _, slow = await asyncio.wait(self._tasks, timeout=_FAREWELL)
+            for task in slow:
+                task.cancel()
+            await asyncio.gather(*slow, return_exceptions=True)
+
+    async def forget(self) -> None:
+        """Forget updates that Telegram cannot send again."""
+        await self._records.notes_prune(INBOX, datetime.now(UTC) - _KEPT)
+
+    # Polling
+
+    async def poll(self, patience: int = 25) -> None:
+        """Ask for updates, forever. Raises InvalidToken."""
+        await self._bot.delete_webhook()
+        offset: int | None = None
+        pause = 0.0
+        while True:
+            try:
+                updates = await self._bot.get_updates(offset=offset, timeout=patience, allowed_updates=KINDS)
+                pause = 0.0
+            except InvalidToken:
+                raise
+            except TelegramError as error:
+                pause = min(30.0, pause * 2 or 0.5)
+                if isinstance(error, Conflict):
+                    log.error("another process polls with the same token; one of them has to go")
+                elif isinstance(error, RetryAfter):
+                    pause = 5.0
+                else:
+                    log.warning("no updates, trying again: %s", type(error).__name__)
+                await asyncio.sleep(pause)
+                continue
+            for update in updates:
+                await _whole(self.take(update))
+                offset = update.update_id + 1
+
+    # Webhook
+
+    async def listen(self, url: str, host: str, port: int, secret: str) -> None:
+        """Be called by Telegram, forever."""
+
+        async def called(request: web.Request) -> web.Response:
+            if not hmac.compare_digest(request.headers.get(SECRET, "").encode(), secret.encode()):
+                raise web.HTTPForbidden
+            try:
+                update = Update.de_json(await request.json(), self._bot)
+            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+                raise web.HTTPBadRequest from None
+            await _whole(self.take(update))
+            return web.Response()
+
+        app = web.Application(client_max_size=_BODY_MOST)
+        app.router.add_post(urlsplit(url).path or "/", called)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+            await self._bot.set_webhook(url, secret_token=secret, allowed_updates=KINDS)
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+
+def secret_of(token: str) -> str:
+    """What Telegram shows at the webhook: the same for every process of a bot, and no way back to its token."""
+    return hmac.new(token.encode(), b"avatar-diffusion webhook", hashlib.sha256).hexdigest()
+
+
+async def _whole(step: Coroutine[None, None, None]) -> None:
+    """Go through with a step even if whoever waits for it is stopped."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

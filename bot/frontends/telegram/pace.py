@@ -1,0 +1,73 @@
+"""How fast Telegram may be sent messages: about 30 a second in all, 1 a second in a chat, 20 a minute in a group.
+
+Source: "My bot is hitting limits" in Telegram's bot FAQ. Every picture of an album counts as a message.
+"""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most this many messages within this many seconds."""
+
+    most: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Window:
+    rate: Rate
+    times: deque[float] = field(default_factory=deque)
+
+    def wait(self, count: int, now: float) -> float:
+        """Seconds until `count` more messages fit."""
+        while self.times and self.times[0] <= now - self.rate.seconds:
+            self.times.popleft()
+        over = len(self.times) + min(count, self.rate.most) - self.rate.most
+        return self.times[over - 1] + self.rate.seconds - now if over > 0 else 0.0
+
+
+class Pace:
+    """Turns to send in each chat, in the order in which they are asked for."""
+
+    def __init__(
+        self, overall: Rate = Rate(28, 1.0), private: Rate = Rate(20, 20.0), group: Rate = Rate(19, 60.0)
+    ) -> None:
+        self._overall = _Window(overall)
+        self._private, self._group = private, group
+        self._chats: dict[int, _Window] = {}
+        self._paused: dict[int, float] = {}
+        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+
+    async def turn(self, chat: int, count: int = 1) -> None:
+        """Return once `count` messages may be sent to this chat; they count as sent."""
+        lock = self._turns.setdefault(chat, asyncio.Lock())
+        async with lock:
+            window = self._chats.setdefault(chat, _Window(self._private if chat > 0 else self._group))
+            while True:
+                wait = self._wait(chat, window, count)
+                if wait <= 0:
+                    break
+                await asyncio.sleep(wait)
+            for used in (window, self._overall):
+                used.times.extend([time.monotonic()] * min(count, used.rate.most))
+        if len(self._chats) > 10_000:
+            self._chats = {
+                known: window
+                for known, window in self._chats.items()
+                if window.wait(window.rate.most, time.monotonic())
+            }
+
+    def _wait(self, chat: int, window: _Window, count: int) -> float:
+        now = time.monotonic()
+        if self._paused.get(chat, 0.0) <= now:
+            self._paused.pop(chat, None)
+        return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
+
+    def pause(self, chat: int, seconds: float) -> None:
+        """Telegram asked for silence in this chat."""
+        self._paused[chat] = max(self._paused.get(chat, 0.0), time.monotonic() + seconds)
