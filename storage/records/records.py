@@ -103,6 +103,11 @@ class Records:
                 row = (await connection.execute(table.insert().values(**_new(), **values).returning(table))).one()
             return User(**row._mapping)
 
+    async def person(self, user_id: str) -> User | None:
+        """The user of this id of ours, unless there is none."""
+        rows = await self._rows(select(tables.users).where(tables.users.c.id == user_id))
+        return User(**rows[0]._mapping) if rows else None
+
     # avatars
 
     async def create_avatar(
