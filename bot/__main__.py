@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bot import replies
 from bot.frontends import chat
 from bot.frontends.terminal import demo
 from bot.settings import BotSettings
@@ -25,8 +26,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
     scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    for name in ("discord", "telegram"):
-        commands.add_parser(name, help="not built yet")
+    commands.add_parser("discord", help="the Discord bot (AVATAR_DISCORD_TOKEN)")
+    commands.add_parser("telegram", help="not built yet")
     return parser.parse_args(arguments)
 
 
@@ -36,6 +37,17 @@ async def _chat(settings: BotSettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with open_storage(settings) as storage:
         await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
+
+
+async def _discord(settings: BotSettings) -> None:
+    # Loaded here, since no other process of the bot needs the library.
+    from bot.frontends import discord
+
+    serving = asyncio.current_task()
+    assert serving
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    async with open_storage(settings) as storage:
+        await discord.serve(storage, settings, lambda name: print(f"Talking on Discord as {name}", flush=True))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,6 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
                 asyncio.run(_chat(settings))
             case "demo":
                 return asyncio.run(demo(BotSettings(), asked.album, asked.out))
+            case "discord":
+                settings = BotSettings()
+                if settings.discord_token is None:
+                    print(f"python -m bot discord: {replies.no_discord_token()}", file=sys.stderr)
+                    return 2
+                asyncio.run(_discord(settings))
             case name:
                 print(f"python -m bot {name}: not built yet; try python -m bot chat", file=sys.stderr)
                 return 2
