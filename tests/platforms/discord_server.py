@@ -6,7 +6,9 @@ an invalid body, a first answer after 3 s) is noted in `faults` besides; a test 
 
 import asyncio
 import json
+import os
 import re
+import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,6 +133,8 @@ class DiscordServer:
         self.requests: list[tuple[str, str, int]] = []
         self.identified = self.resumed = 0
         self._uploads: dict[int, bytes] = {}
+        self._kill = [0, 0, 0]
+        self._killed = asyncio.Event()
         self._ahead = 0.0
         self._count = 0
         self._failures: list[tuple[str, int, bool]] = []
@@ -163,6 +167,17 @@ class DiscordServer:
     def fail(self, route: str, status: int, times: int = 1, after: bool = False) -> None:
         """Answer the next requests whose "METHOD /path" matches with this status; `after` doing what they ask."""
         self._failures += [(route, status, after)] * times
+
+    def kill_at(self, request: int, process: int, handled: bool) -> asyncio.Event:
+        """Kill the process at one of its next requests, after doing what that asks or instead; set when it is done."""
+        self._kill = [request, process, int(handled)]
+        self._killed = asyncio.Event()
+        return self._killed
+
+    async def repeat(self) -> None:
+        """Send the last event once more."""
+        for socket in self._sockets:
+            await socket.send_json(self._events[-1])
 
     def add(self, kind: str, *people: int) -> int:
         """A new channel's id."""
@@ -428,13 +443,15 @@ class DiscordServer:
             new = [self._upload(data) | {"filename": next(one["filename"] for one in payload["attachments"]
                    if str(one["id"]) == key), "data": data} for key, data in files.items()]  # fmt: skip
             sent.files = [file for file in sent.files if file["id"] in kept] + new
-        allowed = payload.get("allowed_mentions")
+        if "content" not in payload:
+            return
+        allowed = payload.get("allowed_mentions") or {"parse": ["users", "everyone"]}
         named = [int(one) for one in re.findall(r"<@!?(\d+)>", sent.content)]
-        everybody = allowed is None or "users" in allowed.get("parse", ())
-        sent.mentions = [one for one in named if everybody or str(one) in map(str, (allowed or {}).get("users", ()))]
+        let = [int(one) for one in allowed.get("users", ())]
+        sent.mentions = [one for one in named if "users" in allowed["parse"] or one in let]
         if len(sent.said) == 1:
             sent.notified = sent.mentions
-        if re.search(r"@(everyone|here)\b", sent.content) and (allowed is None or "everyone" in allowed["parse"]):
+        if re.search(r"@(everyone|here)\b", sent.content) and "everyone" in allowed["parse"]:
             self.faults.append("everyone was mentioned")
 
     # The rest of REST
@@ -469,6 +486,12 @@ class DiscordServer:
             free = ("/gateway", "/attachments", "/api/v10/interactions", "/api/v10/webhooks")
             if not request.path.startswith(free) and request.headers.get("Authorization") != f"Bot {TOKEN}":
                 raise Refused(401, 0, "401: Unauthorized")
+            if self._dies(request):
+                if self._kill[2]:
+                    await handler(request)
+                os.kill(self._kill[1], signal.SIGKILL)
+                self._killed.set()
+                raise Refused(500, 0, "nobody hears this")
             response = await handler(request)
         except Refused as refused:
             if refused.status in (400, 413) and not failure and refused.code != 40060:
@@ -484,6 +507,12 @@ class DiscordServer:
             response = _json({"code": 0, "message": f"{error.status}: {error.reason}"}, error.status)
         self.requests.append((request.method, request.path, response.status))
         return response
+
+    def _dies(self, request: web.Request) -> bool:
+        if request.path.startswith("/gateway") or self._kill[0] == 0:
+            return False
+        self._kill[0] -= 1
+        return self._kill[0] == 0
 
     async def _me(self, request: web.Request) -> web.Response:
         return _json(person(BOT, bot=True))

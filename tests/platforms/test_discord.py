@@ -8,6 +8,7 @@ import re
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,24 +94,30 @@ async def server() -> AsyncIterator[DiscordServer]:
     discord.http.Route.BASE, discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = before
 
 
+@asynccontextmanager
+async def engine_of(storage: Storage) -> AsyncIterator[Engine]:
+    """An engine on the real queue that does as told."""
+    engine = Engine(storage.records, storage.blobs, storage.events)  # type: ignore[arg-type]
+
+    async def handle(job: Job) -> None:
+        if claimed := await storage.records.claim(job.id):
+            engine.seen.append(claimed)
+            await engine.end(claimed)
+
+    running = asyncio.create_task(work(dict.fromkeys(JobKind, handle), storage.records, storage.queue))
+    yield engine
+    engine.gate.set()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
 @pytest.fixture
 async def world(server: DiscordServer, tmp_path: Path) -> AsyncIterator[World]:
-    async with open_storage(StorageSettings(home=tmp_path)) as storage:
-        engine = Engine(storage.records, storage.blobs, storage.events)  # type: ignore[arg-type]
-
-        async def handle(job: Job) -> None:
-            if claimed := await storage.records.claim(job.id):
-                engine.seen.append(claimed)
-                await engine.end(claimed)
-
-        running = asyncio.create_task(work(dict.fromkeys(JobKind, handle), storage.records, storage.queue))
+    async with open_storage(StorageSettings(home=tmp_path)) as storage, engine_of(storage) as engine:
         made = World(server, storage, engine, None, [])  # type: ignore[arg-type]
         await made.start()
         yield made
         await made.stop()
-        engine.gate.set()
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
     assert server.faults == []
 
 
@@ -238,8 +245,15 @@ async def test_where_the_bot_may_not_write(world: World, studio: int, caplog: py
         assert ended and ended.delivered
         assert (server.find(ANNA, dm, job.id) is not None) is (seen_in == dm)
     assert "nobody could be told" in caplog.text
-    # It does not try again and again.
+    # It does not try again and again, but tells her as soon as she is there.
     assert len([one for one in server.requests if one[2] == 403]) == 3
+    await server.slash(ANNA, studio, "help")
+    missed = await server.sees(ANNA, studio, "only you can open it")
+    await server.press(ANNA, missed, "Show")
+    await server.sees(ANNA, studio, "Here you are")
+    await server.press(ANNA, missed, "Show")
+    await asyncio.sleep(0.3)
+    assert len([one for one in server.seen(ANNA, studio) if "only you can open it" in one.content]) == 1
 
 
 def _imagine() -> Imagine:
@@ -302,6 +316,17 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     await server.slash(ANNA, dm, "help")
     assert "I learn a person" in (await server.sees(ANNA, dm, "I learn a person")).content
     assert (server.identified, server.resumed) == (1, 1)
+
+
+async def test_an_event_that_comes_twice(world: World) -> None:
+    server, dm = world.server, world.server.dm(ANNA)
+    await world.avatar(dm)
+    await server.slash(ANNA, dm, "imagine", prompt="mia7 woman")
+    await server.repeat()
+    await server.sees(ANNA, dm, "Here you are")
+    await world.idle()
+    assert len([job for job in world.engine.seen if job.kind == JobKind.IMAGINE]) == 1
+    assert len([one for one in server.seen(ANNA, dm) if "Here you are" in one.content]) == 1
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -493,7 +518,7 @@ async def test_whatever_is_said_fits_into_discord() -> None:
         for rendered in (render(message, mention="11", postable=True), notice("23456789bc", "11")):
             view = rendered.view.to_components() if rendered.view else []
             check_message({"content": rendered.content, "components": view}, {}, FILE)
-            assert rendered.mentions.to_dict() == {"parse": [], "users": [11], "replied_user": False}
+            assert rendered.mentions.to_dict() == {"parse": [], "users": [11]}
             assert "@everyone" not in rendered.content
 
 
@@ -559,12 +584,14 @@ async def test_the_process_starts_answers_and_ends(server: DiscordServer, tmp_pa
         sys.executable, "-m", "bot", "discord", stdout=PIPE, stderr=PIPE, env=environment
     )
     assert bot.stdout
-    async with asyncio.timeout(90):
-        assert (await bot.stdout.readline()).startswith(b"Talking on Discord as user900")
+    try:
+        async with asyncio.timeout(60):
+            assert (await bot.stdout.readline()).startswith(b"Talking on Discord as user900")
         await server.until(lambda: server._sockets, 30)
         dm = server.dm(ANNA)
         await server.slash(ANNA, dm, "help")
         await server.sees(ANNA, dm, "I learn a person")
+    finally:
         bot.terminate()
         _, said = await bot.communicate()
     assert (bot.returncode, said) == (0, b"")
@@ -584,3 +611,61 @@ async def test_a_missing_or_wrong_token(
     async with asyncio.timeout(90):
         _, error = await bot.communicate()
     assert bot.returncode == status and said in error and error.count(b"\n") == 1
+
+
+# Killed
+
+
+@pytest.mark.parametrize("point", sorted(random.Random(4).sample(range(1, 16), 3)))
+@pytest.mark.parametrize("handled", [False, True])
+async def test_a_bot_killed_in_the_middle_of_a_training(
+    server: DiscordServer, tmp_path: Path, point: int, handled: bool
+) -> None:
+    """SIGKILL at one of the bot's requests, before or after Discord does what it asks for; the person tries again."""
+    environment = os.environ | {
+        "AVATAR_HOME": str(tmp_path),
+        "AVATAR_DISCORD_TOKEN": TOKEN,
+        "AVATAR_DISCORD_API_URL": server.api,
+        "AVATAR_DISCORD_GATEWAY_URL": server.gateway,
+    }
+
+    async def start() -> asyncio.subprocess.Process:
+        bot = await asyncio.create_subprocess_exec(sys.executable, "-m", "bot", "discord", stdout=PIPE, env=environment)
+        await server.until(lambda: server._sockets, 60)
+        return bot
+
+    dm = server.dm(ANNA)
+    async with open_storage(StorageSettings(home=tmp_path)) as storage, engine_of(storage):
+        bot = await start()
+        killed = server.kill_at(point, bot.pid, handled)
+        asked: Asked | None = None
+        try:
+            async with asyncio.timeout(90):
+                while not server.find(ANNA, dm, "mia7 is ready"):
+                    if bot.returncode is not None:
+                        bot = await start()
+                    checked = server.find(ANNA, dm, "6 photos, all good")
+                    under_way = any(server.find(ANNA, dm, text) for text in ("Thank you", "Checking", "Photo check"))
+                    if checked and checked.buttons:
+                        await server.press(ANNA, checked, "Train")
+                    elif asked is None or not (checked or under_way):
+                        given = {"token": "mia7", "noun": "woman", "consent": True, **_attached(PHOTOS)}
+                        asked = await server.slash(ANNA, dm, "train", **given)
+                    for _ in range(100):
+                        await asyncio.sleep(0.02)
+                        if bot.returncode is not None or server.find(ANNA, dm, "mia7 is ready"):
+                            break
+                while await storage.records.undelivered(NAME):
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+        finally:
+            if bot.returncode is None:
+                bot.terminate()
+            await bot.communicate()
+        assert killed.is_set()
+        jobs = await storage.records.jobs_of((await storage.records.user(NAME, str(ANNA), "User 11")).id)
+        assert len([job for job in jobs if job.kind == JobKind.TRAIN]) == 1
+        for job in jobs:
+            answers = [one for one in server.seen(ANNA, dm) if one.notified and job.id in one.content]
+            assert job.over and len(answers) == 1
+    assert server.faults == []

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
 from bot.frontends.discord.outbox import NAME, TOKEN_LIFE, Outbox
 from bot.frontends.discord.registry import slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, pictures, render
+from bot.frontends.discord.rendering import Press, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.messages import Caller, Message, Reply, Upload
 from bot.settings import BotSettings
@@ -38,6 +39,8 @@ DOWNLOAD = 60.0
 """Seconds that one photo may take to come."""
 _CHUNK = 64 * 1024
 _TRIES = 3
+_HEARD = 10_000
+"""Interactions that are remembered, in case Discord sends one again."""
 _ACKNOWLEDGED = 40060
 """Discord's code for an interaction that was answered before."""
 
@@ -80,6 +83,7 @@ class DiscordBot(discord.Client):
         for command in COMMANDS.values():
             self.tree.add_command(slash_command(command, self.asked, self.completed))
         self._downloads: aiohttp.ClientSession | None = None
+        self._heard: deque[int] = deque(maxlen=_HEARD)
 
     async def setup_hook(self) -> None:
         self._downloads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -153,7 +157,7 @@ class DiscordBot(discord.Client):
         """Acknowledge at once, run the command, and show its reply."""
         room = Room.of(interaction)
         thinking = {} if pressed else {"thinking": True, "ephemeral": room.place != Place.DM}
-        if not await _acknowledged(interaction, **thinking):
+        if not await self._acknowledged(interaction, **thinking):
             return
         with self.outbox.talking(str(interaction.user.id)):
             reply = await call(_caller(interaction))
@@ -165,6 +169,7 @@ class DiscordBot(discord.Client):
                 await self._say(interaction, reply.message, pressed)
             else:
                 await self._announce(interaction, reply.message, pressed)
+            await self._catch_up(interaction)
 
     async def _follow(self, interaction: Interaction, room: Room, message: Message, job: Job, pressed: bool) -> None:
         """Show the message that tells how far the job is, and let the delivery loop keep it up to date."""
@@ -192,6 +197,16 @@ class DiscordBot(discord.Client):
             await self._say(interaction, replies.followed_below(), pressed)
         return ref
 
+    async def _catch_up(self, interaction: Interaction) -> None:
+        """Tell the person of answers that could be told nowhere, now that they are here."""
+        for job_id in await self.outbox.missed(str(interaction.user.id)):
+            place = Room.of(interaction).place
+            sending = interaction.followup.send(
+                **notice(job_id, None).to_send(), ephemeral=place != Place.DM, wait=True
+            )
+            if await _quietly(sending):
+                await self.outbox.told(str(interaction.user.id), job_id)
+
     async def _announce(self, interaction: Interaction, message: Message, pressed: bool) -> None:
         """A reply that is meant for everybody in the room."""
         if not pressed:
@@ -213,12 +228,12 @@ class DiscordBot(discord.Client):
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
         """[Show me]: the answer, for its person alone."""
-        if await _acknowledged(interaction, thinking=True, ephemeral=True):
+        if await self._acknowledged(interaction, thinking=True, ephemeral=True):
             await self._say(interaction, await self._answer(interaction, job_id), pressed=False)
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
         """[Post here]: the pictures, for everybody in the channel."""
-        if not await _acknowledged(interaction):
+        if not await self._acknowledged(interaction):
             return
         say = partial(self._say, interaction, pressed=True)
         message = await self._answer(interaction, job_id)
@@ -247,6 +262,20 @@ class DiscordBot(discord.Client):
         message = await self.commands.answer(job)
         exist = [await self._blobs.exists(picture.key) for picture in message.pictures]
         return message if not exist or any(exist) else replies.pictures_gone()
+
+    async def _acknowledged(self, interaction: Interaction, **how: bool) -> bool:
+        """Tell Discord that an answer will come. False if nothing must be done: it is too late, or came twice."""
+        if interaction.id in self._heard:
+            return False
+        self._heard.append(interaction.id)
+        try:
+            await interaction.response.defer(**how)
+        except discord.HTTPException as error:
+            # A try that seemed to fail may have got through.
+            if error.code != _ACKNOWLEDGED:
+                log.warning("an interaction was not acknowledged: %s", error.code)
+                return False
+        return True
 
     # Photos
 
@@ -280,18 +309,6 @@ def _caller(interaction: Interaction) -> Caller:
 
 async def _settled(reply: Reply) -> Reply:
     return reply
-
-
-async def _acknowledged(interaction: Interaction, **how: bool) -> bool:
-    """Tell Discord that an answer will come. False if it is too late for that, so nothing must be done."""
-    try:
-        await interaction.response.defer(**how)
-    except discord.HTTPException as error:
-        # A try that seemed to fail may have got through.
-        if error.code != _ACKNOWLEDGED:
-            log.warning("an interaction was not acknowledged: %s", error.code)
-            return False
-    return True
 
 
 async def _quietly(sending: Awaitable[Any]) -> Any:

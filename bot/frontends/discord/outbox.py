@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -34,6 +34,7 @@ _SETTLE = 3.0
 _SEARCHED = 100
 """Messages looked through for one that was sent by a process that then died."""
 _NOWHERE = "-"
+_MISSED = f"{NAME}:missed:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +93,28 @@ class Outbox:
             self._doors[job_id] = _Door(interaction.followup, message, now + _FRESH, limit)
         return f"{room}/@{job_id}"
 
+    async def missed(self, person: str) -> list[str]:
+        """The jobs whose answers could be told this person nowhere."""
+        lines = await self._records.chat_history(f"{_MISSED}{person}")
+        return [str(line.body["job"]) for line in lines if not line.body["told"]]
+
+    async def told(self, person: str, job_id: str) -> None:
+        """The person has heard of this answer now."""
+        body = {"job": job_id, "told": True}
+        line = await self._records.chat_append(f"{_MISSED}{person}", "", body, job_id)
+        await self._records.chat_edit(line.id, body)
+
     # What the delivery loop tells it
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
         job = await self._records.job(message.job or dedupe or "")
         person = await self._records.person(job.user_id) if job else None
-        if job and person and dedupe == job.id:
-            await self._settled(person.platform_id)
+        answers = job is not None and dedupe == job.id
+        if job and answers:
+            # So that the answer can be told from any other, and the person can name it.
+            message = replace(message, job=job.id)
+            if person:
+                await self._settled(person.platform_id)
         if dedupe is None:
             return await self._send(Room.read(room), message, job, person, False, uuid4().hex, None)
         # Written down before and after sending, so that a process that died in between is noticed.
@@ -108,7 +124,6 @@ class Outbox:
             return str(entry.body["ref"])
         nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:25]
         tried = entry if entry.body["mark"] != mark else None
-        answers = job is not None and dedupe == job.id
         ref = await self._send(Room.read(room), message, job, person, answers, nonce, tried)
         await self._records.chat_edit(entry.id, {"ref": ref})
         return ref
@@ -163,6 +178,10 @@ class Outbox:
                 rendered = await self._rendered(dm, message, mention)
                 if (sent := await self._write(channel.id, rendered, nonce, tried)) is not None:
                     return f"{dm}/{sent}"
+        if answers and job and person:
+            await self._records.chat_append(
+                f"{_MISSED}{person.platform_id}", "", {"job": job.id, "told": False}, job.id
+            )
         log.warning("nobody could be told of job %s: the bot may write neither there nor in private", job and job.id)
         return f"{room}/{_NOWHERE}"
 

@@ -25,7 +25,7 @@ Asked = Callable[[Interaction, Command, Mapping[str, Any]], Awaitable[None]]
 """Runs a command with the values of its Discord options; those that were not given are left out."""
 Complete = Callable[[Interaction, Source], Awaitable[Sequence[Completion]]]
 
-_TYPES: Mapping[Kind, type] = {
+_TYPES: Mapping[Kind, type[str | int | float]] = {
     Kind.WORD: str,
     Kind.TEXT: str,
     Kind.INTEGER: int,
