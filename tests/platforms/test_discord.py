@@ -378,6 +378,17 @@ async def test_a_deleted_progress_message(world: World) -> None:
     assert len([one for one in server.requests if one[1:] == (path, 404)]) == 1
 
 
+async def test_a_progress_message_that_its_person_put_away(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.2
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    progress = await server.sees(ANNA, studio, "Drawing 4 pictures: step 1 of 4")
+    del server.messages[progress.id]
+    assert len((await server.sees(ANNA, studio, "Here you are")).files) == 4
+    assert server.seen(BEN, studio) == []
+
+
 async def test_many_people_at_once_are_acknowledged_in_time(world: World) -> None:
     server = world.server
     asked = [await server.slash(user, server.dm(user), "status") for user in range(100, 160)]
@@ -608,7 +619,7 @@ async def test_a_missing_or_wrong_token(
     bot = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "discord", stdout=PIPE, stderr=PIPE, env=environment, cwd=Path.cwd()
     )
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         _, error = await bot.communicate()
     assert bot.returncode == status and said in error and error.count(b"\n") == 1
 
@@ -616,8 +627,10 @@ async def test_a_missing_or_wrong_token(
 # Killed
 
 
-@pytest.mark.parametrize("point", sorted(random.Random(4).sample(range(1, 16), 3)))
-@pytest.mark.parametrize("handled", [False, True])
+# Requests in order: acknowledged, six photos, progress (8), its end, the answer (10), [Train] acknowledged, its buttons
+# off, progress (13), and so on.
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "handled"), [(1, True), (4, False), (8, False), (10, True), (13, True)])
 async def test_a_bot_killed_in_the_middle_of_a_training(
     server: DiscordServer, tmp_path: Path, point: int, handled: bool
 ) -> None:
@@ -629,9 +642,12 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
         "AVATAR_DISCORD_GATEWAY_URL": server.gateway,
     }
 
+    bots: list[asyncio.subprocess.Process] = []
+
     async def start() -> asyncio.subprocess.Process:
-        bot = await asyncio.create_subprocess_exec(sys.executable, "-m", "bot", "discord", stdout=PIPE, env=environment)
-        await server.until(lambda: server._sockets, 60)
+        bot = await asyncio.create_subprocess_exec(sys.executable, "-m", "bot", "discord", env=environment)
+        bots.append(bot)
+        await server.until(lambda: server._sockets, 120)
         return bot
 
     dm = server.dm(ANNA)
@@ -640,7 +656,7 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
         killed = server.kill_at(point, bot.pid, handled)
         asked: Asked | None = None
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(240):
                 while not server.find(ANNA, dm, "mia7 is ready"):
                     if bot.returncode is not None:
                         bot = await start()
@@ -659,9 +675,10 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
         finally:
-            if bot.returncode is None:
-                bot.terminate()
-            await bot.communicate()
+            for bot in bots:
+                if bot.returncode is None:
+                    bot.terminate()
+                await bot.wait()
         assert killed.is_set()
         jobs = await storage.records.jobs_of((await storage.records.user(NAME, str(ANNA), "User 11")).id)
         assert len([job for job in jobs if job.kind == JobKind.TRAIN]) == 1

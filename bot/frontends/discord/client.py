@@ -17,7 +17,7 @@ from bot.commands import COMMANDS, Commands, Completion
 from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
-from bot.frontends.discord.outbox import NAME, TOKEN_LIFE, Outbox
+from bot.frontends.discord.outbox import NAME, TOKEN_LIFE, TROUBLE, Outbox, reason
 from bot.frontends.discord.registry import slash_command, values_of, wants_form
 from bot.frontends.discord.rendering import Press, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
@@ -90,7 +90,7 @@ class DiscordBot(discord.Client):
         self.add_dynamic_items(Press)
         try:
             await self.tree.sync()
-        except (discord.HTTPException, app_commands.AppCommandError):
+        except (*TROUBLE, app_commands.AppCommandError):
             # Those that were registered before go on working.
             log.exception("the commands were not registered")
 
@@ -107,8 +107,8 @@ class DiscordBot(discord.Client):
         if wants_form(command) and not attached:
             try:
                 await interaction.response.send_modal(form(command, values))
-            except discord.HTTPException as error:
-                log.warning("a form was not opened: %s", error.code)
+            except TROUBLE as error:
+                log.warning("a form was not opened: %s", reason(error))
             return
         files = [File(attachment.url, attachment.size) for attachment in attached]
         await self._converse(
@@ -186,8 +186,8 @@ class DiscordBot(discord.Client):
     ) -> str:
         try:
             ref = await self.outbox.post(str(room), message, dedupe=f"progress:{job.id}")
-        except discord.HTTPException as error:
-            log.warning("the message of job %s comes later: %s", job.id, error.code)
+        except TROUBLE as error:
+            log.warning("the message of job %s comes later: %s", job.id, reason(error))
             return self.outbox.opened(room, job.id, interaction, None)
         if ref.endswith("/-"):
             await self._say(interaction, replies.followed_nowhere(), pressed)
@@ -270,10 +270,10 @@ class DiscordBot(discord.Client):
         self._heard.append(interaction.id)
         try:
             await interaction.response.defer(**how)
-        except discord.HTTPException as error:
+        except TROUBLE as error:
             # A try that seemed to fail may have got through.
-            if error.code != _ACKNOWLEDGED:
-                log.warning("an interaction was not acknowledged: %s", error.code)
+            if not isinstance(error, discord.HTTPException) or error.code != _ACKNOWLEDGED:
+                log.warning("an interaction was not acknowledged: %s", reason(error))
                 return False
         return True
 
@@ -315,8 +315,8 @@ async def _quietly(sending: Awaitable[Any]) -> Any:
     """What Discord returns, or None if it refuses; the job goes on either way."""
     try:
         return await sending
-    except discord.HTTPException as error:
-        log.warning("a reply was not shown: %s", error.code)
+    except TROUBLE as error:
+        log.warning("a reply was not shown: %s", reason(error))
         return None
 
 

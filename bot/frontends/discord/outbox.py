@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import discord
 
 from bot.frontends.discord.rendering import FILE, Rendered, notice, pictures, private, render
@@ -34,6 +35,10 @@ _SETTLE = 3.0
 _SEARCHED = 100
 """Messages looked through for one that was sent by a process that then died."""
 _NOWHERE = "-"
+_DISMISSED, _NO_HOOK, _NO_TOKEN = 10008, 10015, 50027
+"""Discord's codes for a message that is gone, and for an interaction that can no longer be answered."""
+TROUBLE = (discord.HTTPException, aiohttp.ClientError, OSError)
+"""What the library raises when Discord refuses, or is not there."""
 _MISSED = f"{NAME}:missed:"
 
 
@@ -201,8 +206,8 @@ class Outbox:
         rendered = render(message, files=files, postable=True)
         try:
             await door.webhook.send(**rendered.to_send(), ephemeral=True, wait=True)
-        except discord.HTTPException as error:
-            log.warning("the answer of job %s takes another way: %s", job_id, error.code)
+        except TROUBLE as error:
+            log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
             return False
         return True
 
@@ -243,13 +248,19 @@ class Outbox:
         if door is None or door.until <= self._clock():
             self._doors.pop(job_id, None)
             return False
+        if f"@{job_id}" in self._gone:
+            return True
         rendered = render(message, files=await self._changed(f"@{job_id}", message, door.limit))
         try:
             await door.webhook.edit_message(door.message, **rendered.to_edit())
         except discord.HTTPException as error:
-            log.warning("the message of job %s cannot be edited any more: %s", job_id, error.code)
-            del self._doors[job_id]
-            return False
+            if error.code in (_NO_HOOK, _NO_TOKEN):
+                self._doors.pop(job_id, None)
+                return False
+            if error.code != _DISMISSED:
+                raise
+            # Who put it away does not want to follow, but still gets the answer.
+            self._gone.add(f"@{job_id}")
         return True
 
     async def _edit(self, room: Room, message_id: int, ref: str, message: Message) -> None:
@@ -277,3 +288,8 @@ class Outbox:
         else:
             self._pictured.pop(ref, None)
         return files
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for the log: Discord's code, or what kind of error it was."""
+    return str(error.code) if isinstance(error, discord.HTTPException) else type(error).__name__

@@ -99,7 +99,7 @@ def _parameter(name: str, option: Option, required: bool) -> inspect.Parameter:
     if option.kind in (Kind.INTEGER, Kind.NUMBER) and (option.least is not None or option.most is not None):
         take = _TYPES[option.kind]
         least, most = (None if bound is None else take(bound) for bound in (option.least, option.most))
-        annotation = app_commands.Range[annotation, least, most]  # type: ignore[valid-type]
+        annotation = app_commands.Range[annotation, least, most]
     default = inspect.Parameter.empty if required else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
