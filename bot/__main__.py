@@ -25,8 +25,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
     scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    commands.add_parser("telegram", help="the Telegram bot")
-    commands.add_parser("discord", help="not built yet")
+    commands.add_parser("discord", help="the Discord bot (AVATAR_DISCORD_TOKEN)")
+    commands.add_parser("telegram", help="the Telegram bot (AVATAR_TELEGRAM_TOKEN)")
     return parser.parse_args(arguments)
 
 
@@ -36,6 +36,22 @@ async def _chat(settings: BotSettings) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
     async with open_storage(settings) as storage:
         await chat.serve(storage, settings, lambda address: print(f"The chat is open at {address}", flush=True))
+
+
+async def _discord(settings: BotSettings) -> int:
+    # Loaded here, since no other process of the bot needs the library.
+    from bot.frontends import discord
+    from bot.replies.discord import no_token
+
+    if settings.discord_token is None:
+        print(f"python -m bot discord: {no_token()}", file=sys.stderr)
+        return 2
+    serving = asyncio.current_task()
+    assert serving
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
+    async with open_storage(settings) as storage:
+        await discord.serve(storage, settings, lambda name: print(f"Talking on Discord as {name}", flush=True))
+    return 0
 
 
 async def _telegram(settings: BotSettings) -> int:
@@ -68,9 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
                 return asyncio.run(_telegram(BotSettings()))
             case "demo":
                 return asyncio.run(demo(BotSettings(), asked.album, asked.out))
-            case name:
-                print(f"python -m bot {name}: not built yet; try python -m bot chat", file=sys.stderr)
-                return 2
+            case "discord":
+                return asyncio.run(_discord(BotSettings()))
     except asyncio.CancelledError:
         return 0
     except KeyboardInterrupt:

@@ -16,6 +16,13 @@ class BotSettings(StorageSettings):
         default=None,
         description="Who may use /operator: platform:id with commas between, as discord:1234,telegram:567.",
     )
+    discord_token: SecretStr | None = Field(default=None, description="the bot's token from Discord's developer portal")
+    discord_api_url: str = Field(
+        default="https://discord.com/api/v10", description="Discord's REST interface with its version, or a simulator's"
+    )
+    discord_gateway_url: str = Field(
+        default="wss://gateway.discord.gg/", description="Discord's gateway, or a simulator's"
+    )
     telegram_token: SecretStr | None = Field(default=None, description="the Telegram bot's token, from @BotFather")
     telegram_api_url: str = Field(
         default="https://api.telegram.org",

@@ -166,6 +166,12 @@ class Records:
                 await connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
         return gone
 
+    async def person(self, user_id: str, platform: str) -> User | None:
+        """The account under which the person is on this platform, unless they are not there."""
+        there = people.known(people.of_person(user_id), tables.users.c.platform == platform)
+        rows = await self._rows(there)
+        return User(**rows[0]._mapping) if rows else None
+
     # avatars
 
     async def create_avatar(

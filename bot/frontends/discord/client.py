@@ -1,0 +1,344 @@
+"""The Discord client: what people do comes in as interactions, runs a command, and the reply is shown."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import aiohttp
+import discord
+from discord import app_commands
+
+from bot import limits, replies
+from bot.commands import COMMANDS, Commands, Completion
+from bot.delivery import Delivery
+from bot.frontends.discord.address import point_at
+from bot.frontends.discord.form import File, filled_in, form
+from bot.frontends.discord.outbox import NAME, TOKEN_LIFE, TROUBLE, Outbox, reason
+from bot.frontends.discord.registry import slash_command, values_of, wants_form
+from bot.frontends.discord.rendering import Press, notice, pictures, render
+from bot.frontends.discord.rooms import Place, Room
+from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import discord as wording
+from bot.settings import BotSettings
+from bot.table import Command, Source
+from storage.errors import UserError
+from storage.jobs import SPECS
+from storage.open import Storage
+from storage.records import Job
+
+log = logging.getLogger(__name__)
+
+Interaction = discord.Interaction[Any]
+
+COMPLETING = 2.0
+"""Seconds that a completion may take; Discord waits for three."""
+DOWNLOAD = 60.0
+"""Seconds that one photo may take to come."""
+_CHUNK = 64 * 1024
+_TRIES = 3
+_HEARD = 10_000
+"""Interactions that are remembered, in case Discord sends one again."""
+_ACKNOWLEDGED = 40060
+"""Discord's code for an interaction that was answered before."""
+
+
+class DiscordBot(discord.Client):
+    """One connection to Discord over one storage. `clock` counts the seconds of interaction tokens."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        edit_every: float = 5.0,
+        sweep_every: float = 5.0,
+        **options: Any,
+    ) -> None:
+        # The bot has no voice, so nobody needs to read what it would take.
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
+        super().__init__(
+            intents=discord.Intents(guilds=True),
+            allowed_mentions=discord.AllowedMentions.none(),
+            max_messages=None,
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            **options,
+        )
+        self._records = storage.records
+        self._blobs = storage.blobs
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self.outbox = Outbox(self, storage.records, storage.blobs, clock)
+        self.delivery = Delivery(
+            storage.records,
+            storage.events,
+            self.outbox,
+            self.commands.answer,
+            edit_every=edit_every,
+            sweep_every=sweep_every,
+        )
+        self.tree = app_commands.CommandTree(self)
+        for command in COMMANDS.values():
+            self.tree.add_command(slash_command(command, self.asked, self.completed))
+        self._downloads: aiohttp.ClientSession | None = None
+        self._heard: deque[int] = deque(maxlen=_HEARD)
+
+    async def setup_hook(self) -> None:
+        self._downloads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        self.add_dynamic_items(Press)
+        try:
+            await self.tree.sync()
+        except (*TROUBLE, app_commands.AppCommandError):
+            # Those that were registered before go on working.
+            log.exception("the commands were not registered")
+
+    async def close(self) -> None:
+        if self._downloads is not None:
+            await self._downloads.close()
+        await super().close()
+
+    # What people do
+
+    async def asked(self, interaction: Interaction, command: Command, given: Mapping[str, Any]) -> None:
+        """A slash command. One that needs several photos and came without opens a form."""
+        values, attached = values_of(command, given)
+        if wants_form(command) and not attached:
+            try:
+                await interaction.response.send_modal(form(command, values))
+            except TROUBLE as error:
+                log.warning("a form was not opened: %s", reason(error))
+            return
+        files = [File(attachment.url, attachment.size) for attachment in attached]
+        await self._converse(
+            interaction, lambda caller: self.commands.run(caller, command.name, values, self._uploads(files))
+        )
+
+    async def on_interaction(self, interaction: Interaction) -> None:
+        """A form that was sent in; the library sees to everything else."""
+        if interaction.type != discord.InteractionType.modal_submit:
+            return
+        try:
+            read = filled_in(interaction)
+        except UserError as error:
+            refused = Reply(replies.refusal(error), private=True)
+            await self._converse(interaction, lambda caller: _settled(refused))
+            return
+        if read is not None:
+            command, values, files = read
+            await self._converse(
+                interaction, lambda caller: self.commands.run(caller, command.name, values, self._uploads(files))
+            )
+
+    async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
+        """A button, of whatever age."""
+        match verb:
+            case "show":
+                await self._show(interaction, subject)
+            case "post":
+                await self._post_here(interaction, subject)
+            case _:
+                await self._converse(interaction, lambda caller: self.commands.press(caller, subject), pressed=True)
+
+    async def completed(self, interaction: Interaction, source: Source) -> Sequence[Completion]:
+        """Completions, or none if they take too long."""
+        try:
+            async with asyncio.timeout(COMPLETING):
+                return await self.commands.complete(_caller(interaction), source)
+        except TimeoutError:
+            return []
+
+    # Answering
+
+    async def _converse(
+        self, interaction: Interaction, call: Callable[[Caller], Awaitable[Reply]], pressed: bool = False
+    ) -> None:
+        """Acknowledge at once, run the command, and show its reply."""
+        room = Room.of(interaction)
+        thinking = {} if pressed else {"thinking": True, "ephemeral": room.place != Place.DM}
+        if not await self._acknowledged(interaction, **thinking):
+            return
+        with self.outbox.talking(str(interaction.user.id)):
+            reply = await call(_caller(interaction))
+            if pressed and reply.spent:
+                await _quietly(interaction.edit_original_response(view=None))
+            if reply.job_id is not None and (job := await self._records.job(reply.job_id)):
+                await self._follow(interaction, room, reply.message, job, pressed)
+            elif reply.private or room.place == Place.DM:
+                await self._say(interaction, reply.message, pressed)
+            else:
+                await self._announce(interaction, reply.message, pressed)
+            await self._catch_up(interaction)
+
+    async def _follow(self, interaction: Interaction, room: Room, message: Message, job: Job, pressed: bool) -> None:
+        """Show the message that tells how far the job is, and let the delivery loop keep it up to date."""
+        if room.place != Place.DM and SPECS[job.kind].time_limit > TOKEN_LIFE:
+            ref = await self._follow_openly(interaction, room, message, job, pressed)
+        else:
+            sent = await self._say(interaction, message, pressed)
+            ref = f"{room}/{sent}" if sent and room.place == Place.DM else ""
+            ref = ref or self.outbox.opened(room, job.id, interaction, sent)
+        await self.delivery.follow(job.id, ref, message)
+
+    async def _follow_openly(
+        self, interaction: Interaction, room: Room, message: Message, job: Job, pressed: bool
+    ) -> str:
+        try:
+            ref = await self.outbox.post(str(room), message, dedupe=f"progress:{job.id}")
+        except TROUBLE as error:
+            log.warning("the message of job %s comes later: %s", job.id, reason(error))
+            return self.outbox.opened(room, job.id, interaction, None)
+        if ref.endswith("/-"):
+            await self._say(interaction, wording.followed_nowhere(), pressed)
+        elif not ref.startswith(f"{room}/"):
+            await self._say(interaction, wording.followed_in_private(), pressed)
+        elif not pressed:
+            await self._say(interaction, wording.followed_below(), pressed)
+        return ref
+
+    async def _catch_up(self, interaction: Interaction) -> None:
+        """Tell the person of answers that could be told nowhere, now that they are here."""
+        for job_id in await self.outbox.missed(str(interaction.user.id)):
+            place = Room.of(interaction).place
+            sending = interaction.followup.send(
+                **notice(job_id, None).to_send(), ephemeral=place != Place.DM, wait=True
+            )
+            if await _quietly(sending):
+                await self.outbox.told(str(interaction.user.id), job_id)
+
+    async def _announce(self, interaction: Interaction, message: Message, pressed: bool) -> None:
+        """A reply that is meant for everybody in the room."""
+        if not pressed:
+            await self._say(interaction, wording.posted(), pressed)
+        files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
+        await _quietly(interaction.followup.send(**render(message, files=files, public=True).to_send(), wait=True))
+
+    async def _say(self, interaction: Interaction, message: Message, pressed: bool) -> int | None:
+        """Show the person a message, in the private chat or unseen by others; its id, or None if that failed."""
+        place = Room.of(interaction).place
+        files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
+        rendered = render(message, files=files, postable=place != Place.DM)
+        if pressed:
+            hidden = place != Place.DM
+            sent = await _quietly(interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True))
+        else:
+            sent = await _quietly(interaction.edit_original_response(**rendered.to_edit()))
+        return sent.id if sent else None
+
+    async def _show(self, interaction: Interaction, job_id: str) -> None:
+        """[Show me]: the answer, for its person alone."""
+        if await self._acknowledged(interaction, thinking=True, ephemeral=True):
+            await self._say(interaction, await self._answer(interaction, job_id), pressed=False)
+
+    async def _post_here(self, interaction: Interaction, job_id: str) -> None:
+        """[Post here]: the pictures, for everybody in the channel."""
+        if not await self._acknowledged(interaction):
+            return
+        say = partial(self._say, interaction, pressed=True)
+        message = await self._answer(interaction, job_id)
+        if message.job is None:
+            await say(message)
+            return
+        ledger, mark = f"{NAME}:{Room.of(interaction)}", str(interaction.id)
+        line = await self._records.chat_append(ledger, "", {"ref": None, "mark": mark}, f"posted:{job_id}")
+        if line.body["ref"] is not None or line.body["mark"] != mark:
+            await say(wording.posted_before())
+            return
+        files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
+        sent = await _quietly(interaction.followup.send(**render(message, files=files).to_send(), wait=True))
+        body = {"ref": f"{Room.of(interaction)}/{sent.id}" if sent else None, "mark": mark if sent else ""}
+        await self._records.chat_edit(line.id, body)
+
+    async def _answer(self, interaction: Interaction, job_id: str) -> Message:
+        """The answer of a job to whoever gave it, or a refusal, which names no job."""
+        caller = _caller(interaction)
+        job = await self._records.job(job_id)
+        asker = await self._records.user(caller.platform, caller.platform_id, caller.name)
+        if job is None or not job.over:
+            return replies.refusal(UserError("unknown_job"))
+        if job.user_id != asker.id:
+            return replies.refusal(UserError("not_yours"))
+        message = await self.commands.answer(job)
+        exist = [await self._blobs.exists(picture.key) for picture in message.pictures]
+        return message if not exist or any(exist) else wording.pictures_gone()
+
+    async def _acknowledged(self, interaction: Interaction, **how: bool) -> bool:
+        """Tell Discord that an answer will come. False if nothing must be done: it is too late, or came twice."""
+        if interaction.id in self._heard:
+            return False
+        self._heard.append(interaction.id)
+        try:
+            await interaction.response.defer(**how)
+        except TROUBLE as error:
+            # A try that seemed to fail may have got through.
+            if not isinstance(error, discord.HTTPException) or error.code != _ACKNOWLEDGED:
+                log.warning("an interaction was not acknowledged: %s", reason(error))
+                return False
+        return True
+
+    # Photos
+
+    async def _uploads(self, files: Sequence[File]) -> AsyncIterator[Upload]:
+        for number, file in enumerate(files, start=1):
+            # Before it is fetched: somebody's whole video would come otherwise.
+            limits.photo_size(file.size, number)
+            yield Upload(self._chunks(file.url))
+
+    async def _chunks(self, url: str) -> AsyncIterator[bytes]:
+        assert self._downloads
+        for left in reversed(range(_TRIES)):
+            begun = False
+            try:
+                async with self._downloads.get(url, timeout=aiohttp.ClientTimeout(total=DOWNLOAD)) as response:
+                    response.raise_for_status()
+                    async for chunk in response.content.iter_chunked(_CHUNK):
+                        begun = True
+                        yield chunk
+                    return
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                if begun or not left:
+                    raise UserError("upload_cut") from None
+            await asyncio.sleep(0.5)
+
+
+def _caller(interaction: Interaction) -> Caller:
+    user = interaction.user
+    return Caller(NAME, str(user.id), user.global_name or user.name, str(Room.of(interaction)))
+
+
+async def _settled(reply: Reply) -> Reply:
+    return reply
+
+
+async def _quietly(sending: Awaitable[Any]) -> Any:
+    """What Discord returns, or None if it refuses; the job goes on either way."""
+    try:
+        return await sending
+    except TROUBLE as error:
+        log.warning("a reply was not shown: %s", reason(error))
+        return None
+
+
+async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
+    """Talk to Discord and deliver until cancelled. `ready` gets the bot's name once people can use it.
+
+    Raises PermissionError if Discord does not accept the token, ConnectionError if it turns the bot away later.
+    """
+    token = settings.discord_token
+    point_at(settings.discord_api_url, settings.discord_gateway_url)
+    async with DiscordBot(storage) as bot:
+        try:
+            await bot.login(token.get_secret_value() if token else "")
+            ready(str(bot.user))
+            delivering = asyncio.create_task(bot.delivery.run())
+            try:
+                await bot.connect()
+            finally:
+                delivering.cancel()
+                await asyncio.gather(delivering, return_exceptions=True)
+        except discord.LoginFailure:
+            raise PermissionError(wording.wrong_token()) from None
+        except (discord.DiscordException, aiohttp.ClientError) as error:
+            raise ConnectionError(f"Discord turned the bot away: {error}") from None

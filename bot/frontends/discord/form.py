@@ -1,0 +1,127 @@
+"""The form that a command with photos opens: Discord's modal with a file upload.
+
+What is sent in is read from the interaction itself and not from a form kept in memory, so that a form that was open
+during a restart still counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import discord
+from discord import ui
+
+from bot import replies
+from bot.frontends.discord.rendering import cut
+from bot.lines import Value
+from bot.replies import discord as wording
+from bot.table import COMMANDS, Command, Kind, Option
+from storage.errors import UserError
+
+FIELDS = 5
+"""Fields of a form."""
+LABEL = 45
+"""Characters over a field."""
+DESCRIPTION = 100
+"""Characters under a field's label, or beside a box."""
+UPLOADS = 10
+"""Files of one upload."""
+_ID = "form:"
+_TICKED = "yes"
+_PART = discord.ComponentType.label.value
+_FILES = discord.ComponentType.file_upload.value
+_WORD, _TEXT = 100, 4000
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that somebody sent. `size`: bytes as Discord tells them."""
+
+    url: str
+    size: int
+
+
+def form(command: Command, given: Mapping[str, Value]) -> ui.Modal:
+    """The form of a command, filled in with what was given already. What has no room keeps its default."""
+    modal = ui.Modal(title=wording.form_title(command.name), custom_id=f"{_ID}{command.name}")
+    for option in sorted(command.options, key=lambda option: not option.required)[:FIELDS]:
+        description = replies.CONSENT if option.name == "consent" else option.description
+        modal.add_item(
+            ui.Label(
+                text=cut(option.name.replace("_", " ").capitalize(), LABEL),
+                description=cut(description, DESCRIPTION),
+                component=_field(option, given.get(option.name)),
+            )
+        )
+    return modal
+
+
+def filled_in(interaction: discord.Interaction[Any]) -> tuple[Command, dict[str, Value], list[File]] | None:
+    """The command, values and files of a form that was sent in; None if it is no form of ours.
+
+    Raises UserError for text where a number belongs.
+    """
+    data: Mapping[str, Any] = interaction.data or {}
+    name = str(data.get("custom_id", ""))
+    command = COMMANDS.get(name.removeprefix(_ID))
+    if command is None or not name.startswith(_ID):
+        return None
+    options = {option.name: option for option in command.options}
+    values: dict[str, Value] = {}
+    files: list[File] = []
+    attachments = data.get("resolved", {}).get("attachments", {})
+    for part in data.get("components", ()):
+        field = part.get("component") if part.get("type") == _PART else part
+        option = options.get((field or {}).get("custom_id", ""))
+        if option is None:
+            continue
+        if field.get("type") == _FILES:
+            found = [attachments[file] for file in field.get("values", ()) if file in attachments]
+            files += [File(str(file["url"]), int(file["size"])) for file in found]
+        elif option.kind == Kind.FLAG:
+            values[option.name] = _TICKED in field.get("values", ())
+        elif text := str(field.get("value") or "").strip():
+            values[option.name] = _number(option, text)
+    return command, values, files
+
+
+def _field(option: Option, given: Value | None) -> ui.Item[Any]:
+    match option.kind:
+        case Kind.PHOTOS:
+            fewest, most = int(option.least or 0), min(UPLOADS, int(option.most or UPLOADS))
+            return ui.FileUpload(custom_id=option.name, required=option.required, min_values=fewest, max_values=most)
+        case Kind.FLAG:
+            box = discord.CheckboxGroupOption(
+                label=cut(option.description[:1].upper() + option.description[1:], DESCRIPTION),
+                value=_TICKED,
+                default=bool(given),
+            )
+            return ui.CheckboxGroup(
+                custom_id=option.name,
+                required=option.required,
+                min_values=int(option.required),
+                max_values=1,
+                options=[box],
+            )
+        case kind:
+            return ui.TextInput(
+                custom_id=option.name,
+                style=discord.TextStyle.paragraph if kind == Kind.TEXT else discord.TextStyle.short,
+                required=option.required,
+                default=None if given is None else str(given),
+                placeholder=cut(", ".join(option.choices), DESCRIPTION) or None,
+                max_length=_TEXT if kind == Kind.TEXT else _WORD,
+            )
+
+
+def _number(option: Option, text: str) -> Value:
+    try:
+        match option.kind:
+            case Kind.INTEGER:
+                return int(text)
+            case Kind.NUMBER:
+                return float(text)
+            case _:
+                return text
+    except ValueError:
+        raise UserError("not_a_number", option=option.name, value=text[:32]) from None

@@ -1,0 +1,295 @@
+"""Discord as the delivery loop sees it: where messages go, through which door, and each answer once.
+
+A reference is "<room>/<message>" for an ordinary message, which the bot edits with its own token for as long as it
+likes; "<room>/@<job>" for one that lives in an interaction; "<room>/-" for what could be said nowhere.
+"""
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import discord
+
+from bot.frontends.discord.rendering import FILE, Rendered, notice, pictures, private, render
+from bot.frontends.discord.rooms import Place, Room
+from bot.messages import Message
+from storage.blobs import Blobs
+from storage.records import ChatMessage, Job, Records, User
+
+log = logging.getLogger(__name__)
+
+NAME = "discord"
+TOKEN_LIFE = 15 * 60.0
+"""Seconds for which Discord takes an interaction's token."""
+_FRESH = TOKEN_LIFE - 60.0
+"""Seconds for which it is used: a minute less, for retries."""
+_SETTLE = 3.0
+"""Seconds that an answer waits for its person's command to be answered first."""
+_SEARCHED = 100
+"""Messages looked through for one that was sent by a process that then died."""
+_NOWHERE = "-"
+_DISMISSED, _NO_HOOK, _NO_TOKEN = 10008, 10015, 50027
+"""Discord's codes for a message that is gone, and for an interaction that can no longer be answered."""
+TROUBLE = (discord.HTTPException, aiohttp.ClientError, OSError)
+"""What the library raises when Discord refuses, or is not there."""
+_MISSED = f"{NAME}:missed:"
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    """An interaction that its person can still be answered through. `limit`: bytes that a file may have."""
+
+    webhook: discord.Webhook
+    message: int
+    until: float
+    limit: int
+
+
+class Outbox:
+    """The frontend port of Discord."""
+
+    def __init__(
+        self, client: discord.Client, records: Records, blobs: Blobs, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = client
+        self._records = records
+        self._blobs = blobs
+        self._clock = clock
+        self._doors: dict[str, _Door] = {}
+        self._moved: dict[str, str] = {}
+        self._talking: dict[str, set[asyncio.Task[Any]]] = {}
+        # What an edited message shows, so that the same picture is not uploaded again every few seconds.
+        self._pictured: dict[str, tuple[str, ...]] = {}
+        self._gone: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        return NAME
+
+    # What the commands tell it
+
+    @contextmanager
+    def talking(self, person: str) -> Iterator[None]:
+        """While a command of this person is being answered: what a quick engine answers waits for that."""
+        task = asyncio.current_task()
+        assert task
+        tasks = self._talking.setdefault(person, set())
+        tasks.add(task)
+        try:
+            yield
+        finally:
+            tasks.discard(task)
+            if not tasks:
+                self._talking.pop(person, None)
+
+    def opened(self, room: Room, job_id: str, interaction: discord.Interaction[Any], message: int | None) -> str:
+        """The reference of a job's message that only its person sees; None if it could not be sent."""
+        now = self._clock()
+        self._doors = {known: door for known, door in self._doors.items() if door.until > now}
+        if message is not None:
+            limit = interaction.filesize_limit
+            self._doors[job_id] = _Door(interaction.followup, message, now + _FRESH, limit)
+        return f"{room}/@{job_id}"
+
+    async def missed(self, person: str) -> list[str]:
+        """The jobs whose answers could be told this person nowhere."""
+        lines = await self._records.chat_history(f"{_MISSED}{person}")
+        return [str(line.body["job"]) for line in lines if not line.body["told"]]
+
+    async def told(self, person: str, job_id: str) -> None:
+        """The person has heard of this answer now."""
+        body = {"job": job_id, "told": True}
+        line = await self._records.chat_append(f"{_MISSED}{person}", "", body, job_id)
+        await self._records.chat_edit(line.id, body)
+
+    # What the delivery loop tells it
+
+    async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
+        job = await self._records.job(message.job or dedupe or "")
+        person = await self._records.person(job.user_id, NAME) if job else None
+        answers = job is not None and dedupe == job.id
+        if job and answers:
+            # So that the answer can be told from any other, and the person can name it.
+            message = replace(message, job=job.id)
+            if person:
+                await self._settled(person.platform_id)
+        if dedupe is None:
+            return await self._send(Room.read(room), message, job, person, False, uuid4().hex, None)
+        # Written down before and after sending, so that a process that died in between is noticed.
+        mark = uuid4().hex
+        entry = await self._records.chat_append(f"{NAME}:{room}", "", {"ref": None, "mark": mark}, dedupe)
+        if entry.body["ref"] is not None:
+            return str(entry.body["ref"])
+        nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:25]
+        tried = entry if entry.body["mark"] != mark else None
+        ref = await self._send(Room.read(room), message, job, person, answers, nonce, tried)
+        await self._records.chat_edit(entry.id, {"ref": ref})
+        return ref
+
+    async def edit(self, ref: str, message: Message) -> None:
+        ref = self._moved.get(ref, ref)
+        room, _, spot = ref.rpartition("/")
+        if spot == _NOWHERE or ref in self._gone:
+            return
+        if not spot.startswith("@"):
+            await self._edit(Room.read(room), int(spot), ref, message)
+            if message.progress is None:
+                self._moved = {old: new for old, new in self._moved.items() if new != ref}
+        elif not await self._edit_through(spot[1:], message) and message.progress is not None:
+            # The token is old, or was lost in a restart: an ordinary message takes over, and stays.
+            moved = await self.post(room, message, dedupe=f"progress:{spot[1:]}")
+            self._moved[ref] = moved
+            await self._records.set_progress_ref(spot[1:], moved)
+
+    # Sending
+
+    async def _settled(self, person: str) -> None:
+        others = self._talking.get(person, set()) - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=_SETTLE)
+
+    async def _send(
+        self,
+        room: Room,
+        message: Message,
+        job: Job | None,
+        person: User | None,
+        answers: bool,
+        nonce: str,
+        tried: ChatMessage | None,
+    ) -> str:
+        """`answers`: this ends the job, so its person is mentioned. `tried`: an earlier try, with unknown outcome."""
+        if answers and job and tried is None and await self._send_through(job.id, message):
+            return f"{room}/@{job.id}"
+        mention = person.platform_id if answers and person else None
+        if room.place != Place.PRIVATE:
+            rendered = await self._rendered(room, message, mention)
+            if (sent := await self._write(room.channel, rendered, nonce, tried)) is not None:
+                return f"{room}/{sent}"
+        if room.place != Place.DM and person:
+            try:
+                channel = await self._client.create_dm(discord.Object(int(person.platform_id)))
+            except (discord.Forbidden, discord.NotFound):
+                channel = None
+            if channel:
+                dm = Room(Place.DM, channel.id)
+                rendered = await self._rendered(dm, message, mention)
+                if (sent := await self._write(channel.id, rendered, nonce, tried)) is not None:
+                    return f"{dm}/{sent}"
+        if answers and job and person:
+            await self._records.chat_append(
+                f"{_MISSED}{person.platform_id}", "", {"job": job.id, "told": False}, job.id
+            )
+        log.warning("nobody could be told of job %s: the bot may write neither there nor in private", job and job.id)
+        return f"{room}/{_NOWHERE}"
+
+    async def _rendered(self, room: Room, message: Message, mention: str | None) -> Rendered:
+        if room.place == Place.DM:
+            return render(message, files=await pictures(self._blobs, message.pictures), mention=mention)
+        if message.progress is None and message.job and private(message):
+            return notice(message.job, mention)
+        return render(message, mention=mention, public=True)
+
+    async def _send_through(self, job_id: str, message: Message) -> bool:
+        """Answer where only the person sees it. False if no interaction is open any more."""
+        door = self._doors.pop(job_id, None)
+        if door is None or door.until <= self._clock():
+            return False
+        files = await pictures(self._blobs, message.pictures, door.limit)
+        rendered = render(message, files=files, postable=True)
+        try:
+            await door.webhook.send(**rendered.to_send(), ephemeral=True, wait=True)
+        except TROUBLE as error:
+            log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
+            return False
+        return True
+
+    async def _write(self, channel_id: int, rendered: Rendered, nonce: str, tried: ChatMessage | None) -> int | None:
+        """The id of the message in this channel. None if the bot may not write there."""
+        channel = self._client.get_partial_messageable(channel_id)
+        if tried is not None and (found := await self._found(channel, rendered.content, tried)) is not None:
+            return found
+        try:
+            # Discord itself drops a second message of the same nonce within some minutes.
+            return (await channel.send(**rendered.to_send(), nonce=nonce)).id
+        except (discord.Forbidden, discord.NotFound):
+            return None
+        except discord.HTTPException as error:
+            if error.status not in (400, 413):
+                raise
+            # Discord never takes it as it is, so it would be tried for ever.
+            log.warning("a message goes without files and buttons: %s", error.code)
+        bare = Rendered(rendered.content, None, None, rendered.mentions)
+        return (await channel.send(**bare.to_send(), nonce=nonce)).id
+
+    async def _found(self, channel: discord.PartialMessageable, content: str, tried: ChatMessage) -> int | None:
+        """The message that an earlier process sent before it could write that down."""
+        since = discord.Object(discord.utils.time_snowflake(tried.created) - (60_000 << 22))
+        own = self._client.user
+        try:
+            async for message in channel.history(after=since, limit=_SEARCHED):
+                if own and message.author.id == own.id and message.content == content:
+                    return message.id
+        except (discord.Forbidden, discord.NotFound):
+            log.info("the history of a channel is closed to the bot")
+        return None
+
+    # Editing
+
+    async def _edit_through(self, job_id: str, message: Message) -> bool:
+        door = self._doors.get(job_id)
+        if door is None or door.until <= self._clock():
+            self._doors.pop(job_id, None)
+            return False
+        if f"@{job_id}" in self._gone:
+            return True
+        rendered = render(message, files=await self._changed(f"@{job_id}", message, door.limit))
+        try:
+            await door.webhook.edit_message(door.message, **rendered.to_edit())
+        except discord.HTTPException as error:
+            if error.code in (_NO_HOOK, _NO_TOKEN):
+                self._doors.pop(job_id, None)
+                return False
+            if error.code != _DISMISSED:
+                raise
+            # Who put it away does not want to follow, but still gets the answer.
+            self._gone.add(f"@{job_id}")
+        return True
+
+    async def _edit(self, room: Room, message_id: int, ref: str, message: Message) -> None:
+        open_to_all = room.place != Place.DM
+        files = None if open_to_all else await self._changed(ref, message)
+        rendered = render(message, files=files, public=open_to_all)
+        try:
+            await (
+                self._client.get_partial_messageable(room.channel)
+                .get_partial_message(message_id)
+                .edit(**rendered.to_edit())
+            )
+        except (discord.NotFound, discord.Forbidden) as error:
+            log.info("a progress message is gone: %s", error.code)
+            self._gone.add(ref)
+
+    async def _changed(self, ref: str, message: Message, limit: int = FILE) -> list[discord.File] | None:
+        """The pictures, if they are others than the message has."""
+        keys = tuple(picture.key for picture in message.pictures)
+        if self._pictured.get(ref, ()) == keys:
+            return None
+        files = await pictures(self._blobs, message.pictures, limit)
+        if keys:
+            self._pictured[ref] = keys
+        else:
+            self._pictured.pop(ref, None)
+        return files
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for the log: Discord's code, or what kind of error it was."""
+    return str(error.code) if isinstance(error, discord.HTTPException) else type(error).__name__

@@ -1,0 +1,131 @@
+"""The table of commands as Discord's slash commands, whatever stands in it."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bot.commands import Completion
+from bot.lines import Value
+from bot.table import Command, Kind, Option, Source
+
+DESCRIPTION = 100
+"""Characters that describe a command or an option."""
+CHOICE = 100
+"""Characters of a choice's name or value."""
+CHOICES = 25
+"""Choices of an option, and completions of a word."""
+_PHOTOS = 10
+"""Attachments of a command whose option sets no limit."""
+
+Interaction = discord.Interaction[Any]
+Asked = Callable[[Interaction, Command, Mapping[str, Any]], Awaitable[None]]
+"""Runs a command with the values of its Discord options; those that were not given are left out."""
+Complete = Callable[[Interaction, Source], Awaitable[Sequence[Completion]]]
+
+_TYPES: Mapping[Kind, type[str | int | float]] = {
+    Kind.WORD: str,
+    Kind.TEXT: str,
+    Kind.INTEGER: int,
+    Kind.NUMBER: float,
+    Kind.FLAG: bool,
+}
+
+
+def photo_options(option: Option) -> list[str]:
+    """Discord has no option for several files, so each photo has an option of its own: photo_1 to photo_10."""
+    most = int(option.most or _PHOTOS)
+    return [option.name] if most == 1 else [f"{option.name.removesuffix('s')}_{n}" for n in range(1, most + 1)]
+
+
+def wants_form(command: Command) -> bool:
+    """Whether it is asked for in a form unless photos are attached: it needs several, and a form takes them at once."""
+    return any(option.kind == Kind.PHOTOS and option.required and (option.most or 2) > 1 for option in command.options)
+
+
+def slash_command(command: Command, run: Asked, complete: Complete) -> "app_commands.Command[Any, ..., None]":
+    """The slash command of one row of the table. It can be used in servers, with the bot and in private channels."""
+    loose = wants_form(command)
+    parameters: list[inspect.Parameter] = []
+    descriptions: dict[str, str] = {}
+    choices: dict[str, list[app_commands.Choice[Any]]] = {}
+    completions: dict[str, Any] = {}
+    for option in sorted(command.options, key=lambda option: not option.required):
+        names = photo_options(option) if option.kind == Kind.PHOTOS else [option.name]
+        for name in names:
+            required = option.required and not loose
+            parameters.append(_parameter(name, option, required))
+            descriptions[name] = option.description[:DESCRIPTION]
+        if option.kind in (Kind.INTEGER, Kind.NUMBER) and option.choices:
+            take = _TYPES[option.kind]
+            choices[option.name] = [
+                app_commands.Choice(name=choice[:CHOICE], value=take(choice)) for choice in option.choices[:CHOICES]
+            ]
+        elif option.source is not None and option.kind in (Kind.WORD, Kind.TEXT):
+            completions[option.name] = _completer(option, complete)
+
+    async def callback(interaction: Interaction, **values: Any) -> None:
+        await run(interaction, command, {name: value for name, value in values.items() if value is not None})
+
+    first = inspect.Parameter("interaction", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=discord.Interaction)
+    callback.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    decorated: Any = callback
+    if descriptions:
+        decorated = app_commands.describe(**descriptions)(decorated)
+    if choices:
+        decorated = app_commands.choices(**choices)(decorated)
+    if completions:
+        decorated = app_commands.autocomplete(**completions)(decorated)
+    return app_commands.Command(
+        name=command.name,
+        description=command.description[:DESCRIPTION],
+        callback=decorated,
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+    )
+
+
+def values_of(command: Command, given: Mapping[str, Any]) -> tuple[dict[str, Value], list[discord.Attachment]]:
+    """What was given, parted into the values of options and the attached photos, in the order of their options."""
+    photos = [name for option in command.options if option.kind == Kind.PHOTOS for name in photo_options(option)]
+    values = {name: value for name, value in given.items() if name not in photos}
+    return values, [given[name] for name in photos if name in given]
+
+
+def _parameter(name: str, option: Option, required: bool) -> inspect.Parameter:
+    annotation: Any = discord.Attachment if option.kind == Kind.PHOTOS else _TYPES[option.kind]
+    if option.kind in (Kind.INTEGER, Kind.NUMBER) and (option.least is not None or option.most is not None):
+        take = _TYPES[option.kind]
+        least, most = (None if bound is None else take(bound) for bound in (option.least, option.most))
+        annotation = app_commands.Range[annotation, least, most]
+    default = inspect.Parameter.empty if required else None
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _completer(option: Option, complete: Complete) -> Any:
+    async def completer(interaction: discord.Interaction, current: str) -> list[app_commands.Choice[str]]:
+        if option.source == Source.CHOICES:
+            known: Sequence[Completion] = [Completion(choice) for choice in option.choices]
+        else:
+            known = await complete(interaction, option.source) if option.source else []
+        return completions(option.kind, current, known)
+
+    return completer
+
+
+def completions(kind: Kind, current: str, known: Sequence[Completion]) -> list[app_commands.Choice[str]]:
+    """What Discord offers in place of what was typed so far. In a text, the last word is completed."""
+    before, _, word = current.rpartition(" ") if kind == Kind.TEXT else ("", "", current)
+    before = f"{before} " if before else ""
+    found: list[app_commands.Choice[str]] = []
+    for one in known:
+        if not one.value.lower().startswith(word.lower()):
+            continue
+        # A text that has just begun goes on with what the avatar is: "mia7 woman".
+        value = f"{before}{one.value}" + (f" {one.hint}" if kind == Kind.TEXT and one.hint and not before else "")
+        shown = f"{value} · {one.hint}" if kind == Kind.WORD and one.hint else value
+        if len(value) <= CHOICE:
+            found.append(app_commands.Choice(name=shown[:CHOICE], value=value))
+    return found[:CHOICES]

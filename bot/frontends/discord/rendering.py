@@ -1,0 +1,182 @@
+"""A `Message` as Discord shows it: content, buttons, files, and nobody mentioned but whom it is for."""
+
+import asyncio
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, cast
+
+import discord
+from discord import ui
+from PIL import Image
+
+from bot.messages import Message, Role, Shown
+from bot.replies import discord as wording
+from storage.blobs import Blobs
+from storage.errors import UnknownBlob
+
+CONTENT = 2000
+"""Characters of a message."""
+LABEL = 80
+"""Characters on a button."""
+BUTTONS = 25
+"""Buttons of a message, in five rows."""
+ALT_TEXT = 1024
+"""Characters that describe a file."""
+FILE = 10 * 1024 * 1024
+"""Bytes of a file where no interaction allows more."""
+FILES = 24 * 1024 * 1024
+"""Bytes of all files of a message, some being left of Discord's 25 MiB for the rest of the request."""
+_PROMPT = 700
+_BAR = 12
+
+_STYLES: Mapping[Role, discord.ButtonStyle] = {
+    "primary": discord.ButtonStyle.primary,
+    "plain": discord.ButtonStyle.secondary,
+    "danger": discord.ButtonStyle.danger,
+}
+
+
+class Presses(Protocol):
+    """What a client does when a button is pressed."""
+
+    async def pressed(self, interaction: discord.Interaction[Any], verb: str, subject: str) -> None:
+        """`verb` "do": run the action `subject`; "show", "post": the answer of the job `subject`."""
+
+
+class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post):(?P<subject>.{1,90})"):
+    """A button that says in its id what it does, so that it works after a restart too."""
+
+    def __init__(self, button: ui.Button[Any], verb: str, subject: str) -> None:
+        super().__init__(button)
+        self._verb = verb
+        self._subject = subject
+
+    @classmethod
+    def of(cls, verb: str, subject: str, label: str, role: Role) -> Self:
+        """A button to send."""
+        button: ui.Button[Any] = ui.Button(label=cut(label, LABEL), style=_STYLES[role], custom_id=f"{verb}:{subject}")
+        return cls(button, verb, subject)
+
+    @classmethod
+    async def from_custom_id(
+        cls, interaction: discord.Interaction[Any], item: ui.Item[Any], match: re.Match[str], /
+    ) -> Self:
+        return cls(cast("ui.Button[Any]", item), match["verb"], match["subject"])
+
+    async def callback(self, interaction: discord.Interaction[Any]) -> None:
+        await cast(Presses, interaction.client).pressed(interaction, self._verb, self._subject)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What is sent. `files` None leaves those that a message already has."""
+
+    content: str
+    view: ui.View | None
+    files: list[discord.File] | None
+    mentions: discord.AllowedMentions
+
+    def to_send(self) -> dict[str, Any]:
+        """The arguments of the library's `send`, which takes no None."""
+        given = {"view": self.view} if self.view else {}
+        return {"content": self.content, "files": self.files or [], "allowed_mentions": self.mentions, **given}
+
+    def to_edit(self) -> dict[str, Any]:
+        """The arguments of the library's `edit`, where a view of None takes the buttons off."""
+        given = {} if self.files is None else {"attachments": self.files}
+        return {"content": self.content, "view": self.view, "allowed_mentions": self.mentions, **given}
+
+
+def render(
+    message: Message,
+    *,
+    files: list[discord.File] | None = None,
+    mention: str | None = None,
+    public: bool = False,
+    postable: bool = False,
+) -> Rendered:
+    """`mention`: the id of the person to notify. `public`: without the prompt, as others read it.
+    `postable`: with [Post here], if there is something to post."""
+    buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
+    if postable and message.job and message.pictures and message.progress is None:
+        buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, wording.POST_HERE, "plain")]
+    users = [discord.Object(int(mention))] if mention else []
+    return Rendered(
+        content(message, mention=mention, public=public),
+        _view(buttons),
+        files,
+        discord.AllowedMentions(everyone=False, roles=False, users=users, replied_user=False),
+    )
+
+
+def notice(job_id: str, mention: str | None) -> Rendered:
+    """What stands in front of everybody for an answer that only its person may open."""
+    rendered = render(wording.waiting_for_you(job_id), mention=mention)
+    show = _view([Press.of("show", job_id, wording.SHOW, "primary")])
+    return Rendered(rendered.content, show, None, rendered.mentions)
+
+
+def private(message: Message) -> bool:
+    """Whether an answer holds what others are not to see: pictures, a prompt, or what photos look like."""
+    return bool(message.pictures or message.verdicts or message.prompt)
+
+
+def content(message: Message, *, mention: str | None = None, public: bool = False) -> str:
+    """The message in Discord's Markdown, at most 2,000 characters. What people wrote is shown as they wrote it."""
+    head = [f"<@{mention}> {message.text}" if mention else message.text]
+    tail = []
+    if message.progress is not None and message.progress.fraction is not None:
+        full = round(_BAR * message.progress.fraction)
+        head.append(f"{'▰' * full}{'▱' * (_BAR - full)} {message.progress.fraction:.0%}")
+    if message.job and message.prompt and not public:
+        quoted = discord.utils.escape_markdown(" ".join(cut(message.prompt, _PROMPT).split()))
+        tail.append(f"> {discord.utils.escape_mentions(quoted)}")
+    if message.job:
+        tail.append(f"-# job {message.job}")
+    below = "\n".join(tail)
+    return cut("\n".join(head), CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
+
+
+def cut(text: str, most: int) -> str:
+    """The text, shortened to `most` characters if it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _view(buttons: Sequence[Press]) -> ui.View | None:
+    if not buttons:
+        return None
+    view = ui.View(timeout=None)
+    for button in {button.custom_id: button for button in buttons[:BUTTONS]}.values():
+        view.add_item(button)
+    return view
+
+
+async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> list[discord.File]:
+    """The pictures as files of at most `limit` bytes each. Those that were erased since are left out."""
+    files = []
+    most = min(limit, FILES // max(1, len(shown)))
+    for number, picture in enumerate(shown[:10], start=1):
+        try:
+            data = await blobs.get(picture.key)
+        except UnknownBlob:
+            continue
+        ending = "png"
+        if len(data) > most:
+            data, ending = await asyncio.to_thread(_smaller, data, most), "jpg"
+        name = f"{number}-{picture.seed}.{ending}" if picture.seed is not None else f"{number}.{ending}"
+        files.append(discord.File(io.BytesIO(data), name, description=cut(picture.text, ALT_TEXT) or None))
+    return files
+
+
+def _smaller(data: bytes, most: int) -> bytes:
+    """The picture as JPEG, halved until it fits."""
+    with Image.open(io.BytesIO(data)) as opened:
+        picture = opened.convert("RGB")
+    while True:
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=92)
+        if file.tell() <= most or min(picture.size) < 16:
+            return file.getvalue()
+        picture = picture.reduce(2)

@@ -1,0 +1,43 @@
+"""What a room is on Discord: a channel, and whether the bot itself can write there."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from discord import Interaction
+
+
+class Place(StrEnum):
+    """What kind of channel it is, as far as the bot is concerned."""
+
+    DM = "dm"
+    """The person's private chat with the bot: nobody else sees it, and the bot can write there."""
+    SERVER = "server"
+    """A channel of a server that the bot is in: others see what the bot writes there."""
+    PRIVATE = "private"
+    """A channel that only the person brought the app to: the bot can answer there, but not write by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A channel, in the records spelled "server/123"."""
+
+    place: Place
+    channel: int
+
+    def __str__(self) -> str:
+        return f"{self.place}/{self.channel}"
+
+    @classmethod
+    def read(cls, text: str) -> "Room":
+        """The room that is spelled so. Raises ValueError."""
+        place, _, channel = text.partition("/")
+        return cls(Place(place), int(channel))
+
+    @classmethod
+    def of(cls, interaction: Interaction[Any]) -> "Room":
+        """Where somebody used a command or a button."""
+        channel = interaction.channel_id or 0
+        if interaction.guild_id is not None:
+            return cls(Place.SERVER if interaction.is_guild_integration() else Place.PRIVATE, channel)
+        return cls(Place.DM if interaction.context.dm_channel else Place.PRIVATE, channel)
