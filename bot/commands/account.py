@@ -21,6 +21,7 @@ _FIELDS: Mapping[str, Sequence[str]] = {
     "grants_received": ("created", "expires"),
     "jobs": ("id", "kind", "frontend", "payload", "state", "created", "started", "finished", "error"),
     "pictures": ("job_id", "position", "seed", "created"),
+    "notes": ("space", "body", "created"),
     "chat_lines": ("room", "body", "created"),
 }
 

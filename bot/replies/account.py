@@ -82,6 +82,18 @@ def exported(avatar: Avatar, method: str, key: str) -> Message:
     )
 
 
+def file_large(file: File, most: int) -> str:
+    """In place of a file with more than `most` bytes."""
+    return (
+        f"{file.name} has more than the {most // 1_000_000} MB that this chat takes. Whoever runs me can hand it out."
+    )
+
+
+def file_gone(file: File) -> str:
+    """In place of a file that was erased since."""
+    return f"{file.name} is erased."
+
+
 def confirm_forget(user_id: str, counts: Mapping[str, int], platforms: Sequence[str]) -> Message:
     """The one question before everything goes."""
     where = f" This is about you on {listing(platforms)}." if len(platforms) > 1 else ""

@@ -6,6 +6,7 @@ that were joined to it name it in `person_id`.
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -222,8 +223,16 @@ async def everything(connection: AsyncConnection, user_id: str) -> dict[str, lis
         "pictures": select(pictures).where(pictures.c.job_id.in_(asked)),
     }
     found = {name: [dict(row._mapping) for row in await connection.execute(query)] for name, query in queries.items()}
+    owned_notes = select(tables.notes).where(tables.notes.c.owner.in_(await _names_of(connection, user_id)))
+    found["notes"] = [dict(row._mapping) for row in await connection.execute(owned_notes)]
     found["chat_lines"] = [dict(row._mapping) for row in await _own_lines(connection, user_id)]
     return found
+
+
+async def _names_of(connection: AsyncConnection, user_id: str) -> list[str]:
+    """The person's accounts as platform:id."""
+    rows = await connection.execute(known(of_person(user_id)))
+    return [f"{row.platform}:{row.platform_id}" for row in rows]
 
 
 async def _own_lines(connection: AsyncConnection, user_id: str) -> Sequence[Row[Any]]:
@@ -249,12 +258,16 @@ async def belongings(connection: AsyncConnection, user_id: str) -> list[str]:
     asked = await connection.scalars(select(tables.jobs.c.id).where(tables.jobs.c.user_id == user_id))
     jobs = {*asked, *(job.id for job in await jobs_about(connection, owned))}
     pictures = tables.pictures
+    for row in await connection.execute(known(of_person(user_id))):
+        # Where frontends keep photos that are not in an avatar yet.
+        if re.fullmatch(r"[a-z0-9_-]+", row.platform_id):
+            keys.append(f"incoming/{row.platform}/{row.platform_id}/")
     keys += [*await connection.scalars(select(pictures.c.key).where(pictures.c.job_id.in_(jobs)))]
     return keys + [prefix for job_id in sorted(jobs) for prefix in (f"pictures/{job_id}/", f"checkpoints/{job_id}/")]
 
 
 async def forget(connection: AsyncConnection, user_id: str, lines: bool) -> Forgotten:
-    """Erase a person: accounts, avatars, photos, jobs, pictures, grants, and with `lines` what they said in the chat.
+    """Erase a person: accounts, avatars, photos, jobs, pictures, grants, frontends' notes, and with `lines` their chat.
 
     Other people's jobs that drew one of the person's avatars are emptied, and stopped if they are under way. What
     stays is a fingerprint of each account, for a day or for as long as a ban lasts.
@@ -279,6 +292,8 @@ async def forget(connection: AsyncConnection, user_id: str, lines: bool) -> Forg
     if lines:
         counts["lines"] = await _forget_lines(connection, user_id, {job.id for job in (*mine, *of_others)}, owned)
     await _leave_marks(connection, user_id)
+    notes = tables.notes
+    await connection.execute(notes.delete().where(notes.c.owner.in_(await _names_of(connection, user_id))))
     await connection.execute(pictures.delete().where(drawn))
     for job in of_others:
         await connection.execute(jobs.update().where(jobs.c.id == job.id).values(_emptied(job)))

@@ -120,6 +120,12 @@ class Records:
         named = or_(table.c.name == words, func.lower(table.c.name) == words.lower())
         return [User(**row._mapping) for row in await self._rows(people.known(table.c.platform == platform, named))]
 
+    async def knows(self, platform: str, platform_id: str) -> bool:
+        """Whether somebody has this account here."""
+        table = tables.users
+        where = (table.c.platform == platform, table.c.platform_id == platform_id)
+        return bool(await self._rows(select(table.c.id).where(*where)))
+
     async def accounts(self, user_id: str) -> list[User]:
         """The person's accounts, oldest first."""
         return [User(**row._mapping) for row in await self._rows(people.known(people.of_person(user_id)))]
@@ -636,24 +642,27 @@ class Records:
 
     # what frontends remember of their platforms
 
-    async def note_add(self, space: str, key: str, body: Mapping[str, Any]) -> bool:
-        """Write a note down unless the space knows the key already; whether it was new."""
+    async def note_add(self, space: str, key: str, body: Mapping[str, Any], owner: str | None = None) -> bool:
+        """Write a note down unless the space knows the key already; whether it was new.
+
+        `owner`: the account it is about, as platform:id. Such a note is erased when that person is forgotten.
+        """
         table = tables.notes
         async with self._write() as connection:
             known = select(table.c.key).where(table.c.space == space, table.c.key == key)
             if (await connection.execute(known)).one_or_none():
                 return False
-            values = {"space": space, "key": key, "body": dict(body), "created": _now()}
+            values = {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
             await connection.execute(table.insert().values(values))
             return True
 
-    async def note_set(self, space: str, key: str, body: Mapping[str, Any]) -> None:
-        """Write a note down, in place of what the key held."""
+    async def note_set(self, space: str, key: str, body: Mapping[str, Any], owner: str | None = None) -> None:
+        """Write a note down, in place of what the key held, its owner too."""
         table = tables.notes
         async with self._write() as connection:
-            update = table.update().where(table.c.space == space, table.c.key == key).values(body=dict(body))
-            if not (await connection.execute(update)).rowcount:
-                values = {"space": space, "key": key, "body": dict(body), "created": _now()}
+            update = table.update().where(table.c.space == space, table.c.key == key)
+            if not (await connection.execute(update.values(body=dict(body), owner=owner))).rowcount:
+                values = {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
                 await connection.execute(table.insert().values(values))
 
     async def note(self, space: str, key: str) -> Note | None:

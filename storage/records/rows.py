@@ -183,9 +183,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something a frontend has to remember of its platform. `key` is unique in its `space`."""
+    """Something a frontend has to remember of its platform. `key` is unique in its `space`.
+
+    owner: the account it is about, as platform:id; None if it is about nobody.
+    """
 
     space: str
     key: str
     body: dict[str, Any]
     created: datetime
+    owner: str | None

@@ -227,4 +227,7 @@ notes = Table(
     Column("key", String(255), primary_key=True),
     Column("body", _json, nullable=False),
     _created(),
+    # The account that it is about, as platform:id, so that it goes when that person is forgotten. No row of `users`
+    # has to be there: people send photos before they give a command.
+    Column("owner", String(300), index=True),
 )

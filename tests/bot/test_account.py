@@ -34,6 +34,9 @@ async def test_train_here_and_imagine_there(bot: Any) -> None:
     code = await code_of(bot, bot.caller())
     joined = await bot.commands.line(ON_DISCORD, f"/link {code.upper()}")
     assert "Anna Berg here and Anna on chat are one person" in joined.message.text
+    there = await bot.records.person(mia.owner_id, "discord")
+    assert (there.id, there.platform_id) == (mia.owner_id, ON_DISCORD.platform_id)
+    assert await bot.records.person(mia.owner_id, "telegram") is None
     drawing = await bot.commands.line(ON_DISCORD, "/imagine mia7")
     job = await bot.records.job(drawing.job_id)
     assert (job.payload.avatar_ids, job.frontend, job.room) == ((mia.id,), "discord", "900")
@@ -134,7 +137,7 @@ async def everywhere(bot: Any, tmp_path: Path) -> bytes:
     found = []
     with sqlite3.connect(tmp_path / "records.sqlite") as database:
         names = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
-        assert {"users", "avatars", "jobs", "grants", "messages", "forgotten", "link_codes"} <= set(names)
+        assert {"users", "avatars", "jobs", "grants", "messages", "forgotten", "link_codes", "notes"} <= set(names)
         for name in names:
             found += [repr(row).encode() for row in database.execute(f"select * from {name}")]
     database.close()
@@ -168,6 +171,14 @@ async def a_life(bot: Any) -> list[str]:
     await bot.commands.line(ON_DISCORD, f"/link {await code_of(bot, bot.caller())}")
     await bot.commands.line(ON_DISCORD, "/imagine mia7 in a secret place")
     await code_of(bot, ON_DISCORD)
+    # What frontends remember of her, and photos that came before their command.
+    account = f"discord:{ON_DISCORD.platform_id}"
+    await bot.records.note_set("discord/inbox", "1", {"said": "a secret place"})
+    await bot.records.note_set("discord/inbox", "1", {"said": "a hidden whisper"}, account)
+    await bot.records.note_add("discord/sent", f"{ON_DISCORD.platform_id}|7", {"ref": "8"}, account)
+    await bot.blobs.put(f"incoming/{ON_DISCORD.platform}/{ON_DISCORD.platform_id}/loose/1", MARK)
+    await bot.records.note_add("discord/sent", "bens", {"ref": "9"}, "discord:4711")
+    await bot.blobs.put("incoming/discord/4711/loose/1", b"the-face-of-ben")
     user = await bot.records.user("chat", "anna", "Anna")
     mia = next(avatar for avatar in await bot.records.avatars_of(user.id) if avatar.token == "mia7")
     return [
@@ -178,6 +189,7 @@ async def a_life(bot: Any) -> list[str]:
         "mia7",
         "draft3",
         "secret place",
+        "hidden whisper",
         MARK.decode(),
         mia.id,
         *await own(bot),
@@ -217,6 +229,8 @@ async def test_nothing_is_left_of_who_is_forgotten(bot: Any, tmp_path: Path) -> 
     # Ben keeps what is his alone.
     assert b"ben5" in after
     assert b"good morning" in after
+    assert b"the-face-of-ben" in after
+    assert [note.key for note in await bot.records.notes("discord/sent")] == ["bens"]
     assert (await bot.say("/imagine ben5", name="Ben")).job_id is not None
     stopped = await bot.records.job(waiting.id)
     assert (stopped.state, stopped.payload.prompt) == (State.CANCELLED, "")

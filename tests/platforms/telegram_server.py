@@ -279,7 +279,10 @@ class Server:
                 raise Refused(400, "Bad Request: BOT_COMMAND_INVALID")
             if not 1 <= len(command["description"]) <= 256:
                 raise Refused(400, "Bad Request: BOT_COMMAND_DESCRIPTION_INVALID")
-        self.commands[given.get("scope", {"type": "default"})["type"]] = commands
+        scope = given.get("scope", {"type": "default"})
+        if scope["type"] == "chat":
+            self._chat({"chat_id": scope["chat_id"]}, 0)
+        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip()] = commands
         return True
 
     def _chat(self, given: dict[str, Any], messages: int) -> int:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from bot import replies
 from bot.commands import Completion
+from bot.frontends.discord import rendering
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.client import DiscordBot
 from bot.frontends.discord.form import form
@@ -53,7 +54,12 @@ class World:
 
     async def start(self) -> None:
         self.bot = DiscordBot(
-            self.storage, clock=self.server.now, edit_every=0.05, sweep_every=0.1, guild_ready_timeout=0.05
+            self.storage,
+            operators={f"{NAME}:{ANNA}"},
+            clock=self.server.now,
+            edit_every=0.05,
+            sweep_every=0.1,
+            guild_ready_timeout=0.05,
         )
         await self.bot.login(TOKEN)
         self.tasks = [asyncio.create_task(self.bot.connect()), asyncio.create_task(self.bot.delivery.run())]
@@ -192,7 +198,7 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     # Ben has no right to Anna's avatar, and hears so alone.
     await server.press(BEN, posted, "Again")
     refused = await server.until(lambda: next((one for one in server.seen(BEN, studio) if one.only_for == BEN), None))
-    assert "You have no avatar yet" in refused.content
+    assert "not shared with you here" in refused.content
 
 
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:
@@ -350,15 +356,15 @@ async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio
     user = await records.user(NAME, str(ANNA), "User 11")
     job = await records.create_job(JobKind.IMAGINE, user.id, NAME, f"server/{studio}", _imagine())
     answer = Message("The drawing is cancelled.", job=job.id)
-    write, lost = records.chat_edit, RuntimeError("killed")
+    write, lost = records.note_set, RuntimeError("killed")
 
     async def killed(*_: object) -> None:
         raise lost
 
-    records.chat_edit = killed  # type: ignore[method-assign, assignment]
+    records.note_set = killed  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="killed"):
         await world.bot.outbox.post(job.room, answer, dedupe=job.id)
-    records.chat_edit = write  # type: ignore[method-assign]
+    records.note_set = write  # type: ignore[method-assign]
     for _ in range(2):
         server.turn(3600)
         ref = await world.bot.outbox.post(job.room, answer, dedupe=job.id)
@@ -447,9 +453,75 @@ async def test_exactly_the_table_is_registered(world: World) -> None:
     assert list(world.server.commands) == list(COMMANDS)
     for command in world.server.commands.values():
         assert command["description"] == COMMANDS[command["name"]].description
-        assert (command["contexts"], command["integration_types"]) == ([0, 1, 2], [0, 1])
+        shown = command["contexts"], command["integration_types"], command["default_member_permissions"]
+        administrator = str(discord.Permissions(administrator=True).value)
+        for_operators = COMMANDS[command["name"]].operators
+        assert shown == (([0], [0], administrator) if for_operators else ([0, 1, 2], [0, 1], None))
         names = {re.sub(r"_\d+$", "s", option["name"]) for option in command["options"]}
         assert names == {option.name for option in COMMANDS[command["name"]].options}
+
+
+async def test_without_operators_there_is_no_command_for_them(world: World) -> None:
+    bot = DiscordBot(world.storage, operators={"telegram:11"})
+    assert {command.name for command in bot.tree.get_commands()} == COMMANDS.keys() - {"operator"}
+
+
+async def test_the_operator_is_known(world: World, studio: int) -> None:
+    await world.server.slash(ANNA, studio, "operator", duty="queue")
+    seen = await world.server.sees(ANNA, studio, "queue")
+    assert seen.only_for == ANNA
+    await world.server.slash(BEN, studio, "operator", duty="pause")
+    refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))
+    assert refused.only_for == BEN
+    assert not await world.storage.records.paused()
+
+
+async def test_files_are_for_their_person_alone(world: World, studio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "export", token="mia7")
+    exported = await server.sees(ANNA, studio, "what I learned of mia7")
+    assert exported.only_for == ANNA
+    assert [(file["filename"], file["data"]) for file in exported.files] == [("mia7.safetensors", b"weights")]
+    await server.slash(ANNA, server.dm(ANNA), "mydata")
+    [data] = (await server.sees(ANNA, server.dm(ANNA), "I keep 1 avatar")).files
+    assert (data["filename"], b"mia7" in data["data"]) == ("mydata.json", True)
+    assert server.seen(BEN, studio) == []
+
+    monkeypatch.setattr(rendering, "FILES", len(b"weights") - 1)
+    await server.slash(ANNA, studio, "export", token="mia7")
+    assert (await server.sees(ANNA, studio, "Whoever runs me can hand it out")).files == []
+
+
+async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> None:
+    await world.avatar(world.server.dm(ANNA))
+    await world.server.slash(ANNA, studio, "share", token="mia7")
+    await world.server.sees(BEN, studio, "shares mia7 with this group")
+    elsewhere = world.server.add("server", ANNA, BEN)
+    await world.server.slash(BEN, elsewhere, "imagine", prompt="mia7 woman")
+    assert (await world.server.sees(BEN, elsewhere, "Here you are")).only_for == BEN
+    await world.server.slash(BEN, world.server.dm(BEN), "imagine", prompt="mia7 woman")
+    await world.server.sees(BEN, world.server.dm(BEN), "not shared with you here")
+    await world.server.slash(ANNA, world.server.dm(ANNA), "share", token="mia7")
+    await world.server.sees(ANNA, world.server.dm(ANNA), "only you and I")
+
+
+async def test_who_is_forgotten_leaves_no_note(world: World, studio: int) -> None:
+    server, records = world.server, world.storage.records
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await server.press(ANNA, drawn, "Post here")
+    await server.sees(BEN, studio, "Here you are")
+    await world.bot.outbox.told(str(BEN), "another")
+    await world.idle()
+    assert len(await records.notes("discord/sent")) > 2
+    await server.slash(ANNA, studio, "forget")
+    await server.press(ANNA, await server.sees(ANNA, studio, "Forget you for good?"), "Erase everything")
+    await server.sees(ANNA, studio, "You are forgotten")
+    assert await records.notes("discord/sent") == []
+    assert [note.key for note in await records.notes("discord/missed")] == [f"{BEN}/another"]
+    assert not await records.knows(NAME, str(ANNA))
 
 
 async def test_completions(world: World) -> None:

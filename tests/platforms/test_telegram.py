@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from bot import limits
+from bot.frontends.telegram import outbox
 from bot.frontends.telegram.frontend import Telegram, TelegramFailure
 from bot.frontends.telegram.outbox import Gaps, split
 from bot.frontends.telegram.pace import Pace, Rate
@@ -47,6 +48,7 @@ from tests.platforms.telegram_server import (
 )
 
 QUIET = 0.2
+SPACES = [f"telegram/{name}" for name in ("inbox", "trays", "photos", "sent", "asker", "missed", "moved")]
 PATIENCE = 90.0
 """Seconds after which something counts as never happening, on a machine that is busy with other things too."""
 
@@ -74,7 +76,13 @@ class World:
     async def start(self) -> Telegram:
         """A bot process begins; with `stop` the same process ends as at SIGTERM."""
         self.telegram = telegram = Telegram(
-            self.storage, TOKEN, self.address, quiet=self.quiet, gaps=self.gaps, pace=Pace()
+            self.storage,
+            TOKEN,
+            self.address,
+            quiet=self.quiet,
+            gaps=self.gaps,
+            pace=Pace(),
+            operators=self.settings.operator_accounts,
         )
         telegram.delivery._edit_every = telegram.delivery._sweep_every = 0.05
         telegram.intake._pauses = (0.2,) * 5
@@ -109,6 +117,7 @@ class World:
 
 
 PHOTOS = [drawing(seed) for seed in range(12)]
+FOR_ALL = [name for name, command in COMMANDS.items() if not command.operators]
 
 
 async def answer(server: Server, person: Person, text: str) -> dict[str, Any]:
@@ -183,10 +192,10 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
 
 async def test_the_commands_are_the_table(world: World, anna: Person) -> None:
     for scope, more in (("default", []), ("all_private_chats", ["start"]), ("all_group_chats", [])):
-        assert [one["command"] for one in world.server.commands[scope]] == [*COMMANDS, *more]
+        assert [one["command"] for one in world.server.commands[scope]] == [*FOR_ALL, *more]
     await anna.say("/start")
     assert "Hello Anna!" in said(await world.server.until(anna.id, "/train"))
-    for name in COMMANDS:
+    for name in FOR_ALL:
         await anna.say(f"/start {name}")
         await world.server.until(anna.id, COMMANDS[name].description)
     await anna.say("/help@AvatarTestBot")
@@ -470,6 +479,74 @@ async def test_an_answer_in_a_topic_mentions_its_person(world: World, anna: Pers
     async with asyncio.timeout(PATIENCE):
         while not any(text and "Only the person" in text for text, _ in world.server.alerts):
             await asyncio.sleep(0.01)
+
+
+async def test_files_go_into_the_private_chat(world: World, anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.trained(anna)
+    group = world.server.group()
+    await anna.say("/export mia7", chat=group)
+    await world.server.until(anna.id, "what I learned of mia7")
+    await anna.say("/mydata")
+    await world.server.until(anna.id, "I keep 1 avatar")
+    files = [
+        world.server.files[body["document"]["file_id"]] for body in world.server.of_bot(anna.id) if "document" in body
+    ]
+    assert files[0] == b"weights"
+    assert b"mia7" in files[1]
+    assert world.server.of_bot(group) == []
+
+    monkeypatch.setattr(outbox, "FILE_MOST", len(b"weights") - 1)
+    await anna.say("/export mia7")
+    await world.server.until(anna.id, "Whoever runs me can hand it out")
+    assert len([body for body in world.server.of_bot(anna.id) if "document" in body]) == len(files)
+
+
+async def test_operators_find_their_command(world: World, anna: Person) -> None:
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id},telegram:999,discord:5")
+    await world.restart()
+    assert [one["command"] for one in world.server.commands[f"chat {anna.id}"]] == [*FOR_ALL, "operator", "start"]
+    assert "chat 999" not in world.server.commands  # who never spoke with the bot has no chat to register for
+    await anna.say("/operator pause")
+    async with asyncio.timeout(PATIENCE):
+        while not await world.storage.records.paused():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_share_is_for_all_topics_of_a_group(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    group, ben = world.server.group(), world.server.person("Ben")
+    await anna.say("/share mia7", chat=group)
+    await world.server.until(group, "shares mia7 with this group")
+    await ben.say("/imagine mia7 --count 1 --seed 5", chat=group, thread=7)
+    await world.server.until(group, "seed 5")
+    await ben.say("/imagine mia7 --count 1")
+    await world.server.until(ben.id, "not shared with you here")
+
+
+async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    group, ben = world.server.group(), world.server.person("Ben")
+    await anna.say("/imagine mia7 --count 1", chat=group)
+    await world.server.until(group, "Here you are")
+    await ben.send(PHOTOS[:5])
+    await world.server.until(ben.id, "5 photos here")
+    await anna.send(PHOTOS[:7])
+    await world.server.until(anna.id, "7 photos here")
+    records, blobs = world.storage.records, world.storage.blobs
+    assert len(await blobs.list(f"incoming/telegram/{anna.id}/")) == 7
+    await anna.say("/forget")
+    await anna.press(await world.server.until(anna.id, "Forget you for good?"), "Erase everything")
+    await world.server.until(anna.id, "You are forgotten")
+    async with asyncio.timeout(PATIENCE):
+        while any(note.body for note in await records.notes("telegram/inbox")):
+            await asyncio.sleep(0.02)
+    left = [note for space in SPACES for note in await records.notes(space)]
+    assert left
+    assert [note for note in left if str(anna.id) in repr(note) or "Anna" in repr(note)] == []
+    assert await blobs.list(f"incoming/telegram/{anna.id}/") == []
+    assert len(await blobs.list(f"incoming/telegram/{ben.id}/")) == 5
+    assert len([note for note in left if note.space == "telegram/photos"]) == 5
+    assert not await records.knows("telegram", str(anna.id))
 
 
 async def test_a_name_that_this_process_never_heard(world: World, anna: Person) -> None:

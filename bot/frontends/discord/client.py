@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +18,9 @@ from bot.commands import COMMANDS, Commands, Completion
 from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
-from bot.frontends.discord.outbox import NAME, TOKEN_LIFE, TROUBLE, Outbox, reason
+from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, reason
 from bot.frontends.discord.registry import slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, notice, pictures, render
+from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
@@ -53,6 +54,7 @@ class DiscordBot(discord.Client):
         self,
         storage: Storage,
         *,
+        operators: Collection[str] = (),
         clock: Callable[[], float] = time.monotonic,
         edit_every: float = 5.0,
         sweep_every: float = 5.0,
@@ -70,7 +72,7 @@ class DiscordBot(discord.Client):
         )
         self._records = storage.records
         self._blobs = storage.blobs
-        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
         self.outbox = Outbox(self, storage.records, storage.blobs, clock)
         self.delivery = Delivery(
             storage.records,
@@ -81,7 +83,8 @@ class DiscordBot(discord.Client):
             sweep_every=sweep_every,
         )
         self.tree = app_commands.CommandTree(self)
-        for command in COMMANDS.values():
+        anyone = any(account.startswith(f"{NAME}:") for account in operators)
+        for command in [command for command in COMMANDS.values() if anyone or not command.operators]:
             self.tree.add_command(slash_command(command, self.asked, self.completed))
         self._downloads: aiohttp.ClientSession | None = None
         self._heard: deque[int] = deque(maxlen=_HEARD)
@@ -217,8 +220,10 @@ class DiscordBot(discord.Client):
 
     async def _say(self, interaction: Interaction, message: Message, pressed: bool) -> int | None:
         """Show the person a message, in the private chat or unseen by others; its id, or None if that failed."""
-        place = Room.of(interaction).place
-        files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
+        place, limit = Room.of(interaction).place, interaction.filesize_limit
+        handed, lacking = await handed_out(self._blobs, message.files, limit)
+        message = replace(message, text="\n".join([message.text, *lacking]))
+        files = [*await pictures(self._blobs, message.pictures, limit), *handed]
         rendered = render(message, files=files, postable=place != Place.DM)
         if pressed:
             hidden = place != Place.DM
@@ -241,15 +246,16 @@ class DiscordBot(discord.Client):
         if message.job is None:
             await say(message)
             return
-        ledger, mark = f"{NAME}:{Room.of(interaction)}", str(interaction.id)
-        line = await self._records.chat_append(ledger, "", {"ref": None, "mark": mark}, f"posted:{job_id}")
-        if line.body["ref"] is not None or line.body["mark"] != mark:
+        key, owner = f"{Room.of(interaction)}|posted:{job_id}", f"{NAME}:{interaction.user.id}"
+        if not await self._records.note_add(SENT, key, {"ref": None}, owner):
             await say(wording.posted_before())
             return
         files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
         sent = await _quietly(interaction.followup.send(**render(message, files=files).to_send(), wait=True))
-        body = {"ref": f"{Room.of(interaction)}/{sent.id}" if sent else None, "mark": mark if sent else ""}
-        await self._records.chat_edit(line.id, body)
+        if sent:
+            await self._records.note_set(SENT, key, {"ref": f"{Room.of(interaction)}/{sent.id}"}, owner)
+        else:
+            await self._records.note_delete(SENT, key)
 
     async def _answer(self, interaction: Interaction, job_id: str) -> Message:
         """The answer of a job to whoever gave it, or a refusal, which names no job."""
@@ -305,7 +311,8 @@ class DiscordBot(discord.Client):
 
 def _caller(interaction: Interaction) -> Caller:
     user = interaction.user
-    return Caller(NAME, str(user.id), user.global_name or user.name, str(Room.of(interaction)))
+    room, group = Room.of(interaction), str(interaction.guild_id or "")
+    return Caller(NAME, str(user.id), user.global_name or user.name, str(room), group, room.place == Place.DM)
 
 
 async def _settled(reply: Reply) -> Reply:
@@ -328,7 +335,7 @@ async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], 
     """
     token = settings.discord_token
     point_at(settings.discord_api_url, settings.discord_gateway_url)
-    async with DiscordBot(storage) as bot:
+    async with DiscordBot(storage, operators=settings.operator_accounts) as bot:
         try:
             await bot.login(token.get_secret_value() if token else "")
             ready(str(bot.user))

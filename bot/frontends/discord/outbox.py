@@ -21,7 +21,7 @@ from bot.frontends.discord.rendering import FILE, Rendered, notice, pictures, pr
 from bot.frontends.discord.rooms import Place, Room
 from bot.messages import Message
 from storage.blobs import Blobs
-from storage.records import ChatMessage, Job, Records, User
+from storage.records import Job, Note, Records, User
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,10 @@ _DISMISSED, _NO_HOOK, _NO_TOKEN = 10008, 10015, 50027
 """Discord's codes for a message that is gone, and for an interaction that can no longer be answered."""
 TROUBLE = (discord.HTTPException, aiohttp.ClientError, OSError)
 """What the library raises when Discord refuses, or is not there."""
-_MISSED = f"{NAME}:missed:"
+SENT = "discord/sent"
+"""`<room>|<dedupe>`: {"ref"}, None until it is sent."""
+_MISSED = "discord/missed"
+"""`<person>/<job>`: {"told"}: an answer that could be shown its person nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,12 @@ class Outbox:
 
     async def missed(self, person: str) -> list[str]:
         """The jobs whose answers could be told this person nowhere."""
-        lines = await self._records.chat_history(f"{_MISSED}{person}")
-        return [str(line.body["job"]) for line in lines if not line.body["told"]]
+        notes = await self._records.notes(_MISSED, f"{person}/")
+        return [note.key.partition("/")[2] for note in notes if not note.body["told"]]
 
     async def told(self, person: str, job_id: str) -> None:
         """The person has heard of this answer now."""
-        body = {"job": job_id, "told": True}
-        line = await self._records.chat_append(f"{_MISSED}{person}", "", body, job_id)
-        await self._records.chat_edit(line.id, body)
+        await self._records.note_set(_MISSED, f"{person}/{job_id}", {"told": True}, f"{NAME}:{person}")
 
     # What the delivery loop tells it
 
@@ -123,14 +124,15 @@ class Outbox:
         if dedupe is None:
             return await self._send(Room.read(room), message, job, person, False, uuid4().hex, None)
         # Written down before and after sending, so that a process that died in between is noticed.
-        mark = uuid4().hex
-        entry = await self._records.chat_append(f"{NAME}:{room}", "", {"ref": None, "mark": mark}, dedupe)
-        if entry.body["ref"] is not None:
-            return str(entry.body["ref"])
+        key, owner = f"{room}|{dedupe}", f"{NAME}:{person.platform_id}" if person else None
+        tried = None
+        if not await self._records.note_add(SENT, key, {"ref": None}, owner):
+            tried = await self._records.note(SENT, key)
+        if tried and tried.body["ref"] is not None:
+            return str(tried.body["ref"])
         nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:25]
-        tried = entry if entry.body["mark"] != mark else None
         ref = await self._send(Room.read(room), message, job, person, answers, nonce, tried)
-        await self._records.chat_edit(entry.id, {"ref": ref})
+        await self._records.note_set(SENT, key, {"ref": ref}, owner)
         return ref
 
     async def edit(self, ref: str, message: Message) -> None:
@@ -163,7 +165,7 @@ class Outbox:
         person: User | None,
         answers: bool,
         nonce: str,
-        tried: ChatMessage | None,
+        tried: Note | None,
     ) -> str:
         """`answers`: this ends the job, so its person is mentioned. `tried`: an earlier try, with unknown outcome."""
         if answers and job and tried is None and await self._send_through(job.id, message):
@@ -184,9 +186,8 @@ class Outbox:
                 if (sent := await self._write(channel.id, rendered, nonce, tried)) is not None:
                     return f"{dm}/{sent}"
         if answers and job and person:
-            await self._records.chat_append(
-                f"{_MISSED}{person.platform_id}", "", {"job": job.id, "told": False}, job.id
-            )
+            key, owner = f"{person.platform_id}/{job.id}", f"{NAME}:{person.platform_id}"
+            await self._records.note_add(_MISSED, key, {"told": False}, owner)
         log.warning("nobody could be told of job %s: the bot may write neither there nor in private", job and job.id)
         return f"{room}/{_NOWHERE}"
 
@@ -211,7 +212,7 @@ class Outbox:
             return False
         return True
 
-    async def _write(self, channel_id: int, rendered: Rendered, nonce: str, tried: ChatMessage | None) -> int | None:
+    async def _write(self, channel_id: int, rendered: Rendered, nonce: str, tried: Note | None) -> int | None:
         """The id of the message in this channel. None if the bot may not write there."""
         channel = self._client.get_partial_messageable(channel_id)
         if tried is not None and (found := await self._found(channel, rendered.content, tried)) is not None:
@@ -229,7 +230,7 @@ class Outbox:
         bare = Rendered(rendered.content, None, None, rendered.mentions)
         return (await channel.send(**bare.to_send(), nonce=nonce)).id
 
-    async def _found(self, channel: discord.PartialMessageable, content: str, tried: ChatMessage) -> int | None:
+    async def _found(self, channel: discord.PartialMessageable, content: str, tried: Note) -> int | None:
         """The message that an earlier process sent before it could write that down."""
         since = discord.Object(discord.utils.time_snowflake(tried.created) - (60_000 << 22))
         own = self._client.user

@@ -46,7 +46,8 @@ def wants_form(command: Command) -> bool:
 
 
 def slash_command(command: Command, run: Asked, complete: Complete) -> "app_commands.Command[Any, ..., None]":
-    """The slash command of one row of the table. It can be used in servers, with the bot and in private channels."""
+    """The slash command of one row of the table. It can be used in servers, with the bot and in private channels;
+    one for operators only by administrators of a server that the bot is in."""
     loose = wants_form(command)
     parameters: list[inspect.Parameter] = []
     descriptions: dict[str, str] = {}
@@ -78,13 +79,18 @@ def slash_command(command: Command, run: Asked, complete: Complete) -> "app_comm
         decorated = app_commands.choices(**choices)(decorated)
     if completions:
         decorated = app_commands.autocomplete(**completions)(decorated)
-    return app_commands.Command(
+    # Discord knows no operators of a bot, but can show a command to a server's administrators alone.
+    to_all = not command.operators
+    registered = app_commands.Command[Any, ..., None](
         name=command.name,
         description=command.description[:DESCRIPTION],
         callback=decorated,
-        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
-        allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+        allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=to_all, private_channel=to_all),
+        allowed_installs=app_commands.AppInstallationType(guild=True, user=to_all),
     )
+    if command.operators:
+        registered.default_permissions = discord.Permissions(administrator=True)
+    return registered
 
 
 def values_of(command: Command, given: Mapping[str, Any]) -> tuple[dict[str, Value], list[discord.Attachment]]:

@@ -11,7 +11,9 @@ import discord
 from discord import ui
 from PIL import Image
 
-from bot.messages import Message, Role, Shown
+from bot.frontends.files import content as file_content
+from bot.messages import File, Message, Role, Shown
+from bot.replies import account
 from bot.replies import discord as wording
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob
@@ -168,6 +170,22 @@ async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> l
         name = f"{number}-{picture.seed}.{ending}" if picture.seed is not None else f"{number}.{ending}"
         files.append(discord.File(io.BytesIO(data), name, description=cut(picture.text, ALT_TEXT) or None))
     return files
+
+
+async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> tuple[list[discord.File], list[str]]:
+    """The files to save, and what to say in place of those that are gone or have more than `limit` bytes."""
+    fit, lacking = [], []
+    for file in files:
+        try:
+            data = await file_content(blobs, file, min(limit, FILES))
+        except UnknownBlob:
+            lacking.append(account.file_gone(file))
+            continue
+        if data is None:
+            lacking.append(account.file_large(file, limit))
+        else:
+            fit.append(discord.File(io.BytesIO(data), file.name, description=cut(file.text, ALT_TEXT)))
+    return fit, lacking
 
 
 def _smaller(data: bytes, most: int) -> bytes:

@@ -40,7 +40,8 @@ PHOTOS = "telegram/photos"
 LOOSE = "loose"
 KEPT = timedelta(days=1)
 """How long photos wait for the rest."""
-INCOMING = "incoming/telegram"
+INCOMING = f"incoming/{NAME}"
+"""`<chat>/<tray>/<mark>` below it. A private chat has its person's id, and what is below that goes with the person."""
 CHAT_MOST = 6 * limits.PHOTOS_MOST
 """Photos that one chat may have waiting."""
 
@@ -148,7 +149,7 @@ class Albums:
                 await self._outbox.say(Place(chat), refused, reply_to=message.message_id)
             else:
                 body = {"message": message.message_id, "blob": f"{INCOMING}/{key}"}
-                await self._records.note_add(PHOTOS, key, body)
+                await self._records.note_add(PHOTOS, key, body, f"{NAME}:{chat}")
         await self._keep(chat, tray, replace(known, line=line) if line else known)
         self._settle_later(chat, tray)
 
@@ -371,7 +372,7 @@ class Albums:
             blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
             await self._blobs.put(blob, await self._blobs.get(photo.blob))
             body = {"message": photo.message, "blob": blob}
-            await self._records.note_add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body)
+            await self._records.note_add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body, f"{NAME}:{chat}")
         await self.end(chat, tray, "moved")
         loose = await self._tray(chat, LOOSE)
         if loose is not None and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
@@ -399,7 +400,7 @@ class Albums:
         return {tray: known for tray, known in trays.items() if not known.over}
 
     async def _keep(self, chat: int, tray: str, known: Tray) -> None:
-        await self._records.note_set(TRAYS, f"{chat}/{tray}", asdict(known))
+        await self._records.note_set(TRAYS, f"{chat}/{tray}", asdict(known), f"{NAME}:{chat}")
 
     async def _photos(self, chat: int, tray: str | None = None) -> list[_Photo]:
         """The photos of a tray, or of all, in the order in which they were sent."""
@@ -452,4 +453,4 @@ def _tray(body: dict[str, object]) -> Tray:
 
 
 def _caller(known: Tray, chat: int) -> Caller:
-    return Caller(NAME, str(known.user), known.name, Place(chat).room)
+    return Caller(NAME, str(known.user), known.name, Place(chat).room, str(chat), direct=True)

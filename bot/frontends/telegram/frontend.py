@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from telegram import (
     BotCommandScope,
     BotCommandScopeAllGroupChats,
     BotCommandScopeAllPrivateChats,
+    BotCommandScopeChat,
     BotCommandScopeDefault,
     CallbackQuery,
     Chat,
@@ -83,6 +84,7 @@ class Telegram:
         quiet: float = QUIET,
         pace: Pace | None = None,
         gaps: Gaps | None = None,
+        operators: Collection[str] = (),
     ) -> None:
         # The library asks for this opt-in to durations as such, and warns without it.
         os.environ.setdefault("PTB_TIMEDELTA", "true")
@@ -99,7 +101,8 @@ class Telegram:
             .build()
         )
         self.bot = self.application.bot
-        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events)
+        self._operators = frozenset(operators)
+        self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
         self.moves = Moves(storage.records)
         self.outbox = Outbox(self.bot, storage.records, storage.blobs, self.moves, pace or Pace(), gaps)
         self.delivery = Delivery(storage.records, storage.events, self.outbox, self.commands.answer)
@@ -172,13 +175,18 @@ class Telegram:
 
     async def _register(self) -> None:
         """Tell Telegram the commands, for each kind of chat."""
-        table = [BotCommand(command.name, command.description) for command in COMMANDS.values()]
+        table = [BotCommand(one.name, one.description) for one in COMMANDS.values() if not one.operators]
+        for_operators = [BotCommand(one.name, one.description) for one in COMMANDS.values() if one.operators]
         start = BotCommand("start", wording.START)
         scopes: list[tuple[BotCommandScope, list[BotCommand]]] = [
             (BotCommandScopeDefault(), table),
             (BotCommandScopeAllPrivateChats(), [*table, start]),
             (BotCommandScopeAllGroupChats(), table),
         ]
+        for account in sorted(self._operators):
+            platform, _, number = account.partition(":")
+            if platform == NAME and number.isdecimal():
+                scopes.append((BotCommandScopeChat(int(number)), [*table, *for_operators, start]))
         for scope, commands in scopes:
             try:
                 await self.bot.set_my_commands(commands, scope=scope)
@@ -289,7 +297,7 @@ class Telegram:
                 await self.albums.take(message, line)
 
     async def _start(self, place: Place, user: User, payload: str) -> None:
-        if payload in COMMANDS:
+        if payload in COMMANDS and not COMMANDS[payload].operators:
             await self.outbox.say(place, wording.how_to(payload))
         else:
             await self.outbox.say(place, wording.welcome(user.first_name))
@@ -336,7 +344,8 @@ class Telegram:
         assert query.message is not None
         number = query.message.message_id
         said = reply.message.text
-        beside = reply.private and not reply.message.buttons and units(said) <= ALERT_MOST and not place.private
+        plain = not (reply.message.buttons or reply.message.files)
+        beside = reply.private and plain and units(said) <= ALERT_MOST and not place.private
         await _tell(query, said if beside else None, alert=beside)
         if reply.spent:
             await self.outbox.spend(place, number)
@@ -405,10 +414,14 @@ class Telegram:
         reply_to = None if place.private else number
         if reply.job_id is not None:
             await self.outbox.asked(reply.job_id, int(caller.platform_id), number, update.update_id if update else 0)
-            ref = await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=f"first:{reply.job_id}")
+            ref = await self.outbox.say(
+                place, reply.message, reply_to=reply_to, dedupe=f"first:{reply.job_id}", owner=_account(caller)
+            )
             await self.delivery.follow(reply.job_id, ref, reply.message)
             return
-        dedupe = f"update:{update.update_id}" if update else None
+        # Who has just been forgotten leaves no note behind.
+        known = update is not None and await self._records.knows(NAME, caller.platform_id)
+        dedupe = f"update:{update.update_id}" if update and known else None
         if reply.private and not place.private:
             try:
                 await self.outbox.say(Place(int(caller.platform_id)), reply.message, dedupe=dedupe)
@@ -416,7 +429,7 @@ class Telegram:
                 link = (wording.OPEN, self._deep_link("start"))
                 await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
             return
-        await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe)
+        await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe, owner=_account(caller))
 
     # Inline mode
 
@@ -471,7 +484,11 @@ class Telegram:
 
 
 def _caller(user: User, place: Place) -> Caller:
-    return Caller(NAME, str(user.id), user.full_name, place.room)
+    return Caller(NAME, str(user.id), user.full_name, place.room, str(place.chat), place.private)
+
+
+def _account(caller: Caller) -> str:
+    return f"{caller.platform}:{caller.platform_id}"
 
 
 def _resumed(job: Job) -> Reply:
@@ -489,7 +506,8 @@ async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], 
     """Serve Telegram until cancelled. `ready` gets the bot's address once it listens. Raises TelegramFailure."""
     if settings.telegram_token is None:
         raise TelegramFailure("set AVATAR_TELEGRAM_TOKEN to the token that @BotFather gave you")
-    telegram = Telegram(storage, settings.telegram_token.get_secret_value(), settings.telegram_api_url)
+    token, operators = settings.telegram_token.get_secret_value(), settings.operator_accounts
+    telegram = Telegram(storage, token, settings.telegram_api_url, operators=operators)
     async with telegram.running():
         ready(f"https://t.me/{telegram.bot.username}")
         await telegram.run(settings)

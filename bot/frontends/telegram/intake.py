@@ -17,6 +17,7 @@ from aiohttp import web
 from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
+from bot.frontends.telegram.places import NAME
 from storage.records import Note, Records
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,9 @@ class Intake:
     async def take(self, update: Update) -> None:
         """Write an update down and start its handling, unless it was here before."""
         body = update.to_dict()
-        if await self._records.note_add(INBOX, str(update.update_id), {"update": body}):
+        who = update.effective_user
+        owner = f"{NAME}:{who.id}" if who else None
+        if await self._records.note_add(INBOX, str(update.update_id), {"update": body}, owner):
             self._start(body, None)
 
     def _start(self, body: dict[str, object], note: Note | None) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,10 +41,12 @@ from telegram.error import (
     TelegramError,
 )
 
+from bot.frontends.files import content
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALBUM_MOST, CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, text_of, units
-from bot.messages import Message, Shown
+from bot.messages import File, Message, Shown
+from bot.replies import account
 from bot.replies import telegram as wording
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob
@@ -61,6 +63,8 @@ MISSED = "telegram/missed"
 NOWHERE = ""
 """The reference of a message that could not be shown to anybody."""
 
+FILE_MOST = 50_000_000
+"""Bytes of a file that a bot may send."""
 _TRIES = 3
 _PATIENCE = 3.0
 """Seconds that the delivery loop waits for one answer before it turns to the others."""
@@ -75,6 +79,14 @@ class Gaps:
 
     private: float = 1.0
     group: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where it is written down that a message was sent: the note's key, and the account that the message is for."""
+
+    key: str
+    owner: str | None
 
 
 class Unreachable(Exception):
@@ -130,12 +142,13 @@ class Outbox:
             ended.exception()  # whoever waits is told; nobody else has to be
 
     async def _answer(self, place: Place, message: Message, key: str, job_id: str) -> str:
-        mention = await self._asker(place, job_id)
+        mention, owner = await self._asker(place, job_id)
+        entry = _Entry(key, owner)
         try:
-            return await self._once(key, place, message, mention, job_id)
+            return await self._once(entry, place, message, mention, job_id)
         except Unreachable:
-            await self._records.note_set(MISSED, key, {})
-            await self._records.note_set(SENT, key, {"ref": NOWHERE})
+            await self._records.note_set(MISSED, key, {}, owner)
+            await self._note(entry, {"ref": NOWHERE})
             return NOWHERE
 
     async def edit(self, ref: str, message: Message) -> None:
@@ -159,35 +172,38 @@ class Outbox:
         *,
         reply_to: int | None = None,
         dedupe: str | None = None,
+        owner: str | None = None,
         link: tuple[str, str] | None = None,
     ) -> str:
         """Send a message and return its reference; one of the same `dedupe` is not sent twice.
 
+        `owner`: the account that it is for, as platform:id, where that is not clear from a private chat.
         `link`: the label and address of a button. Raises Unreachable, and TelegramError if Telegram does not take it.
         """
         mention = (reply_to, None) if reply_to else None
         if dedupe is None:
             return await self._send(place, message, mention, link, None, {})
-        return await self._once(f"{place.room}|{dedupe}", place, message, mention, dedupe, link)
+        entry = _Entry(f"{place.room}|{dedupe}", owner or _owner(place))
+        return await self._once(entry, place, message, mention, dedupe, link)
 
     async def _once(
         self,
-        key: str,
+        entry: _Entry,
         place: Place,
         message: Message,
         mention: tuple[int | None, User | None] | None,
         dedupe: str,
         link: tuple[str, str] | None = None,
     ) -> str:
-        note = await self._records.note(SENT, key)
+        note = await self._records.note(SENT, entry.key)
         state = dict(note.body) if note else {}
         if "ref" in state:
             return str(state["ref"])
-        if state.pop("sending", None) is not None and await self._offer_to_show(key, dedupe, state):
+        if state.pop("sending", None) is not None and await self._offer_to_show(entry, dedupe, state):
             return str(state["ref"])
-        return await self._send(place, message, mention, link, key, state)
+        return await self._send(place, message, mention, link, entry, state)
 
-    async def _offer_to_show(self, key: str, job_id: str, state: dict[str, Any]) -> bool:
+    async def _offer_to_show(self, entry: _Entry, job_id: str, state: dict[str, Any]) -> bool:
         job = await self._records.job(job_id)
         if job is None or not job.progress_ref:
             return False
@@ -197,7 +213,7 @@ class Outbox:
         except TelegramError:
             return False
         state["ref"] = job.progress_ref
-        await self._records.note_set(SENT, key, state)
+        await self._note(entry, state)
         return True
 
     async def _send(
@@ -206,7 +222,7 @@ class Outbox:
         message: Message,
         mention: tuple[int | None, User | None] | None,
         link: tuple[str, str] | None,
-        key: str | None,
+        entry: _Entry | None,
         state: dict[str, Any],
     ) -> str:
         reply_to, user = mention or (None, None)
@@ -217,15 +233,16 @@ class Outbox:
         markup = keyboard(message.buttons, own)
         if pictures and "album" not in state:
             caption = clipped(message.prompt or pictures[0][0].text, CAPTION_MOST)
-            state["files"] = await self._pictures(place, pictures, caption, reply_to, key, state)
+            state["files"] = await self._pictures(place, pictures, caption, reply_to, entry, state)
             state["album"] = True
-        text, entities = text_of(message), []
+        lacking = await self._hand_out(place, message.files, entry, state) if place.private else []
+        text, entities = "\n".join([text_of(message), *lacking]), []
         if user is not None:
             name = user.first_name or "…"
             text = f"{name}, {text}"
             entities = [MessageEntity(MessageEntity.TEXT_MENTION, 0, units(name), user=user)]
         # What must not come twice is one message; anything else may take several.
-        parts = pieces(text) if key is None else [clipped(text, TEXT_MOST)]
+        parts = pieces(text) if entry is None else [clipped(text, TEXT_MOST)]
         ref = NOWHERE
         for number, part in enumerate(parts, start=1):
             shown = markup if number == len(parts) else None
@@ -239,12 +256,38 @@ class Outbox:
                     **self._where(to, reply_to),
                 )
 
-            sent = await self._step("text", place, 1, say, key, state)
+            sent = await self._step("text", place, 1, say, entry, state)
             ref = f"{place.room}#{sent.message_id}"
             self._remember(ref, (part, shown, None))
-        if key is not None:
-            await self._records.note_set(SENT, key, {"ref": ref, "files": state.get("files", [])})
+        if entry is not None:
+            await self._note(entry, {"ref": ref, "files": state.get("files", [])})
         return ref
+
+    async def _hand_out(
+        self, place: Place, files: Sequence[File], entry: _Entry | None, state: dict[str, Any]
+    ) -> list[str]:
+        """Send files to save; what to say in place of those that can't be sent."""
+        lacking = []
+        for number, file in enumerate(files, start=1):
+            if state.get("handed", 0) >= number:
+                continue
+            try:
+                data = await content(self._blobs, file, FILE_MOST)
+            except UnknownBlob:
+                lacking.append(account.file_gone(file))
+                continue
+            if data is None:
+                lacking.append(account.file_large(file, FILE_MOST))
+                continue
+
+            async def send(to: Place, file: File = file, data: bytes = data) -> Sent:
+                caption = clipped(file.text, CAPTION_MOST)
+                where = self._where(to, None)
+                return await self._bot.send_document(document=data, filename=file.name, caption=caption, **where)
+
+            await self._step("file", place, 1, send, entry, state)
+            state["handed"] = number
+        return lacking
 
     async def originals(self, place: Place, pictures: Sequence[Shown], reply_to: int | None) -> None:
         """Send pictures as files, with every pixel."""
@@ -256,7 +299,7 @@ class Outbox:
         pictures: Sequence[tuple[Shown, bytes]],
         caption: str,
         reply_to: int | None,
-        key: str | None,
+        entry: _Entry | None,
         state: dict[str, Any],
         documents: bool = False,
     ) -> list[str]:
@@ -273,10 +316,10 @@ class Outbox:
                 return await self._album(to, some, said, reply_to, True)
 
             try:
-                sent = await self._step("album", place, len(some), send, key, state)
+                sent = await self._step("album", place, len(some), send, entry, state)
             except BadRequest:
                 # Telegram shows no picture that is too large or too narrow; as files it takes them.
-                sent = await self._step("album", place, len(some), send_as_files, key, state)
+                sent = await self._step("album", place, len(some), send_as_files, entry, state)
             files += [one.photo[-1].file_id for one in sent if one.photo]
         return files
 
@@ -310,22 +353,22 @@ class Outbox:
         place: Place,
         count: int,
         send: Callable[[Place], Awaitable[_Result]],
-        key: str | None,
+        entry: _Entry | None,
         state: dict[str, Any],
     ) -> _Result:
         """One call that puts messages into a chat, at its turn, tried again where it surely had no effect."""
         tries = 0
         while True:
             await self._pace.turn(place.chat, count)
-            if key is not None:
-                await self._records.note_set(SENT, key, {**state, "sending": name})
+            if entry is not None:
+                await self._note(entry, {**state, "sending": name})
             try:
                 return await send(place)
             except TelegramError as error:
                 if not _had_no_effect(error):
                     raise
-                if key is not None:
-                    await self._records.note_set(SENT, key, state)
+                if entry is not None:
+                    await self._note(entry, state)
                 tries += 1
                 if isinstance(error, RetryAfter):
                     self._pace.pause(place.chat, _seconds(error))
@@ -348,6 +391,9 @@ class Outbox:
                 loaded.append((shown, await self._blobs.get(shown.key)))
         return loaded
 
+    async def _note(self, entry: _Entry, state: Mapping[str, Any]) -> None:
+        await self._records.note_set(SENT, entry.key, state, entry.owner)
+
     # Whom an answer is for
 
     def know(self, user: User) -> None:
@@ -359,21 +405,24 @@ class Outbox:
 
     async def asked(self, job_id: str, user: int, message: int | None, update: int) -> None:
         """The answer to this job goes to this person, as a reply to this message."""
-        await self._records.note_set(ASKER, job_id, {"user": user, "message": message, "update": update})
+        await self._records.note_set(
+            ASKER, job_id, {"user": user, "message": message, "update": update}, f"{NAME}:{user}"
+        )
 
-    async def _asker(self, place: Place, job_id: str) -> tuple[int | None, User | None] | None:
+    async def _asker(self, place: Place, job_id: str) -> tuple[tuple[int | None, User | None] | None, str | None]:
+        """The message that a job's answer is a reply to, the person to mention, and the account it is for."""
         note = await self._records.note(ASKER, job_id)
         if note is None:
-            return None
+            return None, _owner(place)
         if place.private:
-            return note.body["message"], None
+            return (note.body["message"], None), _owner(place)
         user = int(note.body["user"])
         name = self._names.get(user)
         if name is None:
             with suppress(TelegramError):
                 member = await self._bot.get_chat_member(self._moves.now(place.chat), user)
                 name = member.user.first_name
-        return note.body["message"], User(user, name or "…", False) if name else None
+        return (note.body["message"], User(user, name or "…", False) if name else None), f"{NAME}:{user}"
 
     async def missed(self, room: str) -> list[str]:
         """The jobs whose answers could not be shown in this room; they are forgotten here and may be posted again."""
@@ -481,6 +530,11 @@ class Outbox:
         self._shown.move_to_end(ref)
         while len(self._shown) > _SHOWN_MOST:
             self._shown.popitem(last=False)
+
+
+def _owner(place: Place) -> str | None:
+    """Whose private chat it is, as platform:id."""
+    return f"{NAME}:{place.chat}" if place.private else None
 
 
 def split(ref: str) -> tuple[Place, int]:

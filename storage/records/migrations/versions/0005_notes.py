@@ -1,4 +1,4 @@
-"""Notes: what a frontend has to remember of its platform."""
+"""Notes: what a frontend has to remember of its platform, and of whom."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,5 +16,7 @@ def upgrade() -> None:
         sa.Column("key", sa.String(length=255), nullable=False),
         sa.Column("body", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("created", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("owner", sa.String(length=300)),
         sa.PrimaryKeyConstraint("space", "key", name=op.f("pk_notes")),
     )
+    op.create_index(op.f("ix_notes_owner"), "notes", ["owner"], unique=False)
