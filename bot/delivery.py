@@ -6,11 +6,12 @@ every few seconds makes up for, so a restart goes on where it was.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from bot import replies
 from bot.messages import Frontend, Message
@@ -21,6 +22,8 @@ from storage.records import Job, Records
 log = logging.getLogger(__name__)
 
 _ENDS = frozenset({"done", "failed", "cancelled"})
+_PATIENCE = 2.0
+"""Seconds that a sweep waits for the rooms it delivers to; they go on without it."""
 _NOTICE_LIFE = timedelta(days=1)
 
 
@@ -61,13 +64,18 @@ class Delivery:
         self._followed: dict[str, _Followed | None] = {}
         self._changed: dict[str, None] = {}
         self._delivering: set[str] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._rooms: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Listen, edit and look after what is left, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_forever(self._listen, 1.0))
-            tasks.create_task(_forever(lambda: _whole(self.flush()), self._edit_every))
-            tasks.create_task(_forever(lambda: _whole(self.sweep()), self._sweep_every))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_forever(self._listen, 1.0))
+                tasks.create_task(_forever(lambda: _whole(self.flush()), self._edit_every))
+                tasks.create_task(_forever(lambda: _whole(self.sweep()), self._sweep_every))
+        finally:
+            await asyncio.gather(*self._ending, return_exceptions=True)
 
     async def follow(self, job_id: str, ref: str, shown: Message) -> None:
         """From now on the message `ref`, which says `shown`, tells how far this job is."""
@@ -101,8 +109,9 @@ class Delivery:
         self._changed[event.job_id] = None
 
     async def flush(self) -> None:
-        """Edit what changed: at most one message in each room, the one that waits longest."""
+        """Edit what changed: at most one message in each room, the one that waits longest; all rooms at once."""
         rooms: set[str] = set()
+        edits: list[Awaitable[None]] = []
         for job_id in list(self._changed):
             followed = self._followed.get(job_id)
             if followed is None or followed.ref is None:
@@ -115,12 +124,22 @@ class Delivery:
                 if message != followed.shown:
                     rooms.add(followed.job.room)
                     followed.shown = message
-                    await self._edit(followed.ref, message)
+                    edits.append(self._edit(followed.ref, message))
+        await asyncio.gather(*edits)
 
     async def sweep(self) -> None:
         """Deliver what the records say is undelivered, and tell waiting jobs their place in the queue."""
+        rooms: dict[str, list[str]] = {}
         for job in await self._records.undelivered(self._frontend.name):
-            await self._deliver(job.id)
+            rooms.setdefault(job.room, []).append(job.id)
+        # One room that Discord or Telegram lets wait must not hold up the others, nor the sweeps to come.
+        if tasks := [asyncio.create_task(self._deliver_all(jobs)) for jobs in rooms.values()]:
+            self._ending.update(tasks)
+            for task in tasks:
+                task.add_done_callback(self._ending.discard)
+            done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
+            for task in done:
+                task.result()
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
         paused = bool(waiting) and await self._records.paused()
@@ -147,6 +166,11 @@ class Delivery:
 
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
+            if event.code in _ENDS:
+                # A room that lets its answer wait must not hold up the news of the others.
+                self._ending.add(task := asyncio.create_task(self._deliver(event.job_id)))
+                task.add_done_callback(self._ending.discard)
+                continue
             try:
                 await _whole(self.news(event))
             except Exception:
@@ -162,6 +186,10 @@ class Delivery:
                 self._followed[job_id] = _Followed(job, await self._token(job), job.progress_ref, job.attempt, code)
         return self._followed[job_id]
 
+    async def _deliver_all(self, job_ids: Sequence[str]) -> None:
+        for job_id in job_ids:
+            await self._deliver(job_id)
+
     async def _deliver(self, job_id: str) -> None:
         if job_id in self._delivering:
             return
@@ -175,10 +203,15 @@ class Delivery:
                 return
             self._followed.pop(job_id, None)
             self._changed.pop(job_id, None)
-            if job.progress_ref is not None:
-                await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
-            await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
-            await self._records.mark_delivered(job.id)
+            lock = self._rooms.setdefault(job.room, asyncio.Lock())
+            async with lock:
+                if job.progress_ref is not None:
+                    await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
+                await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
+                await self._records.mark_delivered(job.id)
+        except TimeoutError:
+            # The frontend is still at it; the next sweep asks again.
+            log.info("the answer of job %s takes its time", job_id)
         except Exception:
             # It stays undelivered, so the next sweep tries again.
             log.exception("job %s was not answered yet", job_id)

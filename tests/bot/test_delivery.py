@@ -286,3 +286,53 @@ class running:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         return None
+
+
+async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
+    await bot.avatar("mia7")
+    for job in await bot.records.undelivered("chat"):
+        await bot.records.mark_delivered(job.id)
+    let = asyncio.Event()
+    posted: list[str] = []
+
+    class Slow(Room):
+        async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
+            if room == "slow":
+                await let.wait()
+            posted.append(dedupe or "")
+            return await super().post(room, message, dedupe)
+
+    slow = [await bot.say(f"/imagine mia7 --count 1 --seed {seed}", room="slow") for seed in (1, 2)]
+    quick = await bot.say("/imagine mia7 --count 1")
+    delivery = delivery_of(bot, Slow())
+    delivery._sweep_every = 0.05
+    running = asyncio.create_task(delivery.run())
+    await asyncio.sleep(0.05)
+    await bot.engine.work_off()
+    async with asyncio.timeout(60):
+        while quick.job_id not in posted:
+            await asyncio.sleep(0.01)
+    assert posted == [quick.job_id]
+    let.set()
+    async with asyncio.timeout(20):
+        while await bot.records.undelivered("chat"):
+            await asyncio.sleep(0.01)
+    assert sorted(posted) == sorted([quick.job_id, *(reply.job_id for reply in slow)])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_takes_its_time_is_no_error(bot: Any, room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await bot.engine.end(job)
+
+    async def late(*_: object, **__: object) -> str:
+        raise TimeoutError
+
+    room.post = late  # type: ignore[method-assign]
+    await delivery.sweep()
+    del room.post  # type: ignore[method-assign]
+    assert caplog.records == []
+    await delivery.sweep()
+    assert len(room.answers()) == 1

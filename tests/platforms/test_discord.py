@@ -501,7 +501,7 @@ async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> Non
     await world.server.slash(BEN, elsewhere, "imagine", prompt="mia7 woman")
     assert (await world.server.sees(BEN, elsewhere, "Here you are")).only_for == BEN
     await world.server.slash(BEN, world.server.dm(BEN), "imagine", prompt="mia7 woman")
-    await world.server.sees(BEN, world.server.dm(BEN), "not shared with you here")
+    await world.server.sees(BEN, world.server.dm(BEN), "no avatar")
     await world.server.slash(ANNA, world.server.dm(ANNA), "share", token="mia7")
     await world.server.sees(ANNA, world.server.dm(ANNA), "only you and I")
 

@@ -167,7 +167,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     checked = await server.until(anna.id, "8 photos, all good")
     await anna.press(checked, "Train")
     ready = await server.until(anna.id, "mia7 is ready")
-    assert labels(ready) == ["Imagine", "Delete"]
+    assert labels(ready) == ["Imagine", "Delete", "Share here"]
     album = [body for body in server.of_bot(anna.id) if "media_group_id" in body]
     assert len(album) == 4
     assert album[0]["message_id"] < ready["message_id"]
@@ -520,7 +520,7 @@ async def test_a_share_is_for_all_topics_of_a_group(world: World, anna: Person) 
     await ben.say("/imagine mia7 --count 1 --seed 5", chat=group, thread=7)
     await world.server.until(group, "seed 5")
     await ben.say("/imagine mia7 --count 1")
-    await world.server.until(ben.id, "not shared with you here")
+    await world.server.until(ben.id, "no avatar")
 
 
 async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> None:
