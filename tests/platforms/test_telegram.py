@@ -126,6 +126,10 @@ async def answer(server: Server, person: Person, text: str) -> dict[str, Any]:
         while not any(text in said(body) for body in server.of_bot(person.id)):
             unsure = [body for body in server.of_bot(person.id) if "Show the answer" in labels(body)]
             if unsure:
+                # What a process sent in its last moment may still be on its way; people are not that quick either.
+                await asyncio.sleep(1.0)
+                if any(text in said(body) for body in server.of_bot(person.id)):
+                    break
                 await person.press(unsure[-1], "Show")
                 return await server.until(person.id, text)
             await asyncio.sleep(0.02)
