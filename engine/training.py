@@ -110,8 +110,9 @@ def train(
 
     Instance rows minimise |v(z_t, "a photo of cr7d man") - target|^2, in the wordings of the base's family; prior rows
     keep the adapted model's answer to class prompts at the unadapted model's, |v(z_t, class) - v_base(z_t, class)|^2.
-    That is prior preservation (arXiv 2208.12242, eq. 2) with the noisy target replaced by what the base predicts from it, whose gradient has the same
-    mean and far less variance (OneTrainer's PRIOR_PREDICTION and ai-toolkit's diff_output_preservation do alike).
+    That is prior preservation (arXiv 2208.12242, eq. 2) with the noisy target replaced by what the base predicts from
+    it, whose gradient has the same mean and far less variance (OneTrainer's PRIOR_PREDICTION and ai-toolkit's
+    diff_output_preservation do alike).
 
     Noise, timesteps and rows of step n come from a generator seeded with (seed, n) alone, so a run that goes on from
     `checkpoint` equals one that was never stopped. `on_step` runs between steps: it may draw with other adapters on
