@@ -62,6 +62,8 @@ TOON = Family(
         "a picture of a {noun} in a t-shirt, white background",
         "a {noun}, serious, with glasses and a green sweater",
         "a photo of a {noun}, purple background, tongue out",
+        "{noun}",
+        "{noun} with sunglasses, orange background",
     ),
     cartoon=True,
 )

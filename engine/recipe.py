@@ -45,7 +45,7 @@ BASIS: Mapping[tuple[str, Method], tuple[int, Recipe]] = {
     ("sd1", "lora"): (100, Recipe("lora", 0, 1e-4, 1, 1, 1.0)),
     ("toon", "dreambooth"): (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
     # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them apart.
-    ("toon", "lora"): (30, Recipe("lora", 0, 1e-3, 6, 4, 1.0, text_encoder=True)),
+    ("toon", "lora"): (25, Recipe("lora", 0, 2e-3, 6, 4, 1.0, text_encoder=True)),
 }
 """Steps for each photo and the other values, by family and method."""
 
