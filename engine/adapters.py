@@ -10,17 +10,20 @@ import json
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.loaders import StableDiffusionLoraLoaderMixin
+from diffusers.utils import set_weights_and_activate_adapters
 from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
@@ -30,6 +33,9 @@ from engine.recipe import Recipe
 FILE = "adapter.safetensors"
 LORA_METADATA = "lora_adapter_metadata"
 """Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
+
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""The text encoder's layers that a LoRA is put on, as in diffusers' train_dreambooth_lora.py."""
 
 RESIDENT = 8
 """So many LoRAs stay attached, switched off, until they are wanted again."""
@@ -53,21 +59,57 @@ class AvatarFacts:
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[torch.nn.Parameter]:
-    """Put a new LoRA on the base's U-Net, make it the active one, and return its float32 parameters to train.
+    """Put a new LoRA on the base, make it the active one, and return its float32 parameters to train.
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
     ends = base.family.adapter_targets
     targets = [module for module, _ in base.unet.named_modules() if _is_target(module, ends)]
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, init_lora_weights=True)
+    modules: list[nn.Module] = [base.unet]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         base.unet.add_adapter(config, adapter_name=name)
-    parameters = [p for key, p in base.unet.named_parameters() if f".{name}." in key or key.endswith(f".{name}")]
+        if recipe.text_encoder:
+            heard = replace(config, target_modules=list(TEXT_TARGETS))
+            base.text_encoder.add_adapter(heard, adapter_name=name)
+            modules.append(base.text_encoder)
+    for module in modules:
+        _activate(module, [name])
+    parameters = [
+        parameter for module in modules for key, parameter in module.named_parameters() if f".{name}." in f"{key}."
+    ]
     for parameter in parameters:
         parameter.data = parameter.data.float()
     mixed_precision(base.unet, base.device)
     return parameters
+
+
+def detach(base: BaseModel, name: str) -> None:
+    """Take the LoRA `name` off the base and leave every other one switched off."""
+    for module in (base.unet, base.text_encoder):
+        if name in getattr(module, "peft_config", {}):
+            (module.delete_adapters if module is base.unet else module.delete_adapter)(name)
+        _activate(module, [])
+
+
+def _active(module: nn.Module) -> list[str]:
+    """The names of the LoRAs that are switched on."""
+    for part in module.modules():
+        if isinstance(part, BaseTunerLayer):
+            return [] if part.disable_adapters else list(part.active_adapters)
+    return []
+
+
+def _activate(module: Any, names: Sequence[str], weights: Sequence[float] | None = None) -> None:
+    """Switch exactly these LoRAs on."""
+    if names:
+        module.enable_adapters()
+        set_weights_and_activate_adapters(module, list(names), list(weights or [1.0] * len(names)))
+    elif getattr(module, "_hf_peft_config_loaded", False) and any(
+        isinstance(part, BaseTunerLayer) for part in module.modules()
+    ):
+        module.disable_adapters()
 
 
 def _is_target(module: str, ends: Sequence[str]) -> bool:
@@ -77,10 +119,15 @@ def _is_target(module: str, ends: Sequence[str]) -> bool:
 
 def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path) -> None:
     """Write the LoRA `name` to `path`, in half precision, complete or not at all."""
-    state = get_peft_model_state_dict(base.unet, adapter_name=name)
-    config = {f"unet.{key}": value for key, value in base.unet.peft_config[name].to_dict().items()}
-    plain = {key: _plain(value) for key, value in config.items()}
-    _write({f"unet.{key}": tensor for key, tensor in state.items()}, facts, path, {LORA_METADATA: json.dumps(plain)})
+    tensors: dict[str, Tensor] = {}
+    config: dict[str, Any] = {}
+    for part, module in (("unet", base.unet), ("text_encoder", base.text_encoder)):
+        if name in getattr(module, "peft_config", {}):
+            state = get_peft_model_state_dict(module, adapter_name=name)
+            tensors |= {f"{part}.{key}": tensor for key, tensor in state.items()}
+            facts_of_it = module.peft_config[name].to_dict()
+            config |= {f"{part}.{key}": _plain(value) for key, value in facts_of_it.items()}
+    _write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
 
 
 def _plain(value: Any) -> Any:
@@ -139,7 +186,9 @@ class Attached:
 
     @contextmanager
     def use(self, avatars: Sequence[Path], weights: Sequence[float] | None = None) -> Iterator[UNet2DConditionModel]:
-        """The U-Net with exactly these adapters on; afterwards whatever was active before is active again.
+        """The U-Net with exactly these adapters on it and on the text encoder, so prompts are encoded within.
+
+        Afterwards whatever was active before is active again.
 
         Raises:
             InputError: `missing_avatar`, `bad_adapter`, `wrong_base`, or `one_delta` for two full DreamBooth avatars.
@@ -155,20 +204,19 @@ class Attached:
         if deltas:
             yield self._with_delta(deltas[0])
             return
-        unet = self.base.unet
-        before = unet.active_adapters() if getattr(unet, "_hf_peft_config_loaded", False) else []
-        names = [self._lora(file) for file in files]
+        modules = (self.base.unet, self.base.text_encoder)
+        before = [_active(module) for module in modules]
         try:
-            if names:
-                unet.enable_adapters()
-                unet.set_adapters(names, list(weights) if weights else [1.0] * len(names))
-            elif before:
-                unet.disable_adapters()
-            yield unet
+            names = [self._lora(file) for file in files]
+            for module in modules:
+                # A person may have been learned without the text encoder.
+                known = [(name, weight) for name, weight in zip(names, weights or [1.0] * len(names), strict=True)
+                         if name in getattr(module, "peft_config", {})]  # fmt: skip
+                _activate(module, [name for name, _ in known], [weight for _, weight in known])
+            yield self.base.unet
         finally:
-            if before:
-                unet.enable_adapters()
-                unet.set_adapter(before)
+            for module, active in zip(modules, before, strict=True):
+                _activate(module, active)
 
     def _lora(self, file: Path) -> str:
         key = (file, file.stat().st_mtime_ns)
@@ -176,12 +224,16 @@ class Attached:
             self._loras.move_to_end(key)
             return self._loras[key]
         name = f"avatar_{uuid4().hex}"  # unique on the base, which others may attach to as well
-        metadata = _header(file)[LORA_METADATA]
-        self.base.unet.load_lora_adapter(_tensors(file), prefix="unet", adapter_name=name, metadata=metadata)
+        tensors, metadata = _tensors(file), _header(file)[LORA_METADATA]
+        self.base.unet.load_lora_adapter(tensors, prefix="unet", adapter_name=name, metadata=metadata)
+        if any(tensor.startswith("text_encoder.") for tensor in tensors):
+            StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(
+                tensors, None, self.base.text_encoder, prefix="text_encoder", adapter_name=name, metadata=metadata
+            )
         mixed_precision(self.base.unet, self.base.device)
         self._loras[key] = name
         while len(self._loras) > RESIDENT:
-            self.base.unet.delete_adapters(self._loras.popitem(last=False)[1])
+            detach(self.base, self._loras.popitem(last=False)[1])
         return name
 
     def _with_delta(self, file: Path) -> UNet2DConditionModel:

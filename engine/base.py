@@ -71,6 +71,10 @@ class BaseModel:
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Text embeddings (n, tokens, width) in the U-Net's dtype; what does not fit is cut off, as CLIP does."""
+        return self.embed_prompts(prompts)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """As `encode_prompts`, with gradients to the text encoder's adapters."""
         tokens = self.tokenizer(
             list(prompts), padding="max_length", truncation=True,
             max_length=self.tokenizer.model_max_length, return_tensors="pt",

@@ -16,6 +16,8 @@ class Family:
     """Default number of denoising steps."""
     adapter_targets: tuple[str, ...]
     """Ends of the names of the U-Net's modules that a LoRA adapter is put on."""
+    instance_prompts: tuple[str, ...]
+    """What the album's pictures are learned under; `{instance}` is token and class noun."""
     prior_prompts: tuple[str, ...]
     """What class pictures are drawn with; `{noun}` is the class noun."""
     cartoon: bool = False
@@ -32,6 +34,7 @@ SD1 = Family(
     guidance=7.5,
     draw_steps=30,
     adapter_targets=ATTENTION,
+    instance_prompts=("a photo of {instance}",),
     prior_prompts=("a photo of {noun}",),
 )
 
@@ -41,6 +44,15 @@ TOON = Family(
     draw_steps=25,
     # Attention alone does not learn a person on this small base.
     adapter_targets=ATTENTION + CONVOLUTIONS,
+    # Its small text encoder knows the token again only behind words that it was learned behind.
+    instance_prompts=(
+        "a photo of {instance}",
+        "{instance}",
+        "portrait of {instance}",
+        "a portrait of {instance}",
+        "a picture of {instance}",
+        "photo of a {instance}",
+    ),
     prior_prompts=(
         "a photo of {noun}",
         "a photo of a {noun}",
@@ -50,6 +62,8 @@ TOON = Family(
         "a picture of a {noun} in a t-shirt, white background",
         "a {noun}, serious, with glasses and a green sweater",
         "a photo of a {noun}, purple background, tongue out",
+        "{noun}",
+        "{noun} with sunglasses, orange background",
     ),
     cartoon=True,
 )

@@ -89,8 +89,8 @@ def draw(
     side = base.side
     shape = base.latent_shape(drawing.width or side, drawing.height or side)
     seeds = [drawing.seed + number for number in range(drawing.count)]
-    embeddings = base.encode_prompts([drawing.prompt, drawing.negative_prompt])
     with attached.use(drawing.avatars, drawing.weights) as unet:
+        embeddings = base.encode_prompts([drawing.prompt, drawing.negative_prompt])
         latents = denoise(
             unet, base, noise(seeds, shape), embeddings[:1].expand(len(seeds), -1, -1), embeddings[1:],
             steps=drawing.steps or base.family.draw_steps,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from engine.adapters import AvatarFacts, attach_fresh, plain_copy, save_delta, save_lora
+from engine.adapters import AvatarFacts, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.generation import denoise, noise
@@ -108,10 +108,11 @@ def train(
 ) -> Trained:
     """Teach `base` the person in `album` under `token`, and write the adapter to `out`.
 
-    Instance rows minimise |v(z_t, "a photo of cr7d man") - target|^2; prior rows keep the adapted model's answer to
-    class prompts at the unadapted model's, |v(z_t, class) - v_base(z_t, class)|^2. That is prior preservation (arXiv
-    2208.12242, eq. 2) with the noisy target replaced by what the base predicts from it, whose gradient has the same
-    mean and far less variance (OneTrainer's PRIOR_PREDICTION and ai-toolkit's diff_output_preservation do alike).
+    Instance rows minimise |v(z_t, "a photo of cr7d man") - target|^2, in the wordings of the base's family; prior rows
+    keep the adapted model's answer to class prompts at the unadapted model's, |v(z_t, class) - v_base(z_t, class)|^2.
+    That is prior preservation (arXiv 2208.12242, eq. 2) with the noisy target replaced by what the base predicts from
+    it, whose gradient has the same mean and far less variance (OneTrainer's PRIOR_PREDICTION and ai-toolkit's
+    diff_output_preservation do alike).
 
     Noise, timesteps and rows of step n come from a generator seeded with (seed, n) alone, so a run that goes on from
     `checkpoint` equals one that was never stopped. `on_step` runs between steps: it may draw with other adapters on
@@ -132,7 +133,8 @@ def train(
     # A short run does not need all of them.
     prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch)
     priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder)
-    prompts = [f"a photo of {token} {noun}", *dict.fromkeys(prior_prompts)]
+    instance_prompts = [prompt.format(instance=f"{token} {noun}") for prompt in base.family.instance_prompts]
+    prompts = [*instance_prompts, *dict.fromkeys(prior_prompts)]
     embeddings = base.encode_prompts(prompts)
     prior_prompt_numbers = torch.tensor([prompts.index(prompt) for prompt in prior_prompts])
     scheduler = DDIMScheduler.from_config(base.scheduler.config)
@@ -155,7 +157,7 @@ def train(
             random = torch.Generator().manual_seed((seed << 32) + step)
             rows = _rows(len(means), recipe.batch, step, seed)
             clean = means[rows] + deviations[rows] * _normal(means[rows].shape, random, base.device)
-            prompt_numbers = torch.zeros(recipe.batch, dtype=torch.long)
+            prompt_numbers = torch.randint(len(instance_prompts), (recipe.batch,), generator=random)
             if prior_count:
                 prior_rows = torch.randint(prior_count, (recipe.prior_batch,), generator=random)
                 clean = torch.cat((clean, priors[prior_rows.to(priors.device)]))
@@ -169,6 +171,8 @@ def train(
                 target[recipe.batch :] = _unadapted(
                     base, context, noisy[recipe.batch :], timestep[recipe.batch :], words[recipe.batch :]
                 )
+            if recipe.text_encoder:
+                words = base.embed_prompts(prompts)[prompt_numbers.to(embeddings.device)]
             unet.train()
             with context():
                 predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample.float()
@@ -197,7 +201,7 @@ def train(
             save_delta(base.unet, unet, facts, out)
     finally:
         if recipe.method == "lora":
-            base.unet.delete_adapters(TRAINING)
+            detach(base, TRAINING)
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,

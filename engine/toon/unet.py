@@ -161,6 +161,10 @@ def main(
     # transformers loads what the configuration says; the other parts come as float32, and all must agree.
     config = out / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    for config in out.rglob("*.json"):
+        # Where a part lay when it was loaded is nobody's business.
+        lines = config.read_text().splitlines(keepends=True)
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
 
 
 if __name__ == "__main__":

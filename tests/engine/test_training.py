@@ -1,6 +1,7 @@
 """Learning on a tiny real model: the loss falls, a stopped run equals an unstopped one, the base stays as it was."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.generation import Drawing, draw
 from engine.recipe import Recipe
-from engine.training import Progress, Stopped, train
+from engine.training import Progress, Stopped, class_latents, train
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
+WITH_TEXT = replace(LORA, text_encoder=True)
 FULL = Recipe("dreambooth", 6, 2e-4, 2, 1, 1.0, prior_pictures=2)
 SIDE = 64
 
@@ -26,7 +28,7 @@ def drawing(*avatars: Path, seed: int = 3) -> Drawing:
     return Drawing("a photo of zk1 man", seed=seed, steps=2, width=SIDE, height=SIDE, avatars=avatars)
 
 
-@pytest.mark.parametrize("recipe", [LORA, FULL])
+@pytest.mark.parametrize("recipe", [LORA, WITH_TEXT, FULL])
 def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, pictures, tmp_path, recipe) -> None:
     def run(name: str, stop_at: int | None) -> Path:
         def on_step(progress: Progress) -> None:
@@ -63,7 +65,7 @@ def test_training_tells_every_step_and_an_estimate_that_ends_at_nothing(tiny, pi
     assert told[-1].seconds_left == 0
 
 
-@pytest.mark.parametrize("recipe", [LORA, FULL])
+@pytest.mark.parametrize("recipe", [LORA, WITH_TEXT, FULL])
 def test_the_base_is_untouched_and_the_adapter_changes_the_picture(tiny, pictures, tmp_path, recipe) -> None:
     attached = Attached(tiny)
     weights = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
@@ -78,27 +80,36 @@ def test_the_base_is_untouched_and_the_adapter_changes_the_picture(tiny, picture
     assert facts.recipe == recipe.as_json()
 
 
-def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path) -> None:
+@pytest.mark.parametrize("recipe", [LORA, WITH_TEXT])
+def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path, recipe) -> None:
     """A file that loads and silently does nothing is what users of other trainers report (diffusers#9291)."""
-    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
-    before = {name: module for name, module in pipeline.unet.named_modules()}
+    parts = [pipeline.unet, *([pipeline.text_encoder] if recipe.text_encoder else [])]
+    assert not any("lora" in name for part in parts for name, _ in part.named_modules())
     pipeline.load_lora_weights(tmp_path, weight_name=FILE, adapter_name="zk1")
-    layers = [name for name in dict(pipeline.unet.named_modules()) if name.endswith("lora_A.zk1")]
+    layers = [name for part in parts for name, _ in part.named_modules() if name.endswith("lora_A.zk1")]
     with safe_open(tmp_path / FILE, "pt") as reader:
         assert len(layers) == sum(key.endswith("lora_A.weight") for key in reader.keys())  # noqa: SIM118
-    assert layers and not any("lora" in name for name in before)
-    loaded = {n: p for n, p in pipeline.unet.named_parameters() if "lora_B" in n}
-    assert any(parameter.abs().max() > 0 for parameter in loaded.values())
+    for part in parts:
+        assert any(tensor.abs().max() > 0 for name, tensor in part.named_parameters() if "lora_B" in name)
+
+
+def test_the_base_is_itself_again_after_a_person_was_learned_or_drawn(tiny, pictures, tmp_path) -> None:
+    fresh = class_latents(tiny, "man", 2, SIDE, None)[0]
+    train(tiny, pictures, "zk1", "man", WITH_TEXT, tmp_path / FILE, side=SIDE)
+    assert torch.equal(class_latents(tiny, "man", 2, SIDE, None)[0], fresh)
+    draw(tiny, Attached(tiny), drawing(tmp_path))
+    assert torch.equal(class_latents(tiny, "man", 2, SIDE, None)[0], fresh)
 
 
 def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, pictures, tmp_path) -> None:
     """The resident base serves others while it learns: their pictures and this training are as if alone."""
     other = tmp_path / "other"
     base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
-    train(base, pictures[:2], "yu2", "man", LORA, other / FILE, side=SIDE, seed=5)
+    train(base, pictures[:2], "yu2", "man", WITH_TEXT, other / FILE, side=SIDE, seed=5)
     alone = draw(base, Attached(base), drawing(other))[0].image.tobytes()
-    train(base, pictures, "zk1", "man", LORA, tmp_path / "quiet" / FILE, side=SIDE)
+    train(base, pictures, "zk1", "man", WITH_TEXT, tmp_path / "quiet" / FILE, side=SIDE)
 
     attached, meanwhile = Attached(base), []
 
@@ -107,7 +118,7 @@ def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, 
             meanwhile.append(draw(base, attached, drawing(other))[0].image.tobytes())
             meanwhile.append(draw(base, attached, drawing())[0].image.tobytes())
 
-    train(base, pictures, "zk1", "man", LORA, tmp_path / "busy" / FILE, side=SIDE, on_step=on_step)
+    train(base, pictures, "zk1", "man", WITH_TEXT, tmp_path / "busy" / FILE, side=SIDE, on_step=on_step)
     assert meanwhile[0] == meanwhile[2] == alone
     assert meanwhile[1] == meanwhile[3] == draw(base, attached, drawing())[0].image.tobytes()
     quiet, busy = (load_file(tmp_path / name / FILE) for name in ("quiet", "busy"))
