@@ -115,12 +115,6 @@ def test_wrong_albums(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["discord", "telegram"])
-def test_frontends_to_come(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([name]) == 2
-    assert "not built yet" in capsys.readouterr().err
-
-
 def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AVATAR_CHAT_PORT", "many")
     assert main(["chat"]) == 2
