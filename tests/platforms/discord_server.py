@@ -528,7 +528,10 @@ class DiscordServer:
         for command in commands:
             check_command(command)
             command |= {"id": str(self._id()), "application_id": str(BOT), "version": "1"}
-            command |= {"default_member_permissions": None, "dm_permission": True}
+            # Given as a number or as text, told as text.
+            needed = command.get("default_member_permissions")
+            command["default_member_permissions"] = None if needed is None else str(needed)
+            command["dm_permission"] = True
         self.commands = {command["name"]: command for command in commands}
         demand(len(self.commands) == len(commands), "two commands of one name")
         return _json(commands)

@@ -468,7 +468,7 @@ async def test_without_operators_there_is_no_command_for_them(world: World) -> N
 
 async def test_the_operator_is_known(world: World, studio: int) -> None:
     await world.server.slash(ANNA, studio, "operator", duty="queue")
-    seen = await world.server.sees(ANNA, studio, "queue")
+    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs; I'm at work.")
     assert seen.only_for == ANNA
     await world.server.slash(BEN, studio, "operator", duty="pause")
     refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))
