@@ -105,12 +105,16 @@ async def test_an_unusable_base_model_is_told_at_the_start(tmp_path: Path) -> No
     await gpu.close()
 
 
-def test_the_process_ends_with_its_supervisor(tiny_folder: Path) -> None:
+@pytest.mark.parametrize("loaded", [True, False])
+def test_the_process_ends_with_its_supervisor(tiny_folder: Path, loaded: bool) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "engine.gpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env=os.environ | {"AVATAR_BASE_MODEL": str(tiny_folder)},
     )  # fmt: skip
     with process:
-        assert b"ready" in process.stdout.readline()
+        if loaded:
+            process.stdin.write(b'{"task": "load"}\n')
+            process.stdin.flush()
+            assert b"ready" in process.stdout.readline()
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
