@@ -145,7 +145,8 @@ class Delivery:
         paused = bool(waiting) and await self._records.paused()
         for followed in waiting:
             job_id = followed.job.id
-            if place := await self._records.queue_place(job_id):
+            # It may have begun while its place was looked up.
+            if (place := await self._records.queue_place(job_id)) and followed.code == "queued":
                 followed.facts = {"place": place, "paused": paused}
                 self._changed[job_id] = None
         await self._tell_notices()
@@ -179,11 +180,12 @@ class Delivery:
     async def _find(self, job_id: str) -> _Followed | None:
         if job_id not in self._followed:
             job = await self._records.job(job_id)
-            if job is None or job.over or job.frontend != self._frontend.name:
-                self._followed[job_id] = None
-            else:
+            found = None
+            if job is not None and not job.over and job.frontend == self._frontend.name:
                 code = "queued" if job.state == State.QUEUED else "started"
-                self._followed[job_id] = _Followed(job, await self._token(job), job.progress_ref, job.attempt, code)
+                found = _Followed(job, await self._token(job), job.progress_ref, job.attempt, code)
+            # Whoever looked at the same time and was quicker may have been told more already.
+            return self._followed.setdefault(job_id, found)
         return self._followed[job_id]
 
     async def _deliver_all(self, job_ids: Sequence[str]) -> None:

@@ -234,6 +234,48 @@ async def test_an_engine_that_is_quicker_than_the_first_message(bot: Any, room: 
     assert "done" in room.messages[-1].text
 
 
+async def test_news_that_come_while_a_job_is_looked_up(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await asked(bot, room, delivery_of(bot, room))
+    delivery = delivery_of(bot, room)
+    looking, go_on, look_up = asyncio.Event(), asyncio.Event(), bot.records.job
+
+    async def slow(job_id: str) -> Any:
+        found = await look_up(job_id)
+        if not looking.is_set():
+            looking.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(bot.records, "job", slow)
+    following = asyncio.create_task(delivery.follow(job.id, "0", room.messages[0]))
+    await looking.wait()
+    await delivery.news(step(job, 4))
+    go_on.set()
+    await following
+    await delivery.flush()
+    assert "step 4 of 10" in room.messages[0].text
+
+
+async def test_a_job_that_begins_while_its_place_is_looked_up(
+    bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery = delivery_of(bot, room)
+    await bot.avatar("mia7")
+    reply = await bot.say("/imagine mia7 --count 1")
+    await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
+    look_up = bot.records.queue_place
+
+    async def slow(job_id: str) -> int:
+        place = await look_up(job_id)
+        await delivery.news(step(await bot.records.claim(job_id), 4))
+        return int(place)
+
+    monkeypatch.setattr(bot.records, "queue_place", slow)
+    await delivery.sweep()
+    await delivery.flush()
+    assert "step 4 of 10" in room.messages[0].text
+
+
 async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
     delivery = delivery_of(bot, room)
     await bot.avatar("mia7")

@@ -124,14 +124,15 @@ async def answer(server: Server, person: Person, text: str) -> dict[str, Any]:
     """The answer with this text; should the bot be unsure whether it is there and it is not, the person asks for it."""
     async with asyncio.timeout(PATIENCE):
         while not any(text in said(body) for body in server.of_bot(person.id)):
-            unsure = [body for body in server.of_bot(person.id) if "Show the answer" in labels(body)]
-            if unsure:
+            if any("Show the answer" in labels(body) for body in server.of_bot(person.id)):
                 # What a process sent in its last moment may still be on its way; people are not that quick either.
                 await asyncio.sleep(1.0)
+                unsure = [body for body in server.of_bot(person.id) if "Show the answer" in labels(body)]
                 if any(text in said(body) for body in server.of_bot(person.id)):
                     break
-                await person.press(unsure[-1], "Show")
-                return await server.until(person.id, text)
+                if unsure:
+                    await person.press(unsure[-1], "Show")
+                    return await server.until(person.id, text)
             await asyncio.sleep(0.02)
     return await server.until(person.id, text)
 
