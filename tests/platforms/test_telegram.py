@@ -393,7 +393,7 @@ async def test_a_restart_loses_no_photo(world: World, anna: Person) -> None:
     await world.server.until(anna.id, "8 photos, all good")
 
 
-@pytest.mark.xfail(reason="at some of these points a dying process's answer is said twice: not solved yet", strict=False)
+@pytest.mark.xfail(reason="at some of these points a dying process's answer comes twice", strict=False)
 @pytest.mark.parametrize("number", range(1, 60, 4))
 async def test_killed_anywhere_it_trains_once_and_answers_once(world: World, anna: Person, number: int) -> None:
     """The process dies at some record it writes, with everything in memory gone, and another goes on."""
