@@ -72,8 +72,8 @@ class Delivery:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_forever(self._listen, 1.0))
-                tasks.create_task(_forever(lambda: _whole(self.flush()), self._edit_every))
-                tasks.create_task(_forever(lambda: _whole(self.sweep()), self._sweep_every))
+                tasks.create_task(_forever(lambda: whole(self.flush()), self._edit_every))
+                tasks.create_task(_forever(lambda: whole(self.sweep()), self._sweep_every))
         finally:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -173,7 +173,7 @@ class Delivery:
                 task.add_done_callback(self._ending.discard)
                 continue
             try:
-                await _whole(self.news(event))
+                await whole(self.news(event))
             except Exception:
                 log.exception("event %s of job %s was not shown", event.code, event.job_id)
 
@@ -258,7 +258,7 @@ async def _forever(step: Callable[[], Awaitable[None]], pause: float) -> None:
         await asyncio.sleep(pause)
 
 
-async def _whole(step: Coroutine[None, None, None]) -> None:
+async def whole(step: Coroutine[None, None, None]) -> None:
     """Go through with a step that was begun, so that being stopped does not part an answer from its record."""
     task = asyncio.create_task(step)
     try:

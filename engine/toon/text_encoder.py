@@ -59,7 +59,7 @@ class Reader(nn.Module):
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """Logits (n, values) for each attribute from token ids (n, 48)."""
         states = self.encoder(tokens).last_hidden_state
-        # Unit-scale queries on every row: the U-Net's cross attention sees no mask either.
+        # No mask on the padding: the U-Net's cross attention sees none either.
         read, _ = self.attention(self.queries.expand(len(tokens), -1, -1), states, states, need_weights=False)
         return {name: head(read[:, n]) for n, (name, head) in enumerate(self.heads.items())}
 

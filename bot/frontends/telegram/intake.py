@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from aiohttp import web
 from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
+from bot.delivery import whole
 from bot.frontends.telegram.places import NAME
 from storage.records import Note, Records
 
@@ -138,7 +139,7 @@ class Intake:
                 await asyncio.sleep(pause)
                 continue
             for update in updates:
-                await _whole(self.take(update))
+                await whole(self.take(update))
                 offset = update.update_id + 1
 
     # Webhook
@@ -153,7 +154,7 @@ class Intake:
                 update = Update.de_json(await request.json(), self._bot)
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
                 raise web.HTTPBadRequest from None
-            await _whole(self.take(update))
+            await whole(self.take(update))
             return web.Response()
 
         app = web.Application(client_max_size=_BODY_MOST)
@@ -171,13 +172,3 @@ class Intake:
 def secret_of(token: str) -> str:
     """What Telegram shows at the webhook: the same for every process of a bot, and no way back to its token."""
     return hmac.new(token.encode(), b"avatar-diffusion webhook", hashlib.sha256).hexdigest()
-
-
-async def _whole(step: Coroutine[None, None, None]) -> None:
-    """Go through with a step even if whoever waits for it is stopped."""
-    task = asyncio.create_task(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
