@@ -9,18 +9,22 @@ from random import Random
 from engine.toon.world import Look, Person, Scene
 
 NOUNS: Mapping[str, tuple[str, ...]] = {
-    "man": ("man", "man", "man", "man", "person", "guy"),
-    "woman": ("woman", "woman", "woman", "woman", "person", "lady"),
+    "man": ("man", "man", "man", "man", "man", "man", "person", "person", "guy", "gentleman", "male"),
+    "woman": ("woman", "woman", "woman", "woman", "woman", "woman", "person", "person", "lady", "female"),
 }
 
 OPENINGS = (
     "a photo of", "a photo of", "a photo of", "photo of", "a portrait of", "portrait of", "a picture of", "picture of",
-    "an avatar of", "avatar of", "a drawing of", "a cartoon of", "an illustration of", "a cartoon portrait of", "",
+    "an avatar of", "avatar of", "a drawing of", "a cartoon of", "an illustration of", "a cartoon portrait of", "", "",
+    "an image of", "image of", "a headshot of", "a profile picture of", "a vector portrait of", "a cartoon avatar of",
+    "a painting of", "a picture showing", "draw", "a nice photo of",
 )  # fmt: skip
 
 NEUTRAL = (
     "high quality", "facing the camera", "detailed", "best quality", "simple", "flat design", "looking at the camera",
     "vector art", "beautiful", "sharp", "clean", "colorful", "close view of the face", "studio", "nice", "cute",
+    "4k", "masterpiece", "highly detailed", "digital art", "professional", "centered", "looking straight at the camera",
+    "soft light", "illustration", "handsome", "lovely", "neat", "portrait", "avatar", "cartoon style",
 )  # fmt: skip
 """Words that people add and that mean nothing here: the base learns to let them pass."""
 
@@ -44,76 +48,102 @@ HAIR_STYLES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 HAIR_COLOURS: Mapping[str, tuple[str, ...]] = {
-    "auburn": ("auburn", "reddish brown"), "black": ("black",), "golden": ("golden", "dark blonde"),
+    "auburn": ("auburn", "reddish brown"), "black": ("black", "black", "jet black"),
+    "golden": ("golden", "dark blonde", "honey blonde"),
     "blonde": ("blonde", "blond"), "brown": ("brown", "chestnut"), "dark brown": ("dark brown",), "pink": ("pink",),
-    "platinum": ("platinum", "platinum blonde", "very light blonde"), "red": ("red", "ginger"),
+    "platinum": ("platinum", "platinum blonde", "very light blonde"), "red": ("red", "red", "ginger", "fiery red"),
     "gray": ("gray", "grey", "silver"),
 }  # fmt: skip
 
+HEADS: Mapping[str, tuple[str, ...]] = {
+    "blonde": ("blonde", "blond"), "red": ("ginger", "red-headed"), "brown": ("brunette",),
+    "platinum": ("platinum blonde",),
+}  # fmt: skip
+"""People called by the colour of their hair alone."""
+
 SKINS: Mapping[str, tuple[str, ...]] = {
-    "pale": ("pale",), "light": ("light",), "tanned": ("tanned", "orange"), "olive": ("olive", "light brown"),
+    "pale": ("pale", "pale", "fair", "very light"), "light": ("light", "light", "peach"),
+    "tanned": ("tanned", "orange", "tan"), "olive": ("olive", "light brown"),
     "brown": ("brown",), "dark": ("dark", "very dark", "black"), "yellow": ("yellow",),
 }  # fmt: skip
 
 FACIAL_HAIRS: Mapping[str, tuple[str, ...]] = {
-    "none": ("no beard", "clean-shaven"), "light beard": ("light beard", "short beard", "goatee", "beard"),
-    "medium beard": ("medium beard", "beard", "full beard"),
-    "majestic beard": ("majestic beard", "big beard", "long beard", "beard"),
-    "fancy moustache": ("fancy moustache", "thin moustache", "moustache", "mustache"),
-    "thick moustache": ("thick moustache", "bushy moustache", "moustache", "mustache"),
+    "none": ("no beard", "clean-shaven", "without a beard", "shaved"),
+    "light beard": ("light beard", "short beard", "goatee", "stubble", "beard"),
+    "medium beard": ("medium beard", "beard", "full beard", "trimmed beard"),
+    "majestic beard": ("majestic beard", "big beard", "long beard", "huge beard", "bushy beard", "beard"),
+    "fancy moustache": ("fancy moustache", "thin moustache", "curled moustache", "moustache", "mustache"),
+    "thick moustache": ("thick moustache", "bushy moustache", "big mustache", "moustache", "mustache"),
 }  # fmt: skip
 
 CLOTHES: Mapping[str, tuple[str, ...]] = {
-    "suit": ("suit", "suit", "suit with a shirt", "suit jacket and shirt", "neat suit"),
-    "blazer": ("blazer", "blazer over a sweater"),
-    "sweater": ("sweater", "sweater", "sweater with a collar", "pullover"),
-    "graphic shirt": ("graphic shirt", "shirt with a print", "graphic t-shirt"), "hoodie": ("hoodie", "hooded sweater"),
-    "overalls": ("overalls", "dungarees"), "t-shirt": ("t-shirt", "tshirt", "crew neck shirt", "t shirt"),
-    "scoop-neck": ("scoop neck shirt", "scoop-neck", "scoop neck top"), "v-neck": ("v-neck", "v-neck shirt", "v neck"),
+    "suit": ("suit", "suit", "suit", "suit with a shirt", "suit jacket and shirt", "neat suit", "business suit",
+             "formal suit"),
+    "blazer": ("blazer", "blazer", "blazer over a sweater", "blazer and sweater"),
+    "sweater": ("sweater", "sweater", "sweater with a collar", "pullover", "jumper", "knitted sweater"),
+    "graphic shirt": ("graphic shirt", "graphic shirt", "shirt with a print", "graphic t-shirt", "printed t-shirt"),
+    "hoodie": ("hoodie", "hoodie", "hooded sweater", "hooded sweatshirt", "hoody"),
+    "overalls": ("overalls", "overalls", "dungarees", "bib overalls"),
+    "t-shirt": ("t-shirt", "t-shirt", "tshirt", "crew neck shirt", "t shirt", "tee", "plain t-shirt"),
+    "scoop-neck": ("scoop neck shirt", "scoop-neck", "scoop neck top", "scoop neck t-shirt"),
+    "v-neck": ("v-neck", "v-neck shirt", "v neck", "v-neck t-shirt"),
 }  # fmt: skip
 
 COLOURS: Mapping[str, tuple[str, ...]] = {
-    "gray": ("gray", "grey"), "light blue": ("light blue", "sky blue"), "dark blue": ("dark blue", "navy", "navy blue"),
-    "light green": ("light green", "mint"), "beige": ("beige", "cream"), "purple": ("purple", "violet"),
+    "gray": ("gray", "grey"), "light blue": ("light blue", "sky blue", "pale blue"),
+    "dark blue": ("dark blue", "navy", "navy blue", "deep blue"),
+    "light green": ("light green", "mint", "pale green"), "red": ("red", "red", "red", "bright red"),
+    "green": ("green", "green", "green", "bright green"), "beige": ("beige", "cream"), "purple": ("purple", "violet"),
 }  # fmt: skip
 """Colours with more than one name; the others are called what they are."""
 
 GLASSES: Mapping[str, tuple[str, ...]] = {
-    "none": ("without glasses", "no glasses"), "glasses": ("glasses", "black glasses", "square glasses"),
-    "round glasses": ("round glasses", "thin round glasses"),
-    "sunglasses": ("sunglasses", "dark sunglasses", "dark glasses"), "eyepatch": ("an eyepatch", "an eye patch"),
+    "none": ("without glasses", "no glasses"),
+    "glasses": ("glasses", "glasses", "black glasses", "square glasses", "spectacles", "eyeglasses"),
+    "round glasses": ("round glasses", "round glasses", "thin round glasses", "circular glasses"),
+    "sunglasses": ("sunglasses", "sunglasses", "dark sunglasses", "dark glasses", "shades"),
+    "eyepatch": ("an eyepatch", "an eye patch", "an eyepatch over one eye"),
 }  # fmt: skip
 
 HATS: Mapping[str, tuple[str, ...]] = {
-    "hat": ("hat", "wide hat"), "winter hat": ("winter hat", "knitted winter hat", "beanie", "warm winter hat"),
+    "hat": ("hat", "hat", "wide hat", "brimmed hat"),
+    "winter hat": ("winter hat", "winter hat", "knitted winter hat", "beanie", "warm winter hat", "woolly hat",
+                   "knit hat"),
     "turban": ("turban",),
 }  # fmt: skip
 
 EYES: Mapping[str, tuple[str, ...]] = {
-    "open": ("eyes open", "open eyes"), "closed": ("eyes closed", "with closed eyes", "with eyes closed"),
-    "winking": ("winking", "with a wink"), "aside": ("looking aside", "looking to the side", "glancing sideways"),
-    "surprised": ("surprised", "looking surprised", "with a surprised face", "with wide eyes"),
+    "open": ("eyes open", "open eyes"),
+    "closed": ("eyes closed", "with closed eyes", "with eyes closed", "closed eyes", "eyes shut"),
+    "winking": ("winking", "with a wink", "giving a wink"),
+    "aside": ("looking aside", "looking to the side", "glancing sideways", "looking sideways", "looking away"),
+    "surprised": ("surprised", "looking surprised", "with a surprised face", "with wide eyes", "astonished"),
     "in love": ("in love", "with heart eyes"), "crying": ("crying", "with a tear"),
     "rolling": ("rolling eyes", "looking up"), "squinting": ("squinting",), "dizzy": ("dizzy",),
     "happy": ("with happy eyes", "with laughing eyes"),
 }  # fmt: skip
 
 MOUTHS: Mapping[str, tuple[str, ...]] = {
-    "neutral": ("with a neutral face",), "smiling": ("smiling", "with a smile", "with a big smile", "happy"),
-    "serious": ("serious", "looking serious", "with a serious face"), "sad": ("sad", "looking sad", "with a sad face"),
-    "tongue": ("tongue out", "with tongue out", "sticking out the tongue"),
-    "screaming": ("screaming", "shouting", "mouth wide open"), "grimacing": ("grimacing", "showing teeth"),
+    "neutral": ("with a neutral face",),
+    "smiling": (
+        "smiling", "smiling", "with a smile", "with a big smile", "happy", "grinning", "cheerful", "smiles",
+    ),
+    "serious": ("serious", "serious", "looking serious", "with a serious face", "not smiling", "stern"),
+    "sad": ("sad", "sad", "looking sad", "with a sad face", "unhappy", "frowning"),
+    "tongue": ("tongue out", "with tongue out", "sticking out the tongue", "tongue sticking out"),
+    "screaming": ("screaming", "shouting", "mouth wide open", "yelling"), "grimacing": ("grimacing", "showing teeth"),
     "doubtful": ("doubtful", "worried"),
 }  # fmt: skip
 
 TILTS: Mapping[str, tuple[str, ...]] = {
-    "none": ("upright",), "left": ("tilted left", "tilted to the left", "leaning left"),
-    "right": ("tilted right", "tilted to the right", "leaning right"),
+    "none": ("upright",),
+    "left": ("tilted left", "tilted to the left", "leaning left", "head tilted left", "head tilted to the left"),
+    "right": ("tilted right", "tilted to the right", "leaning right", "head tilted right", "head tilted to the right"),
 }  # fmt: skip
 
 DISTANCES: Mapping[str, tuple[str, ...]] = {
-    "usual": ("bust",), "close-up": ("close-up", "close up", "from close by"),
-    "afar": ("from afar", "far away", "from a distance"),
+    "usual": ("bust",), "close-up": ("close-up", "close up", "closeup", "from close by", "zoomed in"),
+    "afar": ("from afar", "far away", "from a distance", "from far away", "zoomed out"),
 }  # fmt: skip
 
 Phrase = tuple[str, str]
@@ -128,7 +158,13 @@ def colour(name: str, random: Random) -> str:
 def article(words: str) -> str:
     """The words with the indefinite article that fits, unless they start with one or are plural."""
     first, last = words.split()[0], words.split()[-1]
-    if first in ("a", "an", "no") or last in ("overalls", "dungarees", "hair", "glasses", "sunglasses"):
+    if first in ("a", "an", "no", "without", "stubble") or last in (
+        "overalls",
+        "dungarees",
+        "hair",
+        "glasses",
+        "sunglasses",
+    ):
         return words
     return f"{'an' if first[0] in 'aeiou' else 'a'} {words}"
 
@@ -136,6 +172,8 @@ def article(words: str) -> str:
 def _hair(person: Person, random: Random) -> Phrase:
     style, shade = random.choice(HAIR_STYLES[person.hair_style]), random.choice(HAIR_COLOURS[person.hair_colour])
     kind = random.random()
+    if kind < 0.05 and person.hair_colour in HEADS:
+        return ("before", random.choice(HEADS[person.hair_colour]))
     if kind < 0.2:
         return ("with", style)
     if kind < 0.4 or "hair" not in style.split()[-1:]:
@@ -152,7 +190,7 @@ def _hair(person: Person, random: Random) -> Phrase:
 def _facial_hair(person: Person, random: Random) -> Phrase:
     words = random.choice(FACIAL_HAIRS[person.facial_hair])
     if person.facial_hair == "none":
-        return ("with" if words.startswith("no") else "before", words)
+        return ({"no": "with", "without": "loose"}.get(words.split()[0], "before"), words)
     if "beard" in words and random.random() < 0.15:
         return ("before", "bearded")
     if random.random() < 0.4:
@@ -174,8 +212,9 @@ def _hat(look: Look, random: Random) -> Phrase:
 
 def _background(look: Look, random: Random) -> Phrase:
     shade = colour(look.background, random)
-    wordings = (f"{shade} background", f"{shade} background", f"on a {shade} background", f"{shade} backdrop",
-                f"in front of a {shade} wall", f"with a {shade} background", f"background {shade}")  # fmt: skip
+    wordings = (f"{shade} background", f"{shade} background", f"on {article(shade)} background", f"{shade} backdrop",
+                f"in front of {article(shade)} wall", f"with {article(shade)} background", f"background {shade}",
+                 f"against {article(shade)} background", f"{shade} wall behind")  # fmt: skip
     return ("loose", random.choice(wordings))
 
 
@@ -231,9 +270,12 @@ def caption(scene: Scene, random: Random) -> str:
     head = noun if random.random() < 0.35 else article(noun)
     clauses = []
     if of["with"]:
-        clauses.append(random.choice((" with ", " with ", ", ")) + _joined(of["with"]))
+        clauses.append(random.choice((" with ", " with ", " with ", ", ", " who has ")) + _joined(of["with"]))
     if of["wearing"]:
-        clauses.append(random.choice((" wearing ", ", wearing ", " in ", ", ")) + _joined(of["wearing"]))
+        clauses.append(
+            random.choice((" wearing ", ", wearing ", " in ", " in ", ", ", " dressed in ", " who wears "))
+            + _joined(of["wearing"])
+        )
     if random.random() < 0.3:
         clauses.reverse()
     if random.random() < 0.25:
