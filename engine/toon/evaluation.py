@@ -76,9 +76,14 @@ def drawn(base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ..
 
 
 def people(count: int, seed: int = 0) -> list[Person]:
-    """Held-out people: pre-training has never shown them."""
+    """Held-out people, whom pre-training has never shown; every second one has a beard or moustache to be learned."""
     random = Random(f"people {seed}")
-    return [sample_person(random, held_out=True) for _ in range(count)]
+    chosen = list[Person]()
+    while len(chosen) < count:
+        person = sample_person(random, held_out=True)
+        if (person.facial_hair != "none") == (len(chosen) % 2 == 0):
+            chosen.append(person)
+    return chosen
 
 
 def evaluate(
