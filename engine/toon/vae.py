@@ -21,10 +21,13 @@ from torch.nn import functional as F
 
 from engine.precision import autocast
 from engine.toon import SIZE, pictures
-from engine.toon.pretraining import pretrain
+from engine.toon.pretraining import join, pretrain
 
 NOISE = 0.05
-"""Standard deviation of the noise on latents of unit variance that the decoder learns to ignore."""
+"""Standard deviation of the noise on latents of unit variance that a sampled latent has."""
+
+MOST_NOISE = 0.12
+"""The decoder learns to ignore noise of up to this deviation: what a U-Net draws is never exact."""
 
 CROP = 64
 
@@ -99,9 +102,13 @@ def normalise(vae: AutoencoderKL, batches: Sequence[Tensor]) -> None:
     post.weight /= scale
 
 
-def main(drawn_set: Path, photo_folder: Path | None, work: Path, out: Path, steps: int, batch: int) -> None:
-    torch.manual_seed(0)
-    random = np.random.default_rng(0)
+def main(
+    drawn_set: Path, photo_folder: Path | None, start: Path | None, work: Path, out: Path, steps: int, batch: int,
+    peak: float,
+) -> None:  # fmt: skip
+    rank, _ = join()
+    torch.manual_seed(rank)
+    random = np.random.default_rng(rank)
     drawn, _ = pictures.load(drawn_set)
     drawn, held_out = drawn[:-64], torch.from_numpy(np.array(drawn[-64:])).permute(0, 3, 1, 2).float() / 127.5 - 1
     photos = [
@@ -109,14 +116,15 @@ def main(drawn_set: Path, photo_folder: Path | None, work: Path, out: Path, step
         for path in sorted(photo_folder.glob("*.jpg") if photo_folder else [])
         for side in (SIZE, 2 * SIZE)
     ]
-    vae = build()
+    vae = AutoencoderKL.from_pretrained(start, dtype=torch.float32) if start else build()
     vae.to(memory_format=torch.channels_last)
 
     def loss(step: int) -> dict[str, Tensor]:
         picture = crops(drawn, photos, batch, random)
+        deviation = MOST_NOISE * torch.rand(len(picture), 1, 1, 1)
         with autocast(torch.device("cpu")):
             latent = mean_of(vae, picture)
-            drawing = vae.decode(latent + NOISE * torch.randn_like(latent)).sample
+            drawing = vae.decode(latent + deviation * torch.randn_like(latent)).sample
         drawing, latent = drawing.float(), latent.float()
         pixel = F.l1_loss(drawing, picture) + 2 * F.mse_loss(drawing, picture)
         edge = F.l1_loss(edges(drawing), edges(picture))
@@ -132,7 +140,9 @@ def main(drawn_set: Path, photo_folder: Path | None, work: Path, out: Path, step
         Image.fromarray(((sheet + 1) * 127.5).round().byte().numpy()).save(work / "sheet.png")
         return {"psnr": psnr(drawing, held_out)}
 
-    best = pretrain(vae, loss, work, steps=steps, learning_rate=1.5e-3, on_save=measure, weight_decay=0.0)
+    best = pretrain(vae, loss, work, steps=steps, learning_rate=peak, on_save=measure, weight_decay=0.0)
+    if rank:
+        return
     assert isinstance(best, AutoencoderKL)
     sample = torch.from_numpy(np.array(drawn[:512])).permute(0, 3, 1, 2).float() / 127.5 - 1
     normalise(best, sample.split(16))
@@ -143,9 +153,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", type=Path, required=True, help="folder written by engine.toon.pictures")
     parser.add_argument("--photos", type=Path, help="folder of .jpg photos to learn textures from as well")
+    parser.add_argument("--from", dest="start", type=Path, help="autoencoder to go on from")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     arguments = parser.parse_args()
-    main(arguments.set, arguments.photos, arguments.work, arguments.out, arguments.steps, arguments.batch)
+    main(
+        arguments.set, arguments.photos, arguments.start, arguments.work, arguments.out, arguments.steps,
+        arguments.batch, arguments.learning_rate,
+    )  # fmt: skip
