@@ -36,12 +36,16 @@ def _flat_gradients(module: nn.Module) -> Tensor:
     return flat
 
 
-def cosine(step: int, steps: int, peak: float, *, warmup: int = 200, floor: float = 0.02) -> float:
-    """Learning rate at `step`: linear warm-up, then half a cosine to `floor` x `peak` (arXiv 1608.03983)."""
+def learning_rate_at(step: int, steps: int, peak: float, *, warmup: int = 200, cooldown: float = 0.25) -> float:
+    """Learning rate at `step`: linear warm-up, constant, and over the last quarter peak x (1 - sqrt(progress)).
+
+    Unlike with a cosine, `steps` may be changed while a run is under way: nothing before the cool-down depends on it
+    (arXiv 2405.18392, section 3).
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+    progress = (step - (1 - cooldown) * steps) / (cooldown * steps)
+    return peak * (1 - math.sqrt(min(1.0, max(0.0, progress))))
 
 
 class Average:
@@ -92,7 +96,7 @@ def pretrain(
     gradients = _flat_gradients(module)
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = cosine(step, steps, learning_rate)
+            group["lr"] = learning_rate_at(step, steps, learning_rate)
         losses = loss(step)
         gradients.zero_()
         (losses["loss"] / processes).backward()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from engine.precision import autocast, mixed_precision
+from engine.precision import autocast
 from engine.toon import pictures, text_encoder
 from engine.toon.captions import caption
 from engine.toon.pretraining import join, pretrain
@@ -84,6 +84,17 @@ def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
     return np.load(path)  # type: ignore[no-any-return]
 
 
+def face_emphasis(weight: float = 3.0) -> Tensor:
+    """Weights (16, 16), mean 1, of the squared errors in a latent: 1 + `weight` x a bell over where faces mostly are.
+
+    Eyes, mouths and beards fill a tenth of the picture and carry half of what people ask for.
+    """
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    bell = torch.exp(-((y - 7.5) ** 2 + (x - 7.5) ** 2) / (2 * 3.0**2))
+    weights = 1 + weight * bell
+    return weights / weights.mean()
+
+
 def soft_min_snr(scheduler: DDIMScheduler, timestep: Tensor, gamma: float = 5.0) -> Tensor:
     """Weights (n,) in (0, 1] of the v-prediction errors at `timestep` (n,): gamma / (SNR + gamma).
 
@@ -107,7 +118,7 @@ def main(
     scheduler, encoder = build_scheduler(), text_encoder.load(encoder_folder)
     unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32) if start else build_unet()
     unet.to(memory_format=torch.channels_last)
-    precision = mixed_precision(unet, torch.device("cpu"))
+    emphasis = face_emphasis()
     forward = torch.compile(unet) if compiled else unet
 
     def loss(step: int) -> dict[str, Tensor]:
@@ -126,10 +137,10 @@ def main(
         spread = (torch.arange(batch) + torch.rand(batch)) / batch
         timestep = (spread * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(clean, noise, timestep)
-        with precision():
+        with autocast(torch.device("cpu")):
             predicted = forward(noisy, timestep, embeddings).sample
         error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
-        error = error.mean(dim=(1, 2, 3))
+        error = (emphasis * error).mean(dim=(1, 2, 3))
         return {
             "loss": (soft_min_snr(scheduler, timestep) * error).mean(),
             "unweighted": error.mean(),
@@ -154,7 +165,7 @@ def main(
         sheet.save(work / f"sheet-{step:06d}.png")
         return {}
 
-    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.998, save_every=500, on_save=measure)
+    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.999, save_every=500, on_save=measure)
     if rank:
         return
     pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
@@ -178,7 +189,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=6e-4)
+    parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--compile", action="store_true", help="1.5 times as fast on a CPU; needs a C++ compiler")
     arguments = parser.parse_args()
     main(
