@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.adapters import Attached
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.precision import mixed_precision
+from engine.precision import autocast
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
@@ -132,11 +132,10 @@ def denoise(
     guided = guidance != 1.0
     if guided:
         embeddings = torch.cat((negative.expand(len(embeddings), -1, -1), embeddings))
-    context = mixed_precision(unet, base.device)
     unet.eval()
     for number, timestep in enumerate(scheduler.timesteps):
         rows = torch.cat((latents, latents)) if guided else latents
-        with context():
+        with autocast(base.device):
             predicted = unet(rows.to(base.dtype), timestep, embeddings).sample.float()
         if guided:
             unconditional, conditional = predicted.chunk(2)

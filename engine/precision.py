@@ -5,11 +5,9 @@ has the instructions, else float32. On an AVX512-BF16 processor with torch 2.13,
 embedded U-Net's shapes ran at 200 GFLOP/s a core in bfloat16 and at 100 in float32, backward passes included.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
 
 
 def best_device() -> torch.device:
@@ -26,12 +24,10 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Compute in `compute_dtype(device)` within, as far as torch deems it safe; float32 stays as it is."""
-    dtype = compute_dtype(device)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None = None) -> AbstractContextManager[object]:
+    """Compute in `dtype`, by default `compute_dtype(device)`, as far as torch deems it safe; float32 stays as it is."""
+    dtype = dtype or compute_dtype(device)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
-
-
-def mixed_precision(module: nn.Module, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """Prepare `module`, whose weights stay float32, and return the context to run its forward pass in."""
-    return lambda: autocast(device)
