@@ -1,8 +1,8 @@
 """Adapters: what a person's training leaves behind, one safetensors file.
 
 A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
-the same file. Full DreamBooth is stored as the difference from the base's weights. The header's `avatar` entry says
-whose it is. Adapters are attached to the resident base, never merged into it.
+the same file. Full DreamBooth is stored as thin factors of the difference from the base's weights. The header's
+`avatar` entry says whose it is. Adapters are attached to the resident base, never merged into it.
 """
 
 import copy
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import torch
@@ -26,13 +26,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.base import BaseModel, plain_parameters
+from engine.deltas import compress, restored
 from engine.errors import InputError
 from engine.precision import mixed_precision
 from engine.recipe import Recipe
+from engine.words import LearnedWord
 
 FILE = "adapter.safetensors"
 LORA_METADATA = "lora_adapter_metadata"
 """Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
+
+WORD = "lora_word."
+"""Before a token in the key of its learned embedding. diffusers passes over keys of no model of its pipeline, but only
+if their names hold "lora" (diffusers/loaders/lora_pipeline.py)."""
+
+Kind = Literal["avatar", "style"]
 
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
 """The text encoder's layers that a LoRA is put on, as in diffusers' train_dreambooth_lora.py."""
@@ -51,6 +59,7 @@ class AvatarFacts:
     base: str
     recipe: dict[str, Any]
     seed: int
+    kind: Kind = "avatar"
 
     @property
     def instance(self) -> str:
@@ -63,9 +72,12 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
-    ends = base.family.adapter_targets
+    ends = recipe.targets or base.family.adapter_targets
     targets = [module for module, _ in base.unet.named_modules() if _is_target(module, ends)]
-    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, init_lora_weights=True)
+    config = LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, use_dora=recipe.dora, use_rslora=recipe.rslora,
+        init_lora_weights="gaussian" if recipe.gaussian else True,
+    )  # fmt: skip
     modules: list[nn.Module] = [base.unet]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -91,6 +103,8 @@ def detach(base: BaseModel, name: str) -> None:
         if name in getattr(module, "peft_config", {}):
             (module.delete_adapters if module is base.unet else module.delete_adapter)(name)
         _activate(module, [])
+    if name in base.words:
+        base.words.pop(name).remove()
 
 
 def _active(module: nn.Module) -> list[str]:
@@ -127,6 +141,8 @@ def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path) -> Non
             tensors |= {f"{part}.{key}": tensor for key, tensor in state.items()}
             facts_of_it = module.peft_config[name].to_dict()
             config |= {f"{part}.{key}": _plain(value) for key, value in facts_of_it.items()}
+    if name in base.words:
+        tensors[WORD + base.words[name].word] = base.words[name].vectors
     _write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
 
 
@@ -136,17 +152,27 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
 
 
-def save_delta(base: UNet2DConditionModel, trained: UNet2DConditionModel, facts: AvatarFacts, path: Path) -> None:
-    """Write what full DreamBooth changed, in half precision, complete or not at all."""
-    before = dict(plain_parameters(base))
-    difference = {f"unet.{key}": parameter - before[key] for key, parameter in plain_parameters(trained)}
-    _write(difference, facts, path, {})
+def save_delta(base: UNet2DConditionModel, trained: UNet2DConditionModel, facts: AvatarFacts, path: Path) -> float:
+    """Write what full DreamBooth changed as thin factors, complete or not at all; the share that they leave out."""
+    before, after = dict(plain_parameters(base)), dict(plain_parameters(trained))
+
+    def differences() -> Iterator[tuple[str, Tensor]]:
+        for key, parameter in after.items():
+            yield f"unet.{key}", parameter.float() - before[key].float()
+
+    delta = compress(differences)
+    _write(delta.tensors, facts, path, {"delta": json.dumps({"error": delta.error, "share": delta.share})})
+    return delta.error
 
 
 def _write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    halves = {key: tensor.detach().to("cpu", torch.float16).contiguous() for key, tensor in tensors.items()}
+    # A delta's factors and their scales are already as small as they may be.
+    halves = {
+        key: (tensor if key.endswith((".left", ".right", ".scale")) else tensor.detach().half()).cpu().contiguous()
+        for key, tensor in tensors.items()
+    }
     save_file(halves, partial, {"format": "pt", "avatar": json.dumps(asdict(facts))} | extra)
     partial.replace(path)
 
@@ -206,6 +232,7 @@ class Attached:
             return
         modules = (self.base.unet, self.base.text_encoder)
         before = [_active(module) for module in modules]
+        heard = [name for name, word in self.base.words.items() if word.on]
         try:
             names = [self._lora(file) for file in files]
             for module in modules:
@@ -213,10 +240,17 @@ class Attached:
                 known = [(name, weight) for name, weight in zip(names, weights or [1.0] * len(names), strict=True)
                          if name in getattr(module, "peft_config", {})]  # fmt: skip
                 _activate(module, [name for name, _ in known], [weight for _, weight in known])
+            self._listen(names)
             yield self.base.unet
         finally:
+            self._listen(heard)
             for module, active in zip(modules, before, strict=True):
                 _activate(module, active)
+
+    def _listen(self, names: Sequence[str]) -> None:
+        """Switch exactly these adapters' learned words on."""
+        for name, word in self.base.words.items():
+            word.on = name in names
 
     def _lora(self, file: Path) -> str:
         key = (file, file.stat().st_mtime_ns)
@@ -230,6 +264,9 @@ class Attached:
             StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(
                 tensors, None, self.base.text_encoder, prefix="text_encoder", adapter_name=name, metadata=metadata
             )
+        for tensor in tensors:
+            if tensor.startswith(WORD):
+                self.base.words[name] = LearnedWord(self.base, tensor.removeprefix(WORD), tensors[tensor])
         mixed_precision(self.base.unet, self.base.device)
         self._loras[key] = name
         while len(self._loras) > RESIDENT:
@@ -259,5 +296,7 @@ def with_delta(unet: UNet2DConditionModel, delta: dict[str, Tensor]) -> UNet2DCo
     """A copy of the U-Net with the stored difference added."""
     copied = plain_copy(unet)
     for key, parameter in copied.named_parameters():
-        parameter += delta[f"unet.{key}"].to(parameter)
+        difference = restored(delta, f"unet.{key}", parameter.shape)
+        if difference is not None:
+            parameter += difference.to(parameter)
     return copied

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,6 +45,8 @@ class BaseModel:
         self.latent_scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
         self.side: int = self.unet.config.sample_size * self.latent_scale
         """Pixels of the side of the pictures that this base was trained on."""
+        self.words: dict[str, Any] = {}
+        """Learned embeddings of tokens (`engine.words`), by the adapter that they belong to."""
 
     @classmethod
     def load(cls, source: str | None = None, device: torch.device | None = None) -> "BaseModel":
@@ -120,14 +123,23 @@ class BaseModel:
         """(channels, height, width) of the latents of a picture of `width` x `height` pixels."""
         return (self.unet.config.in_channels, height // self.latent_scale, width // self.latent_scale)
 
+    @property
+    def multiple(self) -> int:
+        """Sides in pixels are multiples of this: the U-Net halves the latents once for each level but the last."""
+        return int(self.latent_scale * 2 ** (len(self.unet.config.block_out_channels) - 1))
+
+    def release(self, *parts: str) -> None:
+        """Let go of `vae` or `text_encoder` for good, to free their memory; whoever asks for them later finds None."""
+        for part in parts:
+            setattr(self, part, None)
+
     def check_size(self, *sides: int) -> int:
         """The first of these sides in pixels, if the U-Net can draw all of them.
 
         Raises:
             InputError: `bad_size`.
         """
-        # The U-Net halves the latents once for each of its levels but the last.
-        multiple = self.latent_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        multiple = self.multiple
         for side in sides:
             if side % multiple or not multiple <= side <= LARGEST_SIDE:
                 raise InputError("bad_size", multiple=multiple, low=multiple, high=LARGEST_SIDE, value=side)

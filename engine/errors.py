@@ -24,6 +24,13 @@ class InputError(Exception):
         "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
         "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.toon.judge",
         "no_file": "There is no file {file}.",
+        "no_captions": "There is no metadata.jsonl in {folder}. Each of its lines names a picture: "
+        '{{"file_name": "1.png", "text": "what it shows"}}',
+        "bad_captions": "{file}, line {line}: {reason}.",
+        "optimiser_unusable": "The optimiser {optimiser} cannot be used here: {reason}. Take adamw.",
+        "tracker_missing": "Reports to {tracker} need a package that is not here: pip install {package}",
+        "lora_only": "Full DreamBooth has no {what}. Take --method lora, or leave it out.",
+        "out_of_memory": "Even one picture at a time does not fit into the memory. Take a smaller --size or a LoRA.",
     }
     """One clear line per code, for the command line. The chats word the same codes in their own module."""
 

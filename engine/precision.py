@@ -26,12 +26,17 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Compute in `compute_dtype(device)` within, as far as torch deems it safe; float32 stays as it is."""
-    dtype = compute_dtype(device)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None = None) -> AbstractContextManager[object]:
+    """Compute in `dtype`, by default `compute_dtype(device)`, as far as torch deems it safe; float32 stays as it is."""
+    dtype = dtype or compute_dtype(device)
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
-def mixed_precision(module: nn.Module, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+def mixed_precision(
+    module: nn.Module, device: torch.device, dtype: torch.dtype | None = None
+) -> Callable[[], AbstractContextManager[object]]:
     """Prepare `module`, whose weights stay float32, and return the context to run its forward pass in."""
-    return lambda: autocast(device)
+    return lambda: autocast(device, dtype)

@@ -1,8 +1,11 @@
-"""Learning a person: one loop for LoRA and full DreamBooth that reads from top to bottom."""
+"""Learning a person or a style: one loop for LoRA and full DreamBooth that reads from top to bottom."""
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,16 +13,22 @@ from statistics import median
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.nn import functional as F
 
-from engine.adapters import AvatarFacts, attach_fresh, detach, plain_copy, save_delta, save_lora
+from engine import memory
+from engine.adapters import AvatarFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
+from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, prepare
 from engine.generation import denoise, noise
-from engine.precision import compute_dtype, mixed_precision
+from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, signal_to_noise, target, weighted_errors
+from engine.optimisers import learning_rate_at, load_checkpoint, make, save_checkpoint, settled
+from engine.precision import DTYPES, compute_dtype, mixed_precision
 from engine.recipe import Recipe
+from engine.team import ALONE, Team
+from engine.words import LearnedWord
+
+__all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepare", "train"]
 
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
@@ -33,6 +42,22 @@ class Progress:
     steps: int
     seconds_left: float
     loss: float
+    """The instance rows' part of what was minimised, over all rows of the step."""
+    learning_rate: float = 0.0
+    prior_loss: float = 0.0
+
+
+@dataclass(frozen=True)
+class Previews:
+    """Sample grids while training: the same prompts from the same seeds, so that one can be compared with the next."""
+
+    prompts: tuple[str, ...]
+    every: int
+    """Steps between two grids."""
+    seed: int = 0
+    steps: int | None = None
+    """Denoising steps; the family's if None."""
+    side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,46 +72,15 @@ class Trained:
     """Mean loss of the run's last tenth."""
     resumed_at: int
     """Step that the run went on from; 0 for a fresh one."""
+    rows_at_once: int = 0
+    """Rows that went through the U-Net together: fewer than the recipe's where memory was short."""
+    checkpointing: bool = False
+    delta_error: float | None = None
+    """Of full DreamBooth: the share of what was learned that its stored form leaves out, |D - D'| / |D|."""
 
 
 class Stopped(Exception):
     """The run was asked to stop; its last checkpoint remains."""
-
-
-def prepare(picture: Image.Image, side: int) -> Image.Image:
-    """The picture's centre square, resized to `side` pixels."""
-    short = min(picture.size)
-    left, top = (picture.width - short) // 2, (picture.height - short) // 2
-    square = picture.convert("RGB").crop((left, top, left + short, top + short))
-    return square.resize((side, side), Image.Resampling.LANCZOS)
-
-
-def class_latents(base: BaseModel, noun: str, count: int, side: int, folder: Path | None) -> tuple[Tensor, list[str]]:
-    """Class pictures for prior preservation, as latents (count, c, h, w), and the prompt of each.
-
-    Drawn by the base itself and kept in `folder`, so they are drawn once for each base, class noun and size.
-    """
-    prompts = [base.family.prior_prompts[n % len(base.family.prior_prompts)].format(noun=noun) for n in range(count)]
-    name = f"{noun.replace(' ', '-')}-{side}-{count}.safetensors"
-    file = folder / base.fingerprint / name if folder else None
-    if file and file.exists():
-        return load_file(file)["latents"].to(base.device), prompts
-    empty = base.encode_prompts([""])
-    parts = []
-    for start in range(0, count, 8):
-        seeds = range(start, min(count, start + 8))
-        embeddings = base.encode_prompts([prompts[seed] for seed in seeds])
-        parts.append(
-            denoise(base.unet, base, noise(seeds, base.latent_shape(side, side)), embeddings, empty,
-                    steps=min(20, base.family.draw_steps), guidance=base.family.guidance)
-        )  # fmt: skip
-    latents = torch.cat(parts) if parts else torch.empty(0, *base.latent_shape(side, side))
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file({"latents": latents.cpu().contiguous()}, partial)
-        partial.replace(file)
-    return latents, prompts
 
 
 def train(
@@ -99,12 +93,20 @@ def train(
     *,
     seed: int = 0,
     side: int | None = None,
+    captions: Sequence[str] = (),
+    kind: Kind = "avatar",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 5.0,
     prior_folder: Path | None = None,
+    previews: Previews | None = None,
+    team: Team = ALONE,
+    sole: bool = False,
+    chances: Callable[[int], Chance] | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_checkpoint: Callable[[int], None] = lambda step: None,
     on_prior: Callable[[], None] = lambda: None,
+    on_pictures: Callable[[int, list[Image.Image]], None] = lambda step, pictures: None,
+    on_memory: Callable[[int], None] = lambda rows: None,
 ) -> Trained:
     """Teach `base` the person in `album` under `token`, and write the adapter to `out`.
 
@@ -114,94 +116,176 @@ def train(
     it, whose gradient has the same mean and far less variance (OneTrainer's PRIOR_PREDICTION and ai-toolkit's
     diff_output_preservation do alike).
 
+    A step has the rows of all batches and devices. Each device takes its share and sends it through in as many parts as
+    its memory asks for: a row's weight in the sum does not depend on its company, so neither does what is learned.
+
     Noise, timesteps and rows of step n come from a generator seeded with (seed, n) alone, so a run that goes on from
     `checkpoint` equals one that was never stopped. `on_step` runs between steps: it may draw with other adapters on
     the same base, and raises `Stopped` to end the run.
 
     Args:
         album: RGB pictures of any size.
-        side: pixels of the training pictures' sides; the base's own by default.
-        checkpoint: file for parameters, AdamW moments and step; written every `checkpoint_seconds`.
+        side: pixels of the training pictures' sides; the recipe's or the base's own by default.
+        captions: for a recipe with captions, the text of each picture.
+        kind: what the adapter says it is.
+        checkpoint: file that holds all the next step depends on; written every `checkpoint_seconds`.
+        sole: nobody else uses `base`, now or afterwards: what is cached may be let go, and full DreamBooth trains the
+            base's own U-Net.
+        chances: in place of this engine's own chance, to do over what another trainer did.
+        on_memory: told how many rows go through at once from now on, since more did not fit.
     Raises:
-        InputError: `no_photos` for an empty album.
+        InputError: `no_photos` for an empty album, `out_of_memory` if not even one row fits.
     """
-    if not album:
+    if not len(album):
         raise InputError("no_photos", folder="the album")
-    side = side or base.side
-    means, deviations = base.encode_pictures([prepare(picture, side) for picture in album])
+    began = saved = time.monotonic()
+    side = side or recipe.side or base.side
+
+    # What is learned, seen once through the VAE and the text encoder.
+    instance = f"{token} {noun}"
+    wordings = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
+    learned_under = [[text] for text in captions] if recipe.captions and captions else [wordings] * len(album)
+    prompts = list(dict.fromkeys(prompt for several in learned_under for prompt in several))
+    numbers = {prompt: number for number, prompt in enumerate(prompts)}
+    prompt_numbers = [[numbers[prompt] for prompt in several] for several in learned_under]
+    examples = encode_album(base, album, recipe, side, prompt_numbers)
     on_prior()
     # A short run does not need all of them.
-    prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch)
-    priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder)
-    instance_prompts = [prompt.format(instance=f"{token} {noun}") for prompt in base.family.instance_prompts]
-    prompts = [*instance_prompts, *dict.fromkeys(prior_prompts)]
+    prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
+    with team.one_at_a_time():
+        priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder, recipe.prior_prompts)
+    prompts += [prompt for prompt in dict.fromkeys(prior_prompts) if prompt not in numbers]
+    prior_numbers = [prompts.index(prompt) for prompt in prior_prompts]
     embeddings = base.encode_prompts(prompts)
-    prior_prompt_numbers = torch.tensor([prompts.index(prompt) for prompt in prior_prompts])
-    scheduler = DDIMScheduler.from_config(base.scheduler.config)
-    facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed)
+    listens = recipe.text_encoder or recipe.pivotal
+    if sole and not previews:
+        base.release("vae", *([] if listens else ["text_encoder"]))
 
+    # What learns it.
+    dtype = compute_dtype(base.device) if recipe.precision == "auto" else DTYPES[recipe.precision]
+    in_place = sole and recipe.method == "dreambooth" and (recipe.prior_target == "noise" or not prior_count)
+    word = LearnedWord(base, token) if recipe.pivotal else None
     if recipe.method == "lora":
         unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
     else:
-        unet = plain_copy(base.unet, torch.float32).requires_grad_(True)
-        parameters = list(unet.parameters())
-    context = mixed_precision(unet, base.device)
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True)
-    scaler = torch.amp.GradScaler(base.device.type, enabled=compute_dtype(base.device) == torch.float16)
-    first = _restore(checkpoint, parameters, optimizer) if checkpoint and checkpoint.exists() else 0
-    losses, durations = list[float](), list[float]()
-    began = saved = time.monotonic()
+        unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
+        parameters = list(unet.requires_grad_(True).parameters())
+    groups = [{"params": list(parameters), "lr": recipe.learning_rate}]
+    if word:
+        base.words[TRAINING] = word
+        groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
+        parameters.append(word.vectors)
+    context = mixed_precision(unet, base.device, dtype)
+    optimiser = make(recipe, groups, base.device)
+    mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
+    scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
+    run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
+    first, scaling = load_checkpoint(checkpoint, run, parameters, optimiser, mean) if checkpoint else (0, {})
+    if scaling:
+        scaler.load_state_dict(scaling)
+    scheduler = DDIMScheduler.from_config(base.scheduler.config)
+    length = int(scheduler.config.num_train_timesteps)
+    facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind)
+
+    def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
+        """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""
+        count = len(luck.rows)
+        own = [place for place in places if place < count]
+        others = [luck.prior_rows[place - count] for place in places if place >= count]
+        rows = [examples[luck.rows[place]] for place in own]
+        clean = torch.stack(
+            [row.mean + row.deviation * luck.spreads[place].to(row.mean) for row, place in zip(rows, own, strict=True)]
+            + [priors[other] for other in others]
+        )  # (n, c, h, w)
+        read = [row.prompts[int(luck.wordings[place] * len(row.prompts))] for row, place in zip(rows, own, strict=True)]
+        read += [prior_numbers[other] for other in others]
+        disturbance = torch.stack([luck.noises[place] for place in places]).to(clean)
+        if recipe.noise_offset:
+            disturbance = offset_noise(disturbance, luck.shifts[list(places)].to(clean), recipe.noise_offset)
+        timestep = luck.timesteps[list(places)].to(base.device)
+        noisy = scheduler.add_noise(clean, disturbance, timestep)
+        wanted = target(scheduler, clean, disturbance, timestep)
+        part = slice(len(rows), None)
+        if others and recipe.prior_target == "base":
+            wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
+        unet.train()
+        with context():
+            words = _reread(base, prompts, read) if listens else embeddings[read]
+            predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample
+        weights = torch.full((len(places),), 1 / count, device=base.device)
+        weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))
+        if recipe.min_snr:
+            snr = signal_to_noise(scheduler.alphas_cumprod, timestep[: len(rows)])
+            weights[: len(rows)] *= min_snr_weights(snr, recipe.min_snr, scheduler.config.prediction_type)
+        return weighted_errors(predicted, wanted, _pixel_weights(rows, clean)), weights
+
+    losses, durations, delta_error = list[float](), list[float](), None
+    at_once, checkpointing = recipe.batch + (recipe.prior_batch if prior_count else 0), bool(recipe.checkpointing)
     try:
         for step in range(first, recipe.steps):
             started = time.monotonic()
-            random = torch.Generator().manual_seed((seed << 32) + step)
-            rows = _rows(len(means), recipe.batch, step, seed)
-            clean = means[rows] + deviations[rows] * _normal(means[rows].shape, random, base.device)
-            prompt_numbers = torch.randint(len(instance_prompts), (recipe.batch,), generator=random)
-            if prior_count:
-                prior_rows = torch.randint(prior_count, (recipe.prior_batch,), generator=random)
-                clean = torch.cat((clean, priors[prior_rows.to(priors.device)]))
-                prompt_numbers = torch.cat((prompt_numbers, prior_prompt_numbers[prior_rows]))
-            disturbance = _normal(clean.shape, random, base.device)
-            timestep = _timesteps(recipe.batch, len(clean) - recipe.batch, random, scheduler).to(base.device)
-            noisy = scheduler.add_noise(clean, disturbance, timestep)
-            target = _target(scheduler, clean, disturbance, timestep)
-            words = embeddings[prompt_numbers.to(embeddings.device)]
-            if prior_count:
-                target[recipe.batch :] = _unadapted(
-                    base, context, noisy[recipe.batch :], timestep[recipe.batch :], words[recipe.batch :]
-                )
-            if recipe.text_encoder:
-                words = base.embed_prompts(prompts)[prompt_numbers.to(embeddings.device)]
-            unet.train()
-            with context():
-                predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample.float()
-            instance_loss = F.mse_loss(predicted[: recipe.batch], target[: recipe.batch])
-            prior_loss = F.mse_loss(predicted[recipe.batch :], target[recipe.batch :]) if prior_count else 0.0
-            optimizer.zero_grad()
-            scaler.scale(instance_loss + recipe.prior_weight * prior_loss).backward()
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-
-            losses.append(float(instance_loss.detach()))
+            luck = chances(step) if chances else chance(step, seed, recipe, team.size, examples, priors, length)
+            total = len(luck.noises)
+            own = [place for place in range(total) if place % team.size == team.rank]
+            if step == first:
+                at_once, checkpointing = _afford(unet, recipe, at_once, base, lambda: errors_of(own[:1], luck)[0])
+            while True:
+                optimiser.zero_grad()
+                sums = torch.zeros(2, device=base.device)  # the instance rows' and the prior rows' part of the loss
+                try:
+                    for places in in_batches({place: luck.noises[place].shape for place in own}, at_once):
+                        errors, weights = errors_of(places, luck)
+                        scaler.scale((errors * weights).sum()).backward()
+                        kinds = torch.tensor([int(place >= len(luck.rows)) for place in places], device=base.device)
+                        sums.index_add_(0, kinds, (errors * weights).detach())
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not memory.is_out_of_memory(error):
+                        raise
+                # Outside of the handler, whose traceback holds on to the tensors that were too much.
+                at_once, checkpointing = _less(unet, base, at_once, checkpointing)
+                on_memory(at_once)
+            team.add_up([sums, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+            losses.append(float(sums[0]))
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
+            rate = learning_rate_at(recipe.schedule, step, recipe.steps, recipe.warmup)
+            for group, full in zip(optimiser.param_groups, groups, strict=True):
+                group["lr"] = full["lr"] * rate
+            if word and step >= recipe.steps / 2:
+                word.vectors.grad = None
+            scaler.unscale_(optimiser)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.max_norm)
+            scaler.step(optimiser)
+            scaler.update()
+            if mean is not None:
+                average(mean, parameters, ema_decay(recipe.ema, step))
+
             durations.append(time.monotonic() - started)
             left = median(durations[-50:]) * (recipe.steps - step - 1)
-            if checkpoint and step + 1 < recipe.steps and time.monotonic() - saved >= checkpoint_seconds:
-                _save(checkpoint, parameters, optimizer, step + 1)
+            if checkpoint and team.first and step + 1 < recipe.steps and time.monotonic() - saved >= checkpoint_seconds:
+                save_checkpoint(checkpoint, run, step + 1, parameters, optimiser, mean, scaler.state_dict())
                 saved = time.monotonic()
                 on_checkpoint(step + 1)
-            on_step(Progress(step + 1, recipe.steps, left, losses[-1]))
-        if recipe.method == "lora":
-            save_lora(base, TRAINING, facts, out)
-        else:
-            save_delta(base.unet, unet, facts, out)
+            if previews and team.first and ((step + 1) % previews.every == 0 or step + 1 == recipe.steps):
+                with settled(optimiser, parameters, mean):
+                    on_pictures(step + 1, _preview(base, unet, previews))
+            on_step(Progress(step + 1, recipe.steps, left, losses[-1], recipe.learning_rate * rate, float(sums[1])))
+        if team.first:
+            with settled(optimiser, parameters, mean):
+                if recipe.method == "lora":
+                    save_lora(base, TRAINING, facts, out)
+                else:
+                    for parameter in parameters:
+                        parameter.grad = None
+                    optimiser.state.clear()
+                    before = BaseModel.load(None if base.source == "embedded" else base.source) if in_place else base
+                    delta_error = save_delta(before.unet, unet, facts, out)
     finally:
         if recipe.method == "lora":
             detach(base, TRAINING)
+        if checkpointing:
+            unet.disable_gradient_checkpointing()
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,
@@ -209,78 +293,89 @@ def train(
         first_loss=sum(losses[:tenth]) / tenth if losses else math.nan,
         last_loss=sum(losses[-tenth:]) / tenth if losses else math.nan,
         resumed_at=first,
+        rows_at_once=at_once,
+        checkpointing=checkpointing,
+        delta_error=delta_error,
     )
 
 
-def _normal(shape: torch.Size, random: torch.Generator, device: torch.device) -> Tensor:
-    """Standard normal numbers drawn on the CPU, so that a seed means the same on every device."""
-    return torch.randn(shape, generator=random).to(device)
+def _run(*what: object) -> str:
+    """A few digits that differ for whatever differs in what is learned, or how."""
+    said = json.dumps([one.as_json() if isinstance(one, Recipe) else one for one in what])
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _rows(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """Numbers of the photos of this step, (batch,): every photo once before any photo again."""
-    places = range(step * batch, (step + 1) * batch)
-    shuffles = {
-        turn: torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) ^ (0x5EED + turn)))
-        for turn in {place // count for place in places}
-    }
-    return torch.tensor([int(shuffles[place // count][place % count]) for place in places])
+def _reread(base: BaseModel, prompts: Sequence[str], numbers: Sequence[int]) -> Tensor:
+    """Embeddings (n, tokens, width) from a text encoder that learns; a prompt that several rows share is read once."""
+    distinct = sorted(set(numbers))
+    read = base.embed_prompts([prompts[number] for number in distinct])
+    return read[[distinct.index(number) for number in numbers]]
 
 
-def _timesteps(instances: int, priors: int, random: torch.Generator, scheduler: DDIMScheduler) -> Tensor:
-    """Timesteps of the rows, stratified within each kind, so that a small batch sees the whole schedule."""
-    spread = [
-        (torch.arange(count) + torch.rand(count, generator=random)) / count for count in (instances, priors) if count
-    ]
-    length = int(scheduler.config.num_train_timesteps)
-    return (torch.cat(spread) * length).long()
-
-
-def _target(scheduler: DDIMScheduler, clean: Tensor, disturbance: Tensor, timestep: Tensor) -> Tensor:
-    """What the U-Net is to predict: the noise (arXiv 2006.11239) or the velocity (arXiv 2202.00512)."""
-    if scheduler.config.prediction_type == "v_prediction":
-        return scheduler.get_velocity(clean, disturbance, timestep)  # type: ignore[no-any-return]
-    return disturbance.clone()
+def _pixel_weights(rows: Sequence[Example], clean: Tensor) -> Tensor | None:
+    """The rows' weights (n, 1, h, w), ones where an example has none; None if none has."""
+    if all(row.weights is None for row in rows):
+        return None
+    weights = clean.new_ones(len(clean), 1, *clean.shape[2:])
+    for place, row in enumerate(rows):
+        if row.weights is not None:
+            weights[place] = row.weights
+    return weights
 
 
 @torch.no_grad()
 def _unadapted(
-    base: BaseModel, context: Callable[[], object], noisy: Tensor, timestep: Tensor, words: Tensor
+    base: BaseModel, context: Callable[[], AbstractContextManager[object]], noisy: Tensor, timestep: Tensor, words: Tensor
 ) -> Tensor:
     """What the base predicts without the adapter in training."""
     unet: UNet2DConditionModel = base.unet.eval()
-    adapted = getattr(unet, "_hf_peft_config_loaded", False)
+    adapted = TRAINING in getattr(unet, "peft_config", {})
     if adapted:
         unet.disable_adapters()
     try:
-        with context():  # type: ignore[attr-defined]
+        with context():
             return unet(noisy.to(base.dtype), timestep, words.to(base.dtype)).sample.float()  # type: ignore[no-any-return]
     finally:
         if adapted:
             unet.enable_adapters()
 
 
-def _save(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {"step": torch.tensor(step)}
-    for number, parameter in enumerate(parameters):
-        state = optimizer.state[parameter]
-        tensors[f"{number}.value"] = parameter.detach().cpu().contiguous()
-        tensors[f"{number}.first"] = state["exp_avg"].cpu().contiguous()
-        tensors[f"{number}.second"] = state["exp_avg_sq"].cpu().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.replace(path)
+def _preview(base: BaseModel, unet: UNet2DConditionModel, previews: Previews) -> list[Image.Image]:
+    """One picture for each prompt, as the weights are now."""
+    side = previews.side or base.side
+    words = base.encode_prompts(["", *previews.prompts])
+    seeds = range(previews.seed, previews.seed + len(previews.prompts))
+    steps = previews.steps or base.family.draw_steps
+    latents = denoise(unet, base, noise(seeds, base.latent_shape(side, side)), words[1:], words[:1],
+                      steps=steps, guidance=base.family.guidance)  # fmt: skip
+    return base.decode(latents)
 
 
-@torch.no_grad()
-def _restore(path: Path, parameters: Sequence[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
-    tensors = load_file(path)
-    for number, parameter in enumerate(parameters):
-        parameter.copy_(tensors[f"{number}.value"])
-        optimizer.state[parameter] = {
-            "step": tensors["step"].float().clone(),
-            "exp_avg": tensors[f"{number}.first"].to(parameter),
-            "exp_avg_sq": tensors[f"{number}.second"].to(parameter),
-        }
-    return int(tensors["step"])
+def _afford(
+    unet: UNet2DConditionModel, recipe: Recipe, rows: int, base: BaseModel, one_row: Callable[[], Tensor]
+) -> tuple[int, bool]:
+    """How many rows may go through at once, and whether activations must be computed again: what the free memory
+    holds, by the bytes that autograd keeps of one row."""
+    checkpointing = bool(recipe.checkpointing)
+    if recipe.checkpointing is None:
+        fit = memory.rows_that_fit(memory.activation_bytes(one_row), rows, memory.free_memory(base.device))
+        checkpointing, rows = fit == 0, fit or rows
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    return rows, checkpointing
+
+
+def _less(unet: UNet2DConditionModel, base: BaseModel, rows: int, checkpointing: bool) -> tuple[int, bool]:
+    """What to try after rows did not fit: half of them, and at last to compute activations again.
+
+    Raises:
+        InputError: `out_of_memory` if nothing is left to try.
+    """
+    if base.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if rows > 1:
+        return rows // 2, checkpointing
+    if checkpointing:
+        raise InputError("out_of_memory")
+    unet.enable_gradient_checkpointing()
+    return rows, True

@@ -1,0 +1,106 @@
+"""What full DreamBooth changed, stored small: each weight's difference as a product of two thin factors.
+
+Fine-tuning moves weights along few directions (arXiv 2106.09685, section 7.2), so the difference's leading singular
+vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept that
+hold the most of the difference for their size, until the file is `SHARE` of the model's own.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SHARE = 0.15
+"""Of the half-precision size of what was trained."""
+
+Differences = Callable[[], Iterable[tuple[str, Tensor]]]
+"""The differences under their names; called twice, since all of their singular vectors would not fit into memory."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A compressed difference."""
+
+    tensors: dict[str, Tensor]
+    error: float
+    """|D - D'| / |D| over all weights together (Frobenius norm)."""
+    share: float
+    """Bytes of the tensors as a share of the half-precision size of what was trained."""
+
+
+@torch.no_grad()
+def compress(differences: Differences, share: float = SHARE) -> Delta:
+    """Factors of the differences, at most `share` of their half-precision size in all.
+
+    A factor's number takes a byte: against what is left out, that rounding is nothing. Biases and norms, a thousandth
+    of a U-Net, are kept in half precision.
+    """
+    size, fixed = 0, 0
+    energies, costs = dict[str, Tensor](), dict[str, int]()
+    for name, difference in differences():
+        size += 2 * difference.numel()
+        if difference.ndim < 2:
+            fixed += 2 * difference.numel()
+        else:
+            matrix = difference.flatten(1)
+            energies[name] = directions(matrix)[0]
+            costs[name] = sum(matrix.shape) + 8
+    ranks = allot(energies, costs, share * size - fixed)
+    tensors, whole, missed = dict[str, Tensor](), 0.0, 0.0
+    for name, difference in differences():
+        if difference.ndim < 2:
+            tensors[name] = difference.half().cpu()
+        elif ranks[name]:
+            _, left, right = directions(difference.flatten(1))
+            for part, factor in (("left", left[:, : ranks[name]].T), ("right", right[: ranks[name]])):
+                tensors[f"{name}.{part}"], tensors[f"{name}.{part}.scale"] = quantised(factor)
+        whole += float(difference.double().square().sum())
+        kept = restored(tensors, name, difference.shape)
+        missed += float((difference if kept is None else difference - kept.to(difference)).double().square().sum())
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return Delta(tensors, (missed / whole) ** 0.5 if whole else 0.0, stored / size if size else 0.0)
+
+
+def directions(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared singular values (k,), largest first, and factors (m, k), (k, n) whose product is `matrix` (m, n).
+
+    From the eigenvectors of the smaller of M M^T and M^T M, which takes a tenth of a singular value decomposition; what
+    it loses in the smallest singular values is never kept.
+    """
+    wide = matrix.shape[0] <= matrix.shape[1]
+    gram = matrix @ matrix.T if wide else matrix.T @ matrix
+    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1).to(matrix)
+    return (values, vectors, vectors.T @ matrix) if wide else (values, matrix @ vectors, vectors.T)
+
+
+def allot(energies: Mapping[str, Tensor], costs: Mapping[str, int], budget: float) -> dict[str, int]:
+    """How many directions of each matrix to keep: those with the most energy for a byte, while `budget` lasts."""
+    if not energies:
+        return {}
+    names = list(energies)
+    worth = torch.cat([energies[name] / costs[name] for name in names])
+    owner = torch.cat([torch.full((len(energies[name]),), number) for number, name in enumerate(names)])
+    price = torch.tensor([costs[name] for name in names])[owner]
+    order = worth.argsort(descending=True, stable=True)
+    affordable = order[price[order].cumsum(0) <= budget]
+    # Within a matrix energies fall, so the kept ones are its first.
+    ranks = torch.bincount(owner[affordable[worth[affordable] > 0]], minlength=len(names))
+    return dict(zip(names, ranks.tolist(), strict=True))
+
+
+def quantised(factor: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 (k, n) and the float32 scales (k, 1) of its rows; half precision is coarse below 1e-5."""
+    scale = (factor.float().abs().amax(dim=1, keepdim=True) / 127).clamp(min=1e-30)
+    return (factor / scale).round().clamp(-127, 127).to(torch.int8).cpu().contiguous(), scale.cpu()
+
+
+def restored(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor | None:
+    """The difference of one weight as it was stored; None if nothing of it was."""
+    if name in tensors:
+        return tensors[name].float()
+    if f"{name}.left" not in tensors:
+        return None
+    left, right = (tensors[f"{name}.{part}"].float() * tensors[f"{name}.{part}.scale"] for part in ("left", "right"))
+    return (left.T @ right).reshape(shape)

@@ -1,0 +1,94 @@
+"""Where a run's figures and pictures go to be looked at: TensorBoard, Weights & Biases. Imported when asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from engine.errors import InputError
+
+Kind = Literal["tensorboard", "wandb"]
+PROJECT = "avatar-diffusion"
+
+
+class Tracker(Protocol):
+    """One run's figures over its steps."""
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        """Figures of a step, as `loss`, `learning_rate` or `score/likeness`."""
+        ...
+
+    def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
+        """Pictures of one size, shown beside each other."""
+        ...
+
+    def close(self) -> None:
+        """Everything is written."""
+        ...
+
+
+class TensorBoard:
+    """Event files in a folder: `tensorboard --logdir FOLDER`."""
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+        rows = "\n".join(f"| {name} | {value} |" for name, value in recipe.items())
+        self._writer.add_text("recipe", f"| | |\n|---|---|\n{rows}")
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
+        self._writer.add_image(name, np.asarray(grid(pictures)), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of wandb in a folder; the environment says where it reports to (WANDB_MODE=offline keeps it here)."""
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = wandb
+        self._run = wandb.init(project=PROJECT, dir=str(folder), config=dict(recipe))
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
+        self._run.log({name: [self._wandb.Image(picture) for picture in pictures]}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def open_tracker(kind: Kind, folder: Path, recipe: Mapping[str, Any]) -> Tracker:
+    """The tracker of this kind, writing to `folder`.
+
+    Raises:
+        InputError: `tracker_missing` if its package is not installed.
+    """
+    kinds: Mapping[Kind, type[TensorBoard | WeightsAndBiases]] = {
+        "tensorboard": TensorBoard, "wandb": WeightsAndBiases,
+    }  # fmt: skip
+    try:
+        return kinds[kind](folder, recipe)
+    except ImportError as error:
+        raise InputError("tracker_missing", tracker=kind, package=kind) from error
+
+
+def grid(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one size in one row."""
+    width, height = pictures[0].size
+    board = Image.new("RGB", (width * len(pictures), height))
+    for place, picture in enumerate(pictures):
+        board.paste(picture, (place * width, 0))
+    return board
