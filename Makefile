@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 TORCH ?= $(shell if [ "$$(uname -s)" = Darwin ] || nvidia-smi -L >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes
 
-.PHONY: demo chat test check format lock clean
+.PHONY: demo chat test bench check format lock clean
 
 # The main job from an album to pictures, in the terminal; leaves them in ./demo
 demo: $(READY)
@@ -22,6 +22,10 @@ chat: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Ours against diffusers' training scripts, in ratios: make bench REFERENCE=diffusers/examples/dreambooth [ONLY=job,warm]
+bench: $(READY)
+	@$(BIN)/python -m tests.benchmarks $(REFERENCE) $(if $(ONLY),--only $(ONLY)) $(if $(STEPS),--steps $(STEPS))
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

@@ -12,10 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from engine import experiments
 from engine.errors import InputError
-
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
-"""Files that `--photos DIR` takes for photos; what they really are is decided by their content."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,21 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("photos", nargs="+", type=Path)
     inspect.add_argument("--class", dest="noun", default="person", help="class noun; things need no face")
 
-    train = commands.add_parser("train", help="learn a person from a folder of photos")
-    train.add_argument("--photos", type=Path, required=True)
-    train.add_argument("--token", required=True, help="a made-up word for the person, as cr7d")
-    train.add_argument("--class", dest="noun", required=True, help="class noun, as man")
-    train.add_argument("--out", type=Path, required=True)
-    train.add_argument("--method", choices=("lora", "dreambooth"), default="lora")
-    for name, kind in (
-        ("steps", int),
-        ("batch", int),
-        ("rank", int),
-        ("learning-rate", float),
-        ("prior-weight", float),
-    ):
-        train.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
-    train.add_argument("--size", type=int, help="side of the training pictures in pixels, instead of the base's own")
+    learning = experiments.add_commands(commands)
 
     imagine = commands.add_parser("imagine", help="draw pictures")
     imagine.add_argument("--avatar", type=Path, action="append", default=[], help="folder written by train")
@@ -65,10 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
         evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
 
-    for command in (train, imagine):
+    for command in (*learning, imagine):
         command.add_argument("--base", help="diffusers folder or hub id; the embedded base by default")
         command.add_argument("--seed", type=int, default=0)
-    for command in (inspect, train, imagine, evaluate):
+    for command in (inspect, *learning, imagine, evaluate):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
 
@@ -112,75 +96,6 @@ def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
     return {"verdicts": [{"file": str(path)} | verdict.to_json() for path, verdict in rows]}
 
 
-def _album(folder: Path, noun: str) -> tuple[list[bytes], list[str]]:
-    """The usable photos of a folder, and a line on each one that is not."""
-    from engine.inspection import Rules, inspect_album, sentence
-
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-    if not files:
-        raise InputError("no_photos", folder=folder)
-    photos = [path.read_bytes() for path in files]
-    verdicts = inspect_album(photos, Rules.for_noun(noun))
-    lines = [
-        f"{path.name}: {sentence(verdict)}" for path, verdict in zip(files, verdicts, strict=True) if verdict.codes
-    ]
-    good = [photo for photo, verdict in zip(photos, verdicts, strict=True) if verdict.ok]
-    if not good:
-        raise InputError("no_good_photos", good=0, of=len(files), needed=1, verdicts=" ".join(lines[:3]))
-    return good, lines
-
-
-def _named(token: str, noun: str) -> tuple[str, str]:
-    from storage import naming
-    from storage.errors import UserError
-
-    codes = {"token_shape": "bad_token", "token_word": "token_is_word", "noun_shape": "bad_noun", "minor": "minor"}
-    try:
-        return naming.token(token), naming.noun(noun)
-    except UserError as error:
-        raise InputError(codes[error.code], **error.facts) from error
-
-
-def _train(asked: argparse.Namespace) -> dict[str, Any]:
-    token, noun = _named(asked.token, asked.noun)
-    photos, lines = _album(asked.photos, noun)
-    for line in lines:
-        print(line)
-
-    from engine.adapters import FILE
-    from engine.base import BaseModel
-    from engine.inspection import face_crop, load_photo
-    from engine.recipe import choose
-    from engine.training import Progress, train
-
-    base = BaseModel.load(asked.base)
-    side = base.check_size(asked.size) if asked.size else base.side
-    overrides = {name: getattr(asked, name) for name in ("steps", "batch", "rank", "learning_rate", "prior_weight")}
-    recipe = choose(len(photos), asked.method, base.family, **overrides)
-    album = [load_photo(photo) for photo in photos]
-    if base.family.cartoon:
-        album = [face_crop(photo, side) for photo in album]
-        print("The embedded base model draws cartoons: the pictures will look drawn, whatever the photos are.")
-    began = time.monotonic()
-
-    def show(progress: Progress) -> None:
-        if sys.stderr.isatty():
-            done = 30 * progress.step // progress.steps
-            bar = "#" * done + "." * (30 - done)
-            line = f"\r[{bar}] step {progress.step} of {progress.steps}, {progress.seconds_left:.0f} s left "
-            print(line, end="\n" if progress.step == progress.steps else "", file=sys.stderr, flush=True)
-
-    trained = train(base, album, token, noun, recipe, asked.out / FILE, seed=asked.seed, side=side, on_step=show)
-    seconds = round(time.monotonic() - began, 2)
-    print(f"Learned {token} {noun} from {len(album)} photos in {trained.steps} steps, {seconds} s: {asked.out / FILE}")
-    return {
-        "token": token, "class": noun, "photos": len(album), "steps": trained.steps, "seconds": seconds,
-        "recipe": recipe.as_json(), "first_loss": trained.first_loss, "last_loss": trained.last_loss,
-        "base": base.source, "cartoon": base.family.cartoon, "device": str(base.device),
-        "adapter": str(asked.out / FILE),
-    }  # fmt: skip
-
-
 def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.adapters import Attached, facts_of
     from engine.base import BaseModel
@@ -222,7 +137,8 @@ def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "work": _work, "base": _base, "inspect": _inspect, "train": _train, "imagine": _imagine, "evaluate": _evaluate,
+    "work": _work, "base": _base, "inspect": _inspect, "imagine": _imagine, "evaluate": _evaluate,
+    **experiments.COMMANDS,
 }  # fmt: skip
 
 

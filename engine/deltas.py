@@ -1,8 +1,8 @@
 """What full DreamBooth changed, stored small: each weight's difference as a product of two thin factors.
 
 Fine-tuning moves weights along few directions (arXiv 2106.09685, section 7.2), so the difference's leading singular
-vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept that
-hold the most of the difference for their size, until the file is `SHARE` of the model's own.
+vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept
+that hold the most of the difference for their size, until the file is `SHARE` of the model's own.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -44,7 +44,7 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
             fixed += 2 * difference.numel()
         else:
             matrix = difference.flatten(1)
-            energies[name] = directions(matrix)[0]
+            energies[name] = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).cpu()
             costs[name] = sum(matrix.shape) + 8
     ranks = allot(energies, costs, share * size - fixed)
     tensors, whole, missed = dict[str, Tensor](), 0.0, 0.0
@@ -68,11 +68,15 @@ def directions(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     From the eigenvectors of the smaller of M M^T and M^T M, which takes a tenth of a singular value decomposition; what
     it loses in the smallest singular values is never kept.
     """
+    values, vectors = torch.linalg.eigh(_gram(matrix))
+    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
     wide = matrix.shape[0] <= matrix.shape[1]
-    gram = matrix @ matrix.T if wide else matrix.T @ matrix
-    values, vectors = torch.linalg.eigh(gram.double())
-    values, vectors = values.flip(0).clamp(min=0), vectors.flip(1).to(matrix)
     return (values, vectors, vectors.T @ matrix) if wide else (values, matrix @ vectors, vectors.T)
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """The smaller of M M^T and M^T M."""
+    return matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
 
 
 def allot(energies: Mapping[str, Tensor], costs: Mapping[str, int], budget: float) -> dict[str, int]:

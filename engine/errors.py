@@ -29,6 +29,7 @@ class InputError(Exception):
         "bad_captions": "{file}, line {line}: {reason}.",
         "optimiser_unusable": "The optimiser {optimiser} cannot be used here: {reason}. Take adamw.",
         "tracker_missing": "Reports to {tracker} need a package that is not here: pip install {package}",
+        "seed_is_dreambooth": "The seed's recipe is full DreamBooth. Leave --method out, or take another --recipe.",
         "lora_only": "Full DreamBooth has no {what}. Take --method lora, or leave it out.",
         "out_of_memory": "Even one picture at a time does not fit into the memory. Take a smaller --size or a LoRA.",
     }

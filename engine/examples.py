@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.generation import denoise, noise
-from engine.inspection import Face, find_faces, load_photo, looks_drawn
+from engine.inspection import Face, find_faces, is_drawing, load_photo
 from engine.objectives import face_weights
 from engine.recipe import Crop, Recipe
 
@@ -89,13 +89,13 @@ def prepare(picture: Image.Image, side: int) -> Image.Image:
 
 def buckets(side: int, multiple: int) -> list[tuple[int, int]]:
     """(width, height) of the sizes that pictures are learned at: multiples with at most side^2 pixels, none longer than
-    twice its width (blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac)."""
-    sizes = []
-    for width in range(multiple, 2 * side + 1, multiple):
-        height = side * side // width // multiple * multiple
-        if height and max(width, height) <= 2 * min(width, height):
-            sizes.append((width, height))
-    return sizes
+    twice its width, none a fifth smaller than the square (blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac)."""
+    sizes = set[tuple[int, int]]()
+    for width in range(multiple, side + 1, multiple):
+        height = min(side * side // width, 2 * width) // multiple * multiple
+        if width * height >= 0.8 * side * side:
+            sizes |= {(width, height), (height, width)}
+    return sorted(sizes)
 
 
 def bucket_of(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -106,7 +106,7 @@ def bucket_of(size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[
 
 def largest_face(picture: Image.Image) -> Face | None:
     """The largest upright face of a photograph; None in a drawing."""
-    faces = [] if looks_drawn(picture) else [face for face in find_faces(picture) if not face.turn]
+    faces = [] if is_drawing(picture) else [face for face in find_faces(picture) if not face.turn]
     return faces[0] if faces else None
 
 

@@ -391,7 +391,7 @@ def _square(face: Face, factor: float, lower: float = 0.0) -> tuple[int, int, in
 
 def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2) -> Image.Image:
     """The square around the largest face, with hair and shoulders, at `size` pixels; without a face, the middle."""
-    faces = [] if _is_drawing(image) else find_faces(image)
+    faces = [] if is_drawing(image) else find_faces(image)
     if not faces:
         return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     image = _turned(image, faces[0].turn)
@@ -441,7 +441,7 @@ def looks_drawn(image: Image.Image) -> bool:
     return even >= 0.7 and shaded <= 0.15 and hard >= 0.3 and colours >= 2
 
 
-def _is_drawing(image: Image.Image) -> bool:
+def is_drawing(image: Image.Image) -> bool:
     """Flat as a drawing, and without a face as photographs show it (a dark suit before a white wall is flat as well).
 
     Of the photos that look drawn, faces score 1.37 or more; of 240 drawings, the best scores 1.03.
@@ -498,7 +498,7 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
     codes: list[str] = []
     facts |= {"width": image.width, "height": image.height}
     shorter, longer = sorted(image.size)
-    drawn = _is_drawing(image)
+    drawn = is_drawing(image)
     least = rules.min_side_drawn if drawn else rules.min_side
     if shorter < least:
         codes.append("too_small")

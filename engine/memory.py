@@ -23,7 +23,7 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def activation_bytes(forward: Callable[[], Tensor]) -> int:
+def activation_bytes(forward: Callable[[], object]) -> int:
     """Bytes that autograd keeps of one forward pass: each storage once, and none of a parameter's."""
     kept: dict[int, int] = {}
     hold: list[Tensor] = []  # storages that are let go could give their address to others

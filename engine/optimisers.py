@@ -50,7 +50,7 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> torch
 def learning_rate_at(schedule: Schedule, step: int, steps: int, warmup: int) -> float:
     """The share of the full learning rate at `step`, from 0 (diffusers' optimization.py names and shapes them).
 
-    Rises in a line over `warmup` steps; then stays, falls in a line to 0, or along half a cosine to 0 (arXiv 1608.03983).
+    Rises in a line over `warmup` steps; then stays, falls in a line to 0, or along half a cosine (arXiv 1608.03983).
     """
     if step < warmup:
         return step / max(1, warmup)
@@ -116,7 +116,9 @@ def save_checkpoint(
     for number, value in enumerate(mean or ()):
         tensors[f"mean.{number}"] = value
     # A tensor's numbers are written as they are; what two share, or hold with gaps, safetensors would refuse.
-    tensors = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+    }
     groups = [{name: value for name, value in group.items() if name != "params"} for group in state["param_groups"]]
     facts = {"run": run, "step": step, "plain": plain, "groups": groups, "scaler": scaler}
     path.parent.mkdir(parents=True, exist_ok=True)

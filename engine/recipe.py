@@ -79,7 +79,7 @@ class Recipe:
     min_snr: float = 0.0
     """Gamma of min-SNR weighting (arXiv 2303.09556, which recommends 5); 0 for none."""
     noise_offset: float = 0.0
-    """Scale of the noise shared by a channel's pixels (crosslabs.org/blog/diffusion-with-offset-noise: 0.1); 0 for none."""
+    """Scale of the noise that a channel's pixels share (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
     ema: float = 0.0
     """Decay of the running mean of the weights that is kept in the end; 0 keeps the last weights."""
     max_norm: float = 1.0
@@ -116,7 +116,7 @@ SEED = Recipe("dreambooth", 350, 2e-6, 1, 1, 1.0, side=512, prior_pictures=100, 
 It names a class prompt, which that script reads for prior preservation alone, so class pictures are learned beside."""
 
 REFERENCE: Mapping[Method, Recipe] = {
-    # The README of diffusers' examples/dreambooth: 1e-4 x 500 with LoRA, 5e-6 x 400 in full, batch 1, no class pictures.
+    # The README of diffusers' examples/dreambooth: 1e-4 x 500 with LoRA, 5e-6 x 400 in full, no class pictures.
     "lora": Recipe("lora", 500, 1e-4, 1, 0, 0.0, **PLAIN),
     "dreambooth": Recipe("dreambooth", 400, 5e-6, 1, 0, 0.0, **PLAIN),
 }
@@ -128,7 +128,7 @@ STYLE_EPOCHS = 100
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, 1_000_000), "batch": (1, 64), "prior_batch": (0, 64), "rank": (1, 256), "accumulation": (1, 256),
-    "learning_rate": (1e-8, 10.0), "prior_weight": (0.0, 100.0), "warmup": (0, 100_000), "min_snr": (0.0, 100.0),
+    "learning_rate": (1e-8, 0.1), "prior_weight": (0.0, 100.0), "warmup": (0, 100_000), "min_snr": (0.0, 100.0),
     "noise_offset": (0.0, 1.0), "ema": (0.0, 0.99999), "face_weight": (1.0, 100.0),
 }  # fmt: skip
 
@@ -186,7 +186,9 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """
     for name, value in given.items():
         if name in RANGES:
-            check(name, value, *RANGES[name])
+            low, high = RANGES[name]
+            # Prodigy's is a factor on the rate that it finds.
+            check(name, value, low, 10.0 if name == "learning_rate" and given.get("optimiser") == "prodigy" else high)
     if recipe.method == "dreambooth":
         for name in LORA_ONLY:
             if given.get(name):

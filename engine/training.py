@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,8 +22,16 @@ from engine.base import BaseModel
 from engine.errors import InputError
 from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, prepare
 from engine.generation import denoise, noise
-from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, signal_to_noise, target, weighted_errors
-from engine.optimisers import learning_rate_at, load_checkpoint, make, save_checkpoint, settled
+from engine.objectives import (
+    average,
+    ema_decay,
+    min_snr_weights,
+    offset_noise,
+    signal_to_noise,
+    target,
+    weighted_errors,
+)
+from engine.optimisers import Group, learning_rate_at, load_checkpoint, make, save_checkpoint, settled
 from engine.precision import DTYPES, compute_dtype, mixed_precision
 from engine.recipe import Recipe
 from engine.team import ALONE, Team
@@ -52,8 +61,8 @@ class Previews:
     """Sample grids while training: the same prompts from the same seeds, so that one can be compared with the next."""
 
     prompts: tuple[str, ...]
-    every: int
-    """Steps between two grids."""
+    at: frozenset[int]
+    """The steps after which a grid is drawn."""
     seed: int = 0
     steps: int | None = None
     """Denoising steps; the family's if None."""
@@ -75,6 +84,8 @@ class Trained:
     rows_at_once: int = 0
     """Rows that went through the U-Net together: fewer than the recipe's where memory was short."""
     checkpointing: bool = False
+    step_seconds: float = 0.0
+    """The median step's."""
     delta_error: float | None = None
     """Of full DreamBooth: the share of what was learned that its stored form leaves out, |D - D'| / |D|."""
 
@@ -170,7 +181,7 @@ def train(
     else:
         unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
         parameters = list(unet.requires_grad_(True).parameters())
-    groups = [{"params": list(parameters), "lr": recipe.learning_rate}]
+    groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
     if word:
         base.words[TRAINING] = word
         groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
@@ -228,7 +239,7 @@ def train(
             total = len(luck.noises)
             own = [place for place in range(total) if place % team.size == team.rank]
             if step == first:
-                at_once, checkpointing = _afford(unet, recipe, at_once, base, lambda: errors_of(own[:1], luck)[0])
+                at_once, checkpointing = _afford(unet, recipe, at_once, base, partial(errors_of, own[:1], luck))
             while True:
                 optimiser.zero_grad()
                 sums = torch.zeros(2, device=base.device)  # the instance rows' and the prior rows' part of the loss
@@ -267,7 +278,7 @@ def train(
                 save_checkpoint(checkpoint, run, step + 1, parameters, optimiser, mean, scaler.state_dict())
                 saved = time.monotonic()
                 on_checkpoint(step + 1)
-            if previews and team.first and ((step + 1) % previews.every == 0 or step + 1 == recipe.steps):
+            if previews and team.first and step + 1 in previews.at:
                 with settled(optimiser, parameters, mean):
                     on_pictures(step + 1, _preview(base, unet, previews))
             on_step(Progress(step + 1, recipe.steps, left, losses[-1], recipe.learning_rate * rate, float(sums[1])))
@@ -295,6 +306,7 @@ def train(
         resumed_at=first,
         rows_at_once=at_once,
         checkpointing=checkpointing,
+        step_seconds=median(durations) if durations else 0.0,
         delta_error=delta_error,
     )
 
@@ -325,7 +337,11 @@ def _pixel_weights(rows: Sequence[Example], clean: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def _unadapted(
-    base: BaseModel, context: Callable[[], AbstractContextManager[object]], noisy: Tensor, timestep: Tensor, words: Tensor
+    base: BaseModel,
+    context: Callable[[], AbstractContextManager[object]],
+    noisy: Tensor,
+    timestep: Tensor,
+    words: Tensor,
 ) -> Tensor:
     """What the base predicts without the adapter in training."""
     unet: UNet2DConditionModel = base.unet.eval()
@@ -352,7 +368,7 @@ def _preview(base: BaseModel, unet: UNet2DConditionModel, previews: Previews) ->
 
 
 def _afford(
-    unet: UNet2DConditionModel, recipe: Recipe, rows: int, base: BaseModel, one_row: Callable[[], Tensor]
+    unet: UNet2DConditionModel, recipe: Recipe, rows: int, base: BaseModel, one_row: Callable[[], object]
 ) -> tuple[int, bool]:
     """How many rows may go through at once, and whether activations must be computed again: what the free memory
     holds, by the bytes that autograd keeps of one row."""

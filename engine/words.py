@@ -29,7 +29,9 @@ class LearnedWord:
         self._hook = table.register_forward_hook(self._replace)
 
     def _replace(self, table: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        found = places(inputs[0], self.pieces) if self.on else ()
+        if not self.on:
+            return output
+        found = places(inputs[0], self.pieces)
         if not len(found):
             return output
         rows = found[:, :1].expand(-1, len(self.pieces))

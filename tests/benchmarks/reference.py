@@ -4,14 +4,16 @@ The scripts want `torchvision.transforms`, which does not import beside the CPU 
 scripts use stand here in Pillow, put in torchvision's place after diffusers and transformers have looked for it.
 
 RECORD is a folder, or `-`. There it leaves what chance decided (initial LoRA weights, latents, noise and timesteps of
-every step) and the loss of every step, so that our own loop can be given the same.
+every step) and the loss of every step, so that our own loop can be given the same, and the seconds between two steps.
 """
 
 import enum
 import importlib.machinery
+import itertools
 import json
 import runpy
 import sys
+import time
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -104,6 +106,7 @@ def record(folder: Path) -> Callable[[], None]:
 
     tensors: dict[str, torch.Tensor] = {}
     losses: list[float] = []
+    ticks: list[float] = []
     counts = {"latent": 0, "noise": 0, "timestep": 0}
 
     def keep(kind: str, value: torch.Tensor) -> None:
@@ -137,6 +140,7 @@ def record(folder: Path) -> Callable[[], None]:
 
     def noted_loss(self: Any, values: dict[str, Any], *args: Any, **options: Any) -> None:
         losses.append(float(values["loss"]))
+        ticks.append(time.perf_counter())
         log(self, values, *args, **options)
 
     DiagonalGaussianDistribution.sample = noted_sample
@@ -148,6 +152,8 @@ def record(folder: Path) -> Callable[[], None]:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / "chance.safetensors")
         (folder / "losses.json").write_text(json.dumps(losses))
+        times = [after - before for before, after in itertools.pairwise(ticks)]
+        (folder / "times.json").write_text(json.dumps(times))
 
     return write
 

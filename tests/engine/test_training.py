@@ -28,7 +28,18 @@ def drawing(*avatars: Path, seed: int = 3) -> Drawing:
     return Drawing("a photo of zk1 man", seed=seed, steps=2, width=SIDE, height=SIDE, avatars=avatars)
 
 
-@pytest.mark.parametrize("recipe", [LORA, WITH_TEXT, FULL])
+AVERAGED = replace(WITH_TEXT, ema=0.9, schedule="cosine", warmup=3, min_snr=5.0, noise_offset=0.1, accumulation=2)
+KINDS = {
+    "lora": LORA, "text encoder": WITH_TEXT, "dreambooth": FULL, "averaged": AVERAGED,
+    "prodigy": replace(LORA, optimiser="prodigy", learning_rate=1.0, schedule="linear"),
+    "schedule-free": replace(LORA, optimiser="schedulefree", ema=0.5),
+    "pivotal": replace(LORA, pivotal=True), "dora": replace(LORA, dora=True, rslora=True),
+    "buckets": replace(LORA, crop="buckets", flip=True, captions=True),
+    "float16": replace(LORA, precision="float16"), "plain": replace(LORA, prior_target="noise", timesteps="uniform"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", KINDS.values(), ids=KINDS)
 def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, pictures, tmp_path, recipe) -> None:
     def run(name: str, stop_at: int | None) -> Path:
         def on_step(progress: Progress) -> None:
@@ -37,8 +48,10 @@ def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, p
 
         base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
         out, checkpoint = tmp_path / name / FILE, tmp_path / f"{name}.checkpoint"
-        train(base, pictures, "zk1", "man", recipe, out, side=SIDE, checkpoint=checkpoint, checkpoint_seconds=0.0,
-              on_step=on_step)  # fmt: skip
+        captions = [f"picture {number}" for number in range(len(pictures))]
+        trained = train(base, pictures, "zk1", "man", recipe, out, side=SIDE, checkpoint=checkpoint,
+                        checkpoint_seconds=0.0, captions=captions, on_step=on_step)  # fmt: skip
+        assert trained.resumed_at == (recipe.steps // 2 if name == "halved" else 0)
         return out
 
     whole = run("whole", None)

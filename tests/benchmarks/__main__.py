@@ -1,0 +1,229 @@
+"""Ours and the reference side by side, in ratios: `make bench REFERENCE=diffusers/examples/dreambooth`.
+
+REFERENCE is the folder of diffusers' train_dreambooth.py and train_dreambooth_lora.py, which run unchanged
+(`tests.benchmarks.reference`). Both sides get the same base, album, steps and batch in one run, one after the other, so
+that a ratio means something on a busy machine too; CPU time is given beside wall time for the same reason.
+`ONLY=job,warm` runs some of the benchmarks, `STEPS=50` shortens the two jobs (the reference's own numbers by default).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = {"lora": "train_dreambooth_lora.py", "dreambooth": "train_dreambooth.py"}
+WHO = ("zk7", "man")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a process took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    output: str
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours over the reference's, and what it should be at most."""
+
+    what: str
+    ours: float
+    reference: float
+    goal: float | None = None
+
+    @property
+    def value(self) -> float:
+        return self.ours / self.reference if self.reference else float("nan")
+
+    def row(self) -> str:
+        kept = "" if self.goal is None else ("yes" if self.value <= self.goal else "no")
+        goal = "" if self.goal is None else f"{self.goal:g}"
+        return f"| {self.what} | {self.ours:.4g} | {self.reference:.4g} | {self.value:.3f} | {goal} | {kept} |"
+
+
+def run(*arguments: object) -> Ran:
+    """Run this Python with `arguments` and measure it, its start included.
+
+    Raises:
+        RuntimeError: with the end of what it said, if it fails.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        began = time.monotonic()
+        process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=output,
+                                   stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - began
+        output.seek(0)
+        said = output.read()
+    if process.returncode:
+        raise RuntimeError(said[-2000:])
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Ran(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit, said)
+
+
+class Bench:
+    """The benchmarks, on one album."""
+
+    def __init__(self, reference: Path, work: Path, steps: int | None) -> None:
+        self.reference, self.work, self.steps = reference, work, steps
+        self.album = work / "album"
+        self.album.mkdir(parents=True, exist_ok=True)
+        from engine.toon.evaluation import people
+        from engine.toon.world import album, render
+
+        self.person = next(person for person in people(20) if person.noun == WHO[1])
+        for number, scene in enumerate(album(self.person, 8, seed=2)):
+            render(scene, 128).save(self.album / f"{number}.png")
+
+    def reference_run(self, method: str, base: Path, side: int, steps: int, out: Path, record: Path | None) -> Ran:
+        """The reference script, at the values of its README for this method, batch 1, no class pictures."""
+        rate = {"lora": "1e-4", "dreambooth": "5e-6"}[method]
+        return run(
+            "-m", "tests.benchmarks.reference", self.reference / SCRIPTS[method], record or "-",
+            "--pretrained_model_name_or_path", base, "--instance_data_dir", self.album, "--output_dir", out,
+            "--instance_prompt", f"a photo of {' '.join(WHO)}", "--resolution", side, "--train_batch_size", 1,
+            "--learning_rate", rate, "--lr_scheduler", "constant", "--lr_warmup_steps", 0, "--max_train_steps", steps,
+            "--seed", 0,
+        )  # fmt: skip
+
+    def our_run(self, method: str, base: Path | None, side: int, steps: int, out: Path) -> tuple[Ran, dict[str, Any]]:
+        ran = run(
+            "-m", "engine", "train", "--photos", self.album, "--token", WHO[0], "--class", WHO[1], "--out", out,
+            "--recipe", "reference", "--method", method, "--steps", steps, "--size", side, "--json",
+            *(("--base", base) if base else ()),
+        )  # fmt: skip
+        return ran, json.loads(ran.output.strip().splitlines()[-1])
+
+    def job(self) -> list[Ratio]:
+        """Whole jobs on the embedded base, from album to usable adapter."""
+        from engine.toon import WEIGHTS
+
+        rows = []
+        for method, usual in (("lora", 500), ("dreambooth", 400)):
+            steps = self.steps or usual
+            theirs = self.reference_run(method, WEIGHTS, 128, steps, self.work / f"{method}-reference", None)
+            ours, _ = self.our_run(method, None, 128, steps, self.work / f"{method}-ours")
+            what = f"{method}, embedded base, {steps} steps:"
+            rows += [
+                Ratio(f"{what} wall, s", ours.seconds, theirs.seconds, 0.5),
+                Ratio(f"{what} CPU, s", ours.cpu_seconds, theirs.cpu_seconds),
+                Ratio(f"{what} peak memory, MiB", ours.peak_bytes / 2**20, theirs.peak_bytes / 2**20, 0.7),
+            ]
+        return rows
+
+    def real_size(self) -> list[Ratio]:
+        """Steps of Stable Diffusion 1.5's real architecture at 256 px, with random weights."""
+        from tests.end_to_end.test_command_line import save_sd15
+
+        base = self.work / "sd15"
+        if not base.exists():
+            save_sd15(base)
+        record = self.work / "sd15-record"
+        theirs = self.reference_run("lora", base, 256, 5, self.work / "sd15-reference", record)
+        times = json.loads((record / "times.json").read_text())
+        ours, facts = self.our_run("lora", base, 256, 5, self.work / "sd15-ours")
+        return [
+            Ratio("lora, SD 1.5 at 256 px: a step, s", facts["step_seconds"], median(times[1:]), 0.7),
+            Ratio("lora, SD 1.5 at 256 px: peak memory, MiB", ours.peak_bytes / 2**20, theirs.peak_bytes / 2**20, 0.7),
+        ]
+
+    def same(self) -> list[Ratio]:
+        """The same loss at every step, when our improvements are off and chance decides the same."""
+        from engine.toon import WEIGHTS
+        from tests.benchmarks.replay import largest_difference
+
+        rows = []
+        for method in SCRIPTS:
+            record = self.work / f"{method}-record"
+            self.reference_run(method, WEIGHTS, 128, 12, self.work / f"{method}-recorded", record)
+            rows.append(Ratio(f"{method}: largest relative difference of a step's loss",
+                              largest_difference(method, record, self.album, self.work, *WHO), 1.0, 1e-3))  # fmt: skip
+        return rows
+
+    def likeness(self) -> list[Ratio]:
+        """The time until the judge sees as much of the person as after the reference's default run."""
+        from PIL import Image
+
+        from engine.base import BaseModel
+        from engine.recipe import choose
+        from engine.study import JudgedLikeness, Point, study
+        from engine.toon import WEIGHTS
+        from tests.benchmarks.replay import drawn_by_diffusers
+
+        folder = self.work / "likeness-reference"
+        theirs = self.reference_run("lora", WEIGHTS, 128, self.steps or 500, folder, None)
+        album = [Image.open(path).convert("RGB") for path in sorted(self.album.iterdir())]
+        judged = JudgedLikeness(album)
+        reached = judged(drawn_by_diffusers(folder, " ".join(WHO)))
+        base, began, judging = BaseModel.load(), time.monotonic(), 0.0
+        times: list[tuple[float, float]] = []
+        last = began
+
+        def on_step(progress: Any) -> None:
+            nonlocal last
+            last = time.monotonic()
+
+        def on_point(point: Point) -> None:
+            nonlocal judging
+            judging += time.monotonic() - last
+            times.append((point.likeness, time.monotonic() - began - judging))
+
+        recipe = choose(len(album), "lora", base.family)
+        study(base, album, *WHO, recipe, (2, 4, 8, 16, 25), self.work / "likeness-ours" / "adapter.safetensors",
+              likeness=judged, on_step=on_step, on_point=on_point)  # fmt: skip
+        ours = next((seconds for seen, seconds in times if seen >= reached), float("inf"))
+        start = run("-c", "import engine.training; from engine.base import BaseModel; BaseModel.load()").seconds
+        what = f"time to likeness {reached:.2f} (ours ends at {times[-1][0]:.2f}), s"
+        return [Ratio(what, ours + start, theirs.seconds, 0.3)]
+
+    def warm(self) -> list[Ratio]:
+        """Warm drawing and change of avatar, against a pipeline that loads the LoRA for each request."""
+        from tests.benchmarks.warm import figures
+
+        for number in range(2):
+            self.our_run("lora", None, 128, 2, self.work / f"avatar-{number}")
+        found = figures([self.work / f"avatar-{number}" for number in range(2)], *WHO)
+        return [Ratio(what, *values) for what, values in found.items()]
+
+    ALL: Mapping[str, Callable[["Bench"], list[Ratio]]] = {
+        "same": same, "job": job, "warm": warm, "likeness": likeness, "real_size": real_size,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("reference", type=Path, help="folder of diffusers' train_dreambooth.py and .._lora.py")
+    parser.add_argument("--only", default=",".join(Bench.ALL))
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--work", type=Path, help="folder to keep what is made; a temporary one by default")
+    asked = parser.parse_args()
+    missing = [name for name in SCRIPTS.values() if not (asked.reference / name).is_file()]
+    if missing:
+        sys.exit(f"{asked.reference} has no {' and no '.join(missing)}: name diffusers' examples/dreambooth")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with tempfile.TemporaryDirectory() as temporary:
+        bench = Bench(asked.reference.resolve(), (asked.work or Path(temporary)).resolve(), asked.steps)
+        rows: list[Ratio] = []
+        print("| what | ours | reference | ratio | goal | kept |\n|---|---|---|---|---|---|", flush=True)
+        for name in asked.only.split(","):
+            for row in Bench.ALL[name](bench):
+                rows.append(row)
+                print(row.row(), flush=True)
+    print(json.dumps([{"what": row.what, "ratio": row.value, "goal": row.goal} for row in rows]))
+
+
+if __name__ == "__main__":
+    main()

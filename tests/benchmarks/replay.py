@@ -1,0 +1,75 @@
+"""Our loop with another trainer's chances, and another trainer's LoRA drawn as our judge's pictures are."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from engine import training
+from engine.base import BaseModel
+from engine.examples import Chance
+from engine.recipe import REFERENCE, Recipe
+from engine.toon.evaluation import PROMPTS, SEED
+from engine.training import train
+
+
+def largest_difference(method: str, record: Path, album: Path, work: Path, token: str, noun: str) -> float:
+    """Learn with our loop what `record` tells of a reference run; the largest |ours - theirs| / theirs of a loss.
+
+    Their initial LoRA weights, photos, latents, noise and timesteps; our latents' means and deviations, text
+    embeddings, loss, clipping and optimiser.
+    """
+    theirs = json.loads((record / "losses.json").read_text())
+    noted = load_file(record / "chance.safetensors")
+    base = BaseModel.load()
+    pictures = [Image.open(path).convert("RGB") for path in sorted(album.iterdir())]
+    means, deviations = base.encode_pictures(pictures)
+    factor = float(base.vae.config.scaling_factor)
+    recipe: Recipe = replace(REFERENCE[method], steps=len(theirs), checkpointing=False)
+
+    def chances(step: int) -> Chance:
+        latent = noted[f"latent.{step}"][0] * factor
+        row = int((means - latent).flatten(1).norm(dim=1).argmin())
+        spread = (latent - means[row]) / deviations[row]
+        noise = noted[f"noise.{step}"][0]
+        return Chance([row], [], [0.0], [spread], [noise], torch.zeros(1, len(noise), 1, 1), noted[f"timestep.{step}"])
+
+    fresh = training.attach_fresh
+
+    def attach(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[torch.nn.Parameter]:
+        parameters = fresh(base, recipe, name, seed)
+        for number, parameter in enumerate(parameters):
+            parameter.data.copy_(noted[f"parameter.{number}"])
+        return parameters
+
+    training.attach_fresh = attach
+    ours: list[float] = []
+    try:
+        train(base, pictures, token, noun, recipe, work / "replayed" / "adapter.safetensors", chances=chances,
+              on_step=lambda progress: ours.append(progress.loss))  # fmt: skip
+    finally:
+        training.attach_fresh = fresh
+    return max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True))
+
+
+def drawn_by_diffusers(folder: Path, who: str) -> list[Image.Image]:
+    """The judge's prompts with a reference run's LoRA, in diffusers' own pipeline, from our seeds."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    from engine.generation import noise
+    from engine.toon import WEIGHTS
+
+    base = BaseModel.load()
+    pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
+    shape = base.latent_shape(base.side, base.side)
+    return [
+        pipeline(prompt.format(who=who), num_inference_steps=base.family.draw_steps,
+                 guidance_scale=base.family.guidance, latents=noise([SEED + number], shape)).images[0]
+        for number, (prompt, _) in enumerate(PROMPTS)
+    ]  # fmt: skip

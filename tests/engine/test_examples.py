@@ -1,0 +1,160 @@
+"""What is learned from: crops, buckets, captions, and what chance decides."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine.errors import InputError
+from engine.examples import (
+    Example,
+    bucket_of,
+    buckets,
+    chance,
+    class_latents,
+    cropped,
+    encode_album,
+    face_square,
+    in_batches,
+    largest_face,
+    read_captioned,
+    row_numbers,
+)
+from engine.inspection import Face
+from engine.recipe import Recipe
+
+LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
+RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
+
+sizes = st.tuples(st.integers(64, 4000), st.integers(64, 4000))
+
+
+@given(st.sampled_from((256, 512, 768, 1024)))
+def test_every_bucket_has_the_area_of_the_square_or_less_and_one_is_the_square(side: int) -> None:
+    found = buckets(side, 64)
+    assert (side, side) in found
+    for width, height in found:
+        assert width % 64 == height % 64 == 0
+        assert width * height <= side * side
+        assert max(width, height) <= 2 * min(width, height)
+        assert (height, width) in found and width * height >= 0.8 * side * side
+
+
+@given(sizes)
+def test_a_picture_goes_into_the_bucket_of_its_aspect(size: tuple[int, int]) -> None:
+    found = buckets(512, 64)
+    chosen = bucket_of(size, found)
+    aspect = size[0] / size[1]
+    nearest = min(abs(torch.log(torch.tensor(w / h / aspect))) for w, h in found)
+    assert abs(torch.log(torch.tensor(chosen[0] / chosen[1] / aspect))) <= nearest + 1e-5
+    if size[0] == size[1]:
+        assert chosen == (512, 512)
+
+
+@given(sizes, st.data())
+def test_the_square_around_a_face_lies_in_the_photo_and_holds_the_face_if_it_can(size, data) -> None:
+    width = data.draw(st.integers(8, min(size)))
+    left, top = data.draw(st.integers(0, size[0] - width)), data.draw(st.integers(0, size[1] - width))
+    face = Face(left, top, left + width, top + width, 1.0)
+    box = face_square(size, face, 256)
+    assert 0 <= box[0] < box[2] <= size[0] and 0 <= box[1] < box[3] <= size[1]
+    assert box[2] - box[0] == box[3] - box[1] >= min(256, *size)
+    assert box[0] <= left and box[1] <= top and box[2] >= left + width and box[3] >= top + width
+
+
+def test_a_crop_says_where_the_face_is_in_it() -> None:
+    picture = Image.new("RGB", (900, 600), "white")
+    face = Face(100, 200, 200, 300, 1.0)
+    picture.paste("red", (100, 200, 200, 300))
+    for crop in ("face", "buckets"):
+        part, box = cropped(picture, crop, 128, 16, face)
+        assert box is not None
+        left, top, right, bottom = (
+            round(share * side) for share, side in zip(box, (*part.size, *part.size), strict=True)
+        )
+        assert part.getpixel(((left + right) // 2, (top + bottom) // 2)) == (255, 0, 0)
+        assert part.getpixel((min(right + 4, part.width - 1), (top + bottom) // 2))[1] > 200
+    assert cropped(picture, "face", 128, 16, face)[0].size == (128, 128)
+    assert cropped(picture, "buckets", 128, 16, face)[0].width > 128
+
+
+@pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
+def test_the_face_is_larger_in_the_crop_than_in_the_photo() -> None:
+    photo = Image.open(LONDON[0]).convert("RGB")
+    wide = Image.new("RGB", (photo.width * 3, photo.height), "gray")
+    wide.paste(photo, (photo.width * 2, 0))
+    face = largest_face(wide)
+    assert face is not None and face.left > photo.width * 1.8
+    part, box = cropped(wide, "face", 256, 64, face)
+    assert part.size == (256, 256)
+    assert box is not None and 0.2 < box[2] - box[0] < 0.6
+    assert abs((box[0] + box[2]) / 2 - 0.5) < 0.15
+
+
+def test_an_album_of_many_aspects_is_encoded_in_its_buckets_and_mirrored_on_demand(tiny) -> None:
+    album = [Image.new("RGB", size, "red") for size in ((200, 100), (100, 100), (100, 200))]
+    recipe = Recipe("lora", 1, 1e-3, 1, 0, 0, crop="buckets", flip=True)
+    examples = encode_album(tiny, album, recipe, 64, [(0,), (1,), (2,)])
+    assert [tuple(example.mean.shape) for example in examples[::2]] == [(4, 22, 44), (4, 32, 32), (4, 44, 22)]
+    assert [example.prompts for example in examples] == [(0,), (0,), (1,), (1,), (2,), (2,)]
+
+
+def test_class_pictures_are_drawn_once_for_each_base_noun_and_wording(tiny, tmp_path: Path) -> None:
+    first, _ = class_latents(tiny, "man", 2, 64, tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    before = file.stat().st_mtime_ns
+    again, prompts = class_latents(tiny, "man", 2, 64, tmp_path)
+    assert torch.equal(first, again) and file.stat().st_mtime_ns == before
+    assert prompts == ["a photo of man"] * 2
+    class_latents(tiny, "woman", 2, 64, tmp_path)
+    class_latents(tiny, "man", 2, 64, tmp_path, ("a picture of {noun}",))
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
+def test_every_photo_comes_once_before_any_comes_again(count: int, batch: int, seed: int) -> None:
+    rows = [row for step in range(12) for row in row_numbers(count, batch, step, seed)]
+    for start in range(0, len(rows) - count + 1, count):
+        assert sorted(rows[start : start + count]) == list(range(count))
+
+
+def test_two_devices_have_the_rows_of_one_with_the_doubled_batch() -> None:
+    examples = [Example(torch.zeros(4, 8, 8), torch.ones(4, 8, 8), (0,)) for _ in range(5)]
+    priors = torch.zeros(2, 4, 8, 8)
+    from dataclasses import replace
+
+    two = chance(3, 7, RECIPE, 2, examples, priors, 1000)
+    one = chance(3, 7, replace(RECIPE, batch=4, prior_batch=2), 1, examples, priors, 1000)
+    spread = chance(3, 7, replace(RECIPE, accumulation=2), 1, examples, priors, 1000)
+    for other in (one, spread):
+        assert other.rows == two.rows and other.prior_rows == two.prior_rows
+        assert torch.equal(other.timesteps, two.timesteps)
+        assert all(torch.equal(a, b) for a, b in zip(other.noises, two.noises, strict=True))
+    assert not torch.equal(chance(4, 7, RECIPE, 2, examples, priors, 1000).timesteps, two.timesteps)
+
+
+@given(st.lists(st.sampled_from(((4, 8, 8), (4, 6, 10))), min_size=1, max_size=12), st.integers(1, 5))
+def test_rows_go_through_with_rows_of_their_shape_and_none_is_lost(shapes, most: int) -> None:
+    batches = list(in_batches(dict(enumerate(shapes)), most))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(shapes)))
+    assert all(len(batch) <= most and len({shapes[place] for place in batch}) == 1 for batch in batches)
+
+
+def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="no_captions"):
+        read_captioned(tmp_path)
+    lines = tmp_path / "metadata.jsonl"
+    lines.write_text('{"file_name": "a.png", "text": "a red thing"}\n\n')
+    found = read_captioned(tmp_path)
+    assert len(found) == 1 and found.texts == ("a red thing",) and found[0].size == (80, 60)
+    for bad in ("no json", "[]", json.dumps({"file_name": "b.png", "text": "x"}), json.dumps({"text": "x"}),
+                json.dumps({"file_name": "../a.png", "text": "x"})):  # fmt: skip
+        lines.write_text('{"file_name": "a.png", "text": "a red thing"}\n' + bad)
+        with pytest.raises(InputError) as raised:
+            read_captioned(tmp_path)
+        assert raised.value.code == "bad_captions" and "line 2" in raised.value.sentence

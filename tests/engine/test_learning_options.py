@@ -1,0 +1,322 @@
+"""What people expect of a trainer, each on a tiny real model: that it does what its name says."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from engine import memory
+from engine.adapters import FILE, Attached, facts_of, plain_copy, with_delta
+from engine.base import BaseModel
+from engine.errors import InputError
+from engine.generation import Drawing, denoise, draw, noise
+from engine.objectives import average, ema_decay
+from engine.optimisers import learning_rate_at, make
+from engine.recipe import Recipe
+from engine.training import Previews, Progress, train
+from engine.words import LearnedWord
+
+LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
+ALONE = replace(LORA, prior_batch=0, prior_weight=0.0)
+SIDE = 64
+
+
+def learned(base: BaseModel, album, recipe: Recipe, folder: Path, **options) -> dict[str, torch.Tensor]:
+    train(base, album, "zk1", "man", recipe, folder / FILE, side=SIDE, **options)
+    return load_file(folder / FILE)
+
+
+def alike(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], tolerance: float = 2e-3) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[key].float(), second[key].float(), atol=tolerance) for key in first
+    )
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "prodigy", "schedulefree"])
+def test_every_optimiser_lowers_the_loss(tiny, pictures, tmp_path, optimiser) -> None:
+    rate = {"adamw": 1e-3, "prodigy": 1.0, "schedulefree": 3e-3}[optimiser]
+    recipe = Recipe("dreambooth", 50, rate, 4, 0, 0.0, optimiser=optimiser)
+    trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    assert trained.last_loss < 0.95 * trained.first_loss
+
+
+def test_8_bit_adam_is_refused_where_there_is_no_cuda() -> None:
+    with pytest.raises(InputError) as refused:
+        make(replace(LORA, optimiser="adamw8bit"), [{"params": [], "lr": 1e-4}], torch.device("cpu"))
+    assert "CUDA" in refused.value.sentence
+
+
+def test_the_learning_rate_warms_up_and_falls_as_its_schedule_says() -> None:
+    rates = {
+        name: [learning_rate_at(name, step, 20, 4) for step in range(20)] for name in ("constant", "linear", "cosine")
+    }
+    for shares in rates.values():
+        assert shares[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert set(rates["constant"][4:]) == {1.0}
+    assert rates["linear"][12] == rates["cosine"][12] == pytest.approx(0.5)
+    assert all(a > b for name in ("linear", "cosine") for a, b in zip(rates[name][4:], rates[name][5:], strict=False))
+
+
+def test_the_learning_rate_told_is_the_schedules(tiny, pictures, tmp_path) -> None:
+    told: list[Progress] = []
+    learned(tiny, pictures, replace(ALONE, schedule="linear", warmup=2), tmp_path, on_step=told.append)
+    assert [one.learning_rate for one in told] == pytest.approx([0, 1e-3, 2e-3, 1.5e-3, 1e-3, 0.5e-3])
+
+
+def test_accumulation_is_a_larger_batch(tiny, pictures, tmp_path) -> None:
+    whole = learned(tiny, pictures, replace(LORA, batch=4, prior_batch=2), tmp_path / "whole")
+    parts = learned(tiny, pictures, replace(LORA, batch=2, prior_batch=1, accumulation=2), tmp_path / "parts")
+    assert alike(whole, parts)
+
+
+def test_too_little_memory_halves_the_rows_and_changes_nothing_that_is_learned(tiny, pictures, tmp_path) -> None:
+    recipe, rows, told = replace(LORA, batch=4, prior_batch=2), [], []
+    whole = learned(tiny, pictures, recipe, tmp_path / "whole")
+    forward = tiny.unet.forward
+
+    def small(sample: torch.Tensor, *arguments: object, **options: object) -> object:
+        if len(sample) > 2 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        rows.append(len(sample))
+        return forward(sample, *arguments, **options)
+
+    tiny.unet.forward = small
+    try:
+        trained = train(
+            tiny, pictures, "zk1", "man", recipe, tmp_path / "small" / FILE, side=SIDE, on_memory=told.append
+        )
+    finally:
+        del tiny.unet.forward
+    assert told == [3, 1] and trained.rows_at_once == 1 and max(rows) == 2
+    assert alike(whole, load_file(tmp_path / "small" / FILE))
+
+
+def test_when_one_row_is_too_much_activations_are_computed_again_and_then_it_is_said(tiny, pictures, tmp_path) -> None:
+    forward = tiny.unet.forward
+
+    def never(sample: torch.Tensor, *arguments: object, **options: object) -> object:
+        if not any(getattr(part, "gradient_checkpointing", False) for part in tiny.unet.modules()):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return forward(sample, *arguments, **options)
+
+    tiny.unet.forward = never
+    try:
+        trained = train(tiny, pictures, "zk1", "man", replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
+        assert trained.checkpointing and trained.rows_at_once == 1
+        assert not any(getattr(part, "gradient_checkpointing", False) for part in tiny.unet.modules())
+        tiny.unet.forward = lambda *arguments, **options: exec("raise torch.OutOfMemoryError('no')", {"torch": torch})
+        with pytest.raises(InputError, match="out_of_memory"):
+            train(tiny, pictures, "zk1", "man", replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
+    finally:
+        del tiny.unet.forward
+
+
+def test_checkpointing_is_chosen_from_the_free_memory(tiny, pictures, tmp_path, monkeypatch) -> None:
+    row = memory.activation_bytes(lambda: tiny.unet.requires_grad_(True)(
+        torch.randn(1, 4, 32, 32), torch.tensor([5]), torch.randn(1, 77, 32)).sample)  # fmt: skip
+    tiny.unet.requires_grad_(False)
+    assert 10_000 < row < 100_000_000
+    whole = learned(tiny, pictures, LORA, tmp_path / "whole")
+    for free, rows, checkpointing in ((100, 3, True), (10**12, 3, False)):
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
+        trained = train(tiny, pictures, "zk1", "man", LORA, tmp_path / "free" / FILE, side=SIDE)
+        assert (trained.rows_at_once, trained.checkpointing) == (rows, checkpointing)
+        assert alike(whole, load_file(tmp_path / "free" / FILE))
+
+
+def test_free_memory_is_known_here() -> None:
+    assert 2**20 < (memory.free_memory(torch.device("cpu")) or 2**21) < 2**45
+    assert memory.rows_that_fit(100, 8, 500) == 4
+    assert memory.rows_that_fit(100, 8, None) == 8
+
+
+def test_the_mean_of_the_weights_is_what_is_kept(tiny, pictures, tmp_path) -> None:
+    """Against a mean taken by hand of the adapters that runs of 0, 1, 2.. steps leave."""
+    recipe = replace(ALONE, steps=4, ema=0.9, schedule="constant")
+    kept = learned(tiny, pictures, recipe, tmp_path / "kept")
+    runs = [learned(tiny, pictures, replace(recipe, steps=n, ema=0.0), tmp_path / str(n)) for n in (1, 2, 3, 4)]
+    start = [key for key in kept if "lora_B" in key]
+    mean = [torch.zeros_like(kept[key], dtype=torch.float32) for key in start]
+    for step, run in enumerate(runs):
+        average(mean, [run[key].float() for key in start], ema_decay(0.9, step))
+    assert all(torch.allclose(kept[key].float(), one, atol=1e-4) for key, one in zip(start, mean, strict=True))
+    assert not alike(kept, runs[-1], 1e-5)
+
+
+def test_face_weights_change_what_is_learned_only_where_there_is_a_face(tiny, pictures, tmp_path, monkeypatch) -> None:
+    from engine import examples
+    from engine.inspection import Face
+
+    plain = learned(tiny, pictures, ALONE, tmp_path / "plain")
+    weighted = replace(ALONE, face_weight=5.0)
+    assert alike(plain, learned(tiny, pictures, weighted, tmp_path / "none"), 0)
+    monkeypatch.setattr(examples, "largest_face", lambda picture: Face(20, 20, 40, 40, 1.0))
+    assert not alike(plain, learned(tiny, pictures, weighted, tmp_path / "face"), 1e-5)
+
+
+@pytest.mark.parametrize("change", [{"dora": True}, {"rslora": True}], ids=str)
+def test_dora_and_rslora_draw_the_same_in_plain_diffusers(tiny, tiny_folder, pictures, tmp_path, change) -> None:
+    learned(tiny, pictures, replace(LORA, **change), tmp_path)
+    with safe_open(tmp_path / FILE, "pt") as reader:
+        assert any("magnitude" in key for key in reader.keys()) == ("dora" in change)  # noqa: SIM118
+    asked = Drawing("a photo of zk1 man", seed=3, steps=2, width=SIDE, height=SIDE, avatars=(tmp_path,), guidance=1.0)
+    ours = draw(tiny, Attached(tiny), asked)[0].image
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    before = pipeline.unet.state_dict().keys()
+    pipeline.load_lora_weights(tmp_path, weight_name=FILE)
+    assert pipeline.unet.state_dict().keys() != before
+    theirs = pipeline(asked.prompt, num_inference_steps=2, guidance_scale=1.0, width=SIDE, height=SIDE,
+                      latents=noise([3], tiny.latent_shape(SIDE, SIDE))).images[0]  # fmt: skip
+    assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 12
+
+
+def test_a_learned_word_is_heard_only_with_its_avatar(tiny, pictures, tmp_path) -> None:
+    prompts = ["a photo of zk1 man", "a photo of a man"]
+    before = tiny.encode_prompts(prompts)
+    tensors = learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
+    assert any(key == "lora_word.zk1" for key in tensors)
+    assert torch.equal(tiny.encode_prompts(prompts), before) and not tiny.words
+    attached = Attached(tiny)
+    with attached.use([tmp_path]):
+        within = tiny.encode_prompts(prompts)
+    assert not torch.equal(within[0], before[0]) and torch.equal(within[1], before[1])
+    assert torch.equal(tiny.encode_prompts(prompts), before)
+    with attached.use([]):
+        assert torch.equal(tiny.encode_prompts(prompts), before)
+
+
+def test_a_fresh_word_changes_nothing_and_plain_diffusers_passes_over_it(tiny, tiny_folder, pictures, tmp_path) -> None:
+    before = tiny.encode_prompts(["zk1 zk1 man"])
+    word = LearnedWord(tiny, "zk1")
+    assert torch.equal(tiny.encode_prompts(["zk1 zk1 man"]), before)
+    word.remove()
+    learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
+    pipeline.load_lora_weights(tmp_path, weight_name=FILE)
+    assert any("lora_B" in name and tensor.abs().max() > 0 for name, tensor in pipeline.unet.named_parameters())
+
+
+def test_previews_show_the_same_seeds_and_leave_the_training_as_it_was(tiny, pictures, tmp_path) -> None:
+    quiet = learned(tiny, pictures, replace(LORA, ema=0.5), tmp_path / "quiet")
+    shown: dict[int, list[Image.Image]] = {}
+    previews = Previews(("a photo of zk1 man", "a man"), frozenset({3, 6}), steps=2, side=SIDE)
+    busy = learned(tiny, pictures, replace(LORA, ema=0.5), tmp_path / "busy", previews=previews,
+                   on_pictures=lambda step, pictures: shown.update({step: pictures}))  # fmt: skip
+    assert alike(quiet, busy, 0)
+    assert list(shown) == [3, 6] and all(len(several) == 2 for several in shown.values())
+    assert shown[3][0].tobytes() != shown[6][0].tobytes()
+    after = draw(tiny, Attached(tiny), Drawing("a photo of zk1 man", seed=0, steps=2, width=SIDE, height=SIDE,
+                                               avatars=(tmp_path / "busy",)))[0].image  # fmt: skip
+    assert max(abs(a - b) for a, b in zip(after.tobytes(), shown[6][0].tobytes(), strict=True)) <= 4
+
+
+def test_captions_teach_each_picture_under_its_own_words_and_make_a_style(tiny, pictures, tmp_path) -> None:
+    recipe = replace(ALONE, captions=True)
+    texts = [f"picture {number}" for number in range(5)]
+    first = learned(tiny, pictures, recipe, tmp_path / "own", captions=texts, kind="style")
+    other = learned(tiny, pictures, recipe, tmp_path / "swapped", captions=texts[::-1], kind="style")
+    assert not alike(first, other, 1e-5)
+    assert facts_of(tmp_path / "own").kind == "style"
+
+
+def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictures, tmp_path) -> None:
+    for name, recipe in (("lora", LORA), ("full", Recipe("dreambooth", 3, 1e-4, 2, 0, 0.0))):
+        bases = [BaseModel.load(str(tiny_folder), torch.device("cpu")) for _ in range(2)]
+        shared = learned(bases[0], pictures, recipe, tmp_path / name / "shared")
+        sole = learned(bases[1], pictures, recipe, tmp_path / name / "sole", sole=True)
+        assert bases[1].vae is None and bases[1].text_encoder is None and bases[0].vae is not None
+        assert alike(shared, sole, 0)
+
+
+@pytest.mark.parametrize("steps", [12])
+def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_model_draws(
+    tiny, pictures, tmp_path, steps
+) -> None:
+    recipe = Recipe("dreambooth", steps, 1e-4, 2, 0, 0.0)
+    whole: list[dict[str, torch.Tensor]] = []
+    from engine import training
+
+    full, keep = [], training.save_delta
+
+    def spy(before, trained, facts, path):  # type: ignore[no-untyped-def]
+        full.append(plain_copy(trained))
+        return keep(before, trained, facts, path)
+
+    training.save_delta = spy
+    try:
+        trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    finally:
+        training.save_delta = keep
+    size = sum(2 * parameter.numel() for parameter in tiny.unet.parameters())
+    stored = load_file(tmp_path / FILE)
+    assert sum(tensor.nbytes for tensor in stored.values()) <= 0.15 * size
+    with safe_open(tmp_path / FILE, "pt") as reader:
+        said = json.loads(reader.metadata()["delta"])
+    assert said["error"] == pytest.approx(trained.delta_error) and 0 < said["error"] < 0.8
+    words = tiny.encode_prompts(["a photo of zk1 man", ""])
+    drawn = [
+        denoise(unet, tiny, noise([3], tiny.latent_shape(SIDE, SIDE)), words[:1], words[1:], steps=4, guidance=2.0)
+        for unet in (tiny.unet, full[0], with_delta(tiny.unet, stored))
+    ]
+    moved, missed = (float((drawn[1] - other).norm()) for other in (drawn[0], drawn[2]))
+    assert missed < 0.5 * moved
+    assert not whole
+
+
+SCRIPT = """
+import sys, torch, json
+from pathlib import Path
+from PIL import Image
+sys.path.insert(0, {root!r})
+from engine.base import BaseModel
+from engine.recipe import Recipe
+from engine.team import join
+from engine.training import train
+torch.set_num_threads(1)
+album = [Image.open(path) for path in sorted(Path({album!r}).glob("*.png"))]
+recipe = Recipe("lora", 4, 2e-3, {batch}, {priors}, 1.0, rank=4, alpha=4, prior_pictures=2, text_encoder=True)
+team, losses = join(), []
+train(BaseModel.load({base!r}, torch.device("cpu")), album, "zk1", "man", recipe, Path({out!r}), side=64, team=team,
+      prior_folder=Path({priors_folder!r}), on_step=lambda p: losses.append([p.loss, p.prior_loss]))
+if team.first:
+    Path({out!r}).with_suffix(".json").write_text(json.dumps([team.size, losses]))
+"""
+
+
+def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder, pictures, tmp_path) -> None:
+    """The four GPUs of the seed, as two CPU processes that accelerate's launcher starts."""
+    album = tmp_path / "album"
+    album.mkdir()
+    for number, picture in enumerate(pictures):
+        picture.save(album / f"{number}.png")
+    outs = {}
+    for name, batch, launcher in (
+        ("one", 2, []),
+        ("two", 1, ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]),
+        ("accelerate", 1, ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]),
+    ):  # fmt: skip
+        out, script = tmp_path / name / FILE, tmp_path / f"{name}.py"
+        values = {"root": Path(__file__).parents[2], "album": album, "base": tiny_folder, "out": out}
+        paths = {key: str(value) for key, value in (values | {"priors_folder": tmp_path / "priors"}).items()}
+        script.write_text(SCRIPT.format(batch=batch, priors=batch, **paths))
+        run = subprocess.run([sys.executable, *launcher, str(script)], capture_output=True, text=True, timeout=600,
+                             check=False)  # fmt: skip
+        assert run.returncode == 0, run.stderr[-3000:]
+        outs[name] = json.loads(out.with_suffix(".json").read_text()), load_file(out)
+    (one, losses), adapter = outs["one"]
+    assert one == 1
+    for name in ("two", "accelerate"):
+        (size, others), other = outs[name]
+        assert size == 2
+        assert torch.allclose(torch.tensor(others), torch.tensor(losses), rtol=1e-4)
+        assert alike(adapter, other)
