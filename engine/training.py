@@ -188,6 +188,8 @@ def train(
         parameters.append(word.vectors)
     context = mixed_precision(unet, base.device, dtype)
     optimiser = make(recipe, groups, base.device)
+    if hasattr(optimiser, "train"):
+        optimiser.train()  # a schedule-free optimiser keeps two sets of weights
     mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
     scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
     run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
