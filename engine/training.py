@@ -176,6 +176,10 @@ def train(
     dtype = compute_dtype(base.device) if recipe.precision == "auto" else DTYPES[recipe.precision]
     in_place = sole and recipe.method == "dreambooth" and (recipe.prior_target == "noise" or not prior_count)
     word = LearnedWord(base, token) if recipe.pivotal else None
+    if sole and recipe.method == "lora" and dtype != torch.float32:
+        # Weights that only stand there need no more digits than they are computed with.
+        base.unet.to(dtype)
+        base.dtype = dtype
     if recipe.method == "lora":
         unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
     else:
