@@ -61,7 +61,7 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
         if difference.ndim < 2:
             tensors[name] = difference.half().cpu()
         elif ranks[name]:
-            _, left, right = found.pop(name, None) or directions(difference.flatten(1))
+            _, left, right = found.pop(name) if name in found else directions(difference.flatten(1))
             for part, factor in (("left", left[:, : ranks[name]].T), ("right", right[: ranks[name]])):
                 tensors[f"{name}.{part}"], tensors[f"{name}.{part}.scale"] = quantised(factor)
         whole += float(difference.double().square().sum())
