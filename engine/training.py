@@ -226,8 +226,8 @@ def train(
         if others and recipe.prior_target == "base":
             wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
         unet.train()
+        words = _reread(base, prompts, read) if listens else embeddings[read]
         with context():
-            words = _reread(base, prompts, read) if listens else embeddings[read]
             predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample
         weights = torch.full((len(places),), 1 / count, device=base.device)
         weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))
