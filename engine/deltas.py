@@ -14,6 +14,9 @@ from torch import Tensor
 SHARE = 0.15
 """Of the half-precision size of what was trained."""
 
+HELD = 50_000_000
+"""Numbers of singular vectors that are kept from the first pass to the second; those of the rest are found twice."""
+
 Differences = Callable[[], Iterable[tuple[str, Tensor]]]
 """The differences under their names; called twice, since all of their singular vectors would not fit into memory."""
 
@@ -36,15 +39,21 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
     A factor's number takes a byte: against what is left out, that rounding is nothing. Biases and norms, a thousandth
     of a U-Net, are kept in half precision.
     """
-    size, fixed = 0, 0
+    size, fixed, held = 0, 0, 0
     energies, costs = dict[str, Tensor](), dict[str, int]()
+    found = dict[str, tuple[Tensor, Tensor, Tensor]]()
     for name, difference in differences():
         size += 2 * difference.numel()
         if difference.ndim < 2:
             fixed += 2 * difference.numel()
         else:
             matrix = difference.flatten(1)
-            energies[name] = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).cpu()
+            held += 2 * matrix.numel()
+            if held <= HELD:
+                found[name] = directions(matrix)
+                energies[name] = found[name][0].cpu()
+            else:
+                energies[name] = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).cpu()
             costs[name] = sum(matrix.shape) + 8
     ranks = allot(energies, costs, share * size - fixed)
     tensors, whole, missed = dict[str, Tensor](), 0.0, 0.0
@@ -52,7 +61,7 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
         if difference.ndim < 2:
             tensors[name] = difference.half().cpu()
         elif ranks[name]:
-            _, left, right = directions(difference.flatten(1))
+            _, left, right = found.pop(name) if name in found else directions(difference.flatten(1))
             for part, factor in (("left", left[:, : ranks[name]].T), ("right", right[: ranks[name]])):
                 tensors[f"{name}.{part}"], tensors[f"{name}.{part}.scale"] = quantised(factor)
         whole += float(difference.double().square().sum())

@@ -88,8 +88,10 @@ def prepare(picture: Image.Image, side: int) -> Image.Image:
 
 
 def buckets(side: int, multiple: int) -> list[tuple[int, int]]:
-    """(width, height) of the sizes that pictures are learned at: multiples with at most side^2 pixels, none longer than
-    twice its width, none a fifth smaller than the square (blog.novelai.net/novelai-improvements-on-stable-diffusion-e10d38db82ac)."""
+    """(width, height) of the sizes that pictures are learned at, as NovelAI's aspect ratio bucketing has them.
+
+    Multiples with at most side^2 pixels and at least four fifths of that, none longer than twice its width.
+    """
     sizes = set[tuple[int, int]]()
     for width in range(multiple, side + 1, multiple):
         height = min(side * side // width, 2 * width) // multiple * multiple

@@ -148,8 +148,6 @@ def _learn(
 ) -> dict[str, Any]:
     """Train with checkpoints, previews, a tracker and scores, and say what was done."""
     from engine.adapters import FILE
-    from engine.scoring import PromptScore
-    from engine.study import likeness_of
     from engine.trackers import grid, open_tracker
     from engine.training import Previews, train
 
@@ -160,8 +158,13 @@ def _learn(
     shown = tuple(asked.preview or prompts)
     previews = Previews(shown, frozenset(range(every, recipe.steps, every)) | {recipe.steps}) if every else None
     person = options.get("kind") != "style"
-    likeness = likeness_of(base, album) if previews and person else None
-    score = PromptScore() if previews and base.family.cartoon else None
+    likeness = score = None
+    if previews:  # what judges pictures costs time and memory to load
+        from engine.scoring import PromptScore
+        from engine.study import likeness_of
+
+        likeness = likeness_of(base, album) if person else None
+        score = PromptScore() if base.family.cartoon else None
 
     def on_step(progress: "Progress") -> None:
         if team.first:

@@ -122,19 +122,24 @@ class GpuProcess:
         # A small base sees nothing of a face that is small in its photo.
         album = [face_crop(photo, side) if self.base.family.cartoon else photo for photo in photos]
         recipe = choose(len(album), request["method"], self.base.family, steps=request.get("steps"))
-        told = 0.0
+        told, short = 0.0, False
+
+        def on_memory(rows: int) -> None:
+            nonlocal short
+            short = True
 
         def on_step(progress: Progress) -> None:
             nonlocal told
             if time.monotonic() - told >= NEWS_EVERY or progress.step == progress.steps:
                 told = time.monotonic()
-                self.tell(id, "step", step=progress.step, steps=progress.steps, seconds_left=progress.seconds_left)
+                self.tell(id, "step", step=progress.step, steps=progress.steps, seconds_left=progress.seconds_left,
+                          short=short)  # fmt: skip
             self._give_way(id)
 
         trained = training.train(
             self.base, album, request["token"], request["noun"], recipe, out / FILE,
             seed=request["seed"], checkpoint=Path(request["checkpoint"]), prior_folder=Path(request["priors"]),
-            on_step=on_step, on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step),
+            on_step=on_step, on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step), on_memory=on_memory,
         )  # fmt: skip
         instance = f"{request['token']} {request['noun']}"
         samples = []

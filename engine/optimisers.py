@@ -26,7 +26,8 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> torch
     """
     decay, groups = recipe.weight_decay, list(groups)
     if recipe.optimiser == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=decay, foreach=True)
+        # Fused needs no temporary copies of all parameters, which foreach does.
+        return torch.optim.AdamW(groups, weight_decay=decay, fused=device.type in ("cpu", "cuda"))
     try:
         if recipe.optimiser == "prodigy":
             from prodigyopt import Prodigy

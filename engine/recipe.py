@@ -121,7 +121,7 @@ REFERENCE: Mapping[Method, Recipe] = {
     "dreambooth": Recipe("dreambooth", 400, 5e-6, 1, 0, 0.0, **PLAIN),
 }
 
-STYLE = Recipe("lora", 0, 1e-4, 16, 0, 0.0, **PLAIN | {"captions": True, "checkpointing": None, "precision": "auto"})
+STYLE = replace(Recipe("lora", 0, 1e-4, 16, 0, 0.0, **PLAIN), captions=True, checkpointing=None, precision="auto")
 """The defaults of diffusers' train_text_to_image_lora.py; its 100 epochs are counted in `style`."""
 
 STYLE_EPOCHS = 100
@@ -201,7 +201,7 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         follows["prior_batch"] = 0
     if given.get("optimiser") == "prodigy" and "learning_rate" not in given:
         follows["learning_rate"] = 1.0  # Prodigy finds its own; its authors' default (arXiv 2306.06101)
-    return replace(recipe, **follows | given)
+    return replace(recipe, **{**follows, **given})
 
 
 def check(name: str, value: float | None, low: float, high: float) -> None:

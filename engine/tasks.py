@@ -108,7 +108,8 @@ class Tasks:
         def on_news(news: News) -> None:
             if news["news"] == "step":
                 facts = {"step": news["step"], "steps": news["steps"], "seconds_left": round(news["seconds_left"], 1)}
-                attempt.soon(attempt.tell("step", facts))
+                # Memory that ran short is told with the step, whose message stays.
+                attempt.soon(attempt.tell("step", facts | ({"short": True} if news.get("short") else {})))
             elif news["news"] == "checkpoint":
                 attempt.soon(self._keep_checkpoint(attempt, checkpoint))
 

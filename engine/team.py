@@ -33,6 +33,22 @@ class Team:
 
 ALONE = Team()
 
+BUCKET = 6_000_000
+"""Numbers in one message, 24 MB: DistributedDataParallel's default is 25 MB."""
+
+
+def together(tensors: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
+    """The tensors in their order, in groups of at most `most` numbers; a larger one has a group to itself."""
+    group, size = list[Tensor](), 0
+    for tensor in tensors:
+        if group and size + tensor.numel() > most:
+            yield group
+            group, size = [], 0
+        group.append(tensor)
+        size += tensor.numel()
+    if group:
+        yield group
+
 
 class Devices(Team):
     """The processes that accelerate or torchrun has started, as accelerate sees them."""
@@ -47,8 +63,11 @@ class Devices(Team):
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         from accelerate.utils import reduce
 
-        for tensor in tensors:
-            tensor.copy_(reduce(tensor, "sum"))
+        # Many small tensors travel as one: each message costs a round trip.
+        for several in together(tensors, BUCKET):
+            total = reduce(torch.cat([tensor.flatten().float() for tensor in several]), "sum")
+            for tensor, part in zip(several, total.split([tensor.numel() for tensor in several]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:

@@ -176,6 +176,10 @@ def train(
     dtype = compute_dtype(base.device) if recipe.precision == "auto" else DTYPES[recipe.precision]
     in_place = sole and recipe.method == "dreambooth" and (recipe.prior_target == "noise" or not prior_count)
     word = LearnedWord(base, token) if recipe.pivotal else None
+    if sole and recipe.method == "lora" and dtype != torch.float32:
+        # Weights that only stand there need no more digits than they are computed with.
+        base.unet.to(dtype)
+        base.dtype = dtype
     if recipe.method == "lora":
         unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
     else:
@@ -188,6 +192,8 @@ def train(
         parameters.append(word.vectors)
     context = partial(autocast, base.device, dtype)
     optimiser = make(recipe, groups, base.device)
+    if hasattr(optimiser, "train"):
+        optimiser.train()  # a schedule-free optimiser keeps two sets of weights
     mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
     scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
     run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
@@ -220,8 +226,8 @@ def train(
         if others and recipe.prior_target == "base":
             wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
         unet.train()
+        words = _reread(base, prompts, read) if listens else embeddings[read]
         with context():
-            words = _reread(base, prompts, read) if listens else embeddings[read]
             predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample
         weights = torch.full((len(places),), 1 / count, device=base.device)
         weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))

@@ -308,6 +308,8 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
         step, steps = int(facts["step"]), max(1, int(facts["steps"]))
         left = facts.get("seconds_left")
         text = f"{doing}: step {step} of {steps}" + (f", about {duration(left)} left." if left is not None else ".")
+        if facts.get("short"):
+            text += " Memory is short, so fewer photos go through at once: the result is the same, only later."
         progress = Progress(doing, min(1.0, step / steps), step, steps, left)
         return Message(
             text, job=job.id, prompt=prompt, pictures=shown, progress=progress, buttons=buttons

@@ -102,7 +102,8 @@ class Bench:
     def our_run(self, method: str, base: Path | None, side: int, steps: int, out: Path) -> tuple[Ran, dict[str, Any]]:
         ran = run(
             "-m", "engine", "train", "--photos", self.album, "--token", WHO[0], "--class", WHO[1], "--out", out,
-            "--recipe", "reference", "--method", method, "--steps", steps, "--size", side, "--json",
+            "--recipe", "reference", "--method", method, "--precision", "auto", "--steps", steps, "--size", side,
+            "--json",
             *(("--base", base) if base else ()),
         )  # fmt: skip
         return ran, json.loads(ran.output.strip().splitlines()[-1])

@@ -1,6 +1,7 @@
 """The wording: every code has its own, and nothing in it is longer than the platforms carry."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 from bot import replies
 from engine.inspection import SENTENCES
 from storage.errors import UserError
+from storage.jobs import Kind, State, Train
+from storage.records import Job
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("bot", "storage") for path in (ROOT / folder).rglob("*.py")]
@@ -37,3 +40,12 @@ def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
 )
 def test_durations(seconds: float, said: str) -> None:
     assert replies.duration(seconds) == said
+
+
+def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
+    now = datetime.now(UTC)
+    job = Job("1", Kind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None, None,
+              False, None, None)  # fmt: skip
+    facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
+    plain, short = (replies.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
+    assert "Memory is short" in short.text and short.text.startswith(plain.text)

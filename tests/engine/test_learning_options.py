@@ -1,6 +1,7 @@
 """What people expect of a trainer, each on a tiny real model: that it does what its name says."""
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -292,6 +293,12 @@ if team.first:
 """
 
 
+def free_port() -> str:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return str(listening.getsockname()[1])
+
+
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder, pictures, tmp_path) -> None:
     """The four GPUs of the seed, as two CPU processes that accelerate's launcher starts."""
     album = tmp_path / "album"
@@ -301,9 +308,9 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder,
     outs = {}
     for name, batch, launcher in (
         ("one", 2, []),
-        ("two", 1, ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]),
+        ("two", 1, ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
         ("accelerate", 1, ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]),
+                           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]),
     ):  # fmt: skip
         out, script = tmp_path / name / FILE, tmp_path / f"{name}.py"
         values = {"root": Path(__file__).parents[2], "album": album, "base": tiny_folder, "out": out}

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.family import SD1, TOON, family_of
-from engine.recipe import BASIS, RANGES, choose
+from engine.recipe import BASIS, RANGES, choose, style
 
 
 @given(photos=st.integers(5, 20))
@@ -42,3 +42,28 @@ def test_a_family_is_told_from_the_unets_configuration() -> None:
     assert family_of({"in_channels": 4, "cross_attention_dim": 768}) is SD1
     with pytest.raises(ValueError, match="no family"):
         family_of({"in_channels": 4, "cross_attention_dim": 2048, "addition_embed_type": "text_time"})
+
+
+def test_the_seeds_run_is_the_seeds_parameters() -> None:
+    recipe = choose(8, "dreambooth", SD1, "seed")
+    assert recipe.prompts == ("a photo of {instance}",) and recipe.prior_prompts == ("a photo of {noun}",)
+    assert (recipe.method, recipe.side, recipe.batch, recipe.accumulation) == ("dreambooth", 512, 1, 1)
+    assert (recipe.learning_rate, recipe.schedule, recipe.warmup, recipe.steps) == (2e-6, "constant", 0, 350)
+    assert not recipe.text_encoder and recipe.prior_target == "noise"
+    assert choose(8, "dreambooth", SD1, "seed", steps_per_photo=50).steps == 400
+
+
+def test_a_style_has_the_defaults_of_the_script_for_text_to_image() -> None:
+    recipe = style(833)
+    assert (recipe.rank, recipe.learning_rate, recipe.batch, recipe.schedule) == (4, 1e-4, 16, "constant")
+    assert recipe.steps == 100 * 53 and recipe.captions and not recipe.flip and not recipe.prior_batch
+    assert style(10, steps=7, batch=2).steps == 7
+
+
+def test_what_follows_from_an_override_follows() -> None:
+    assert choose(8, "lora", SD1, rank=8).alpha == 8
+    assert choose(8, "lora", SD1, prior_weight=0.0).prior_batch == 0
+    assert choose(8, "lora", SD1, optimiser="prodigy").learning_rate == 1.0
+    assert choose(8, "lora", SD1, optimiser="prodigy", learning_rate=0.5).learning_rate == 0.5
+    with pytest.raises(InputError, match="lora_only"):
+        choose(8, "dreambooth", SD1, pivotal=True)
