@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from engine.errors import InputError
-from engine.family import Family
 
 Method = Literal["lora", "dreambooth"]
 
@@ -38,16 +37,13 @@ class Recipe:
         return asdict(self)
 
 
-BASIS: Mapping[tuple[str, Method], tuple[int, Recipe]] = {
-    # The seed: 50 to 100 steps for each image at 2e-6. diffusers' train_dreambooth.py: batch 1, prior weight 1.
-    ("sd1", "dreambooth"): (75, Recipe("dreambooth", 0, 2e-6, 1, 1, 1.0, weight_decay=0.01)),
-    # diffusers' train_dreambooth_lora.py: 1e-4, 500 steps on 5 pictures.
-    ("sd1", "lora"): (100, Recipe("lora", 0, 1e-4, 1, 1, 1.0)),
-    ("toon", "dreambooth"): (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
-    # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them apart.
-    ("toon", "lora"): (25, Recipe("lora", 0, 2e-3, 6, 4, 1.0, text_encoder=True)),
-}
-"""Steps for each photo and the other values, by family and method."""
+class Learner(Protocol):
+    """A family of base models, as far as recipes go."""
+
+    @property
+    def recipes(self) -> Mapping[Method, tuple[int, Recipe]]:
+        """Steps for each photo and the other values, by method."""
+
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, 20_000), "batch": (1, 64), "prior_batch": (0, 64), "rank": (1, 256),
@@ -55,7 +51,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 }  # fmt: skip
 
 
-def choose(photos: int, method: Method, family: Family, **overrides: Any) -> Recipe:
+def choose(photos: int, method: Method, family: Learner, **overrides: Any) -> Recipe:
     """The recipe for an album of `photos` pictures; any field may be overridden, None leaves it to the rule.
 
     The number of steps follows the seed's rule, so many for each photo, but as if there were 5 to 20: fewer photos
@@ -64,7 +60,7 @@ def choose(photos: int, method: Method, family: Family, **overrides: Any) -> Rec
     Raises:
         InputError: `out_of_range` for an override outside `RANGES`.
     """
-    per_photo, basis = BASIS[family.name, method]
+    per_photo, basis = family.recipes[method]
     recipe = replace(basis, steps=per_photo * min(20, max(5, photos)))
     given = {name: value for name, value in overrides.items() if value is not None}
     for name, value in given.items():

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from engine.adapters import AvatarFacts, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
+from engine.families import Words
 from engine.generation import denoise, noise
 from engine.precision import compute_dtype, mixed_precision
 from engine.recipe import Recipe
@@ -71,7 +72,7 @@ def class_latents(base: BaseModel, noun: str, count: int, side: int, folder: Pat
     file = folder / base.fingerprint / name if folder else None
     if file and file.exists():
         return load_file(file)["latents"].to(base.device), prompts
-    empty = base.encode_prompts([""])
+    empty = base.encode_negatives([""])
     parts = []
     for start in range(0, count, 8):
         seeds = range(start, min(count, start + 8))
@@ -137,7 +138,7 @@ def train(
     prompts = [*instance_prompts, *dict.fromkeys(prior_prompts)]
     embeddings = base.encode_prompts(prompts)
     prior_prompt_numbers = torch.tensor([prompts.index(prompt) for prompt in prior_prompts])
-    scheduler = DDIMScheduler.from_config(base.scheduler.config)
+    schedule = base.schedule
     facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed)
 
     if recipe.method == "lora":
@@ -163,9 +164,10 @@ def train(
                 clean = torch.cat((clean, priors[prior_rows.to(priors.device)]))
                 prompt_numbers = torch.cat((prompt_numbers, prior_prompt_numbers[prior_rows]))
             disturbance = _normal(clean.shape, random, base.device)
-            timestep = _timesteps(recipe.batch, len(clean) - recipe.batch, random, scheduler).to(base.device)
-            noisy = scheduler.add_noise(clean, disturbance, timestep)
-            target = _target(scheduler, clean, disturbance, timestep)
+            spread = _spread(recipe.batch, len(clean) - recipe.batch, random)
+            timestep = schedule.timesteps(spread).to(base.device)
+            noisy = schedule.noisy(clean, disturbance, timestep)
+            target = schedule.target(clean, disturbance, timestep)
             words = embeddings[prompt_numbers.to(embeddings.device)]
             if prior_count:
                 target[recipe.batch :] = _unadapted(
@@ -175,7 +177,7 @@ def train(
                 words = base.embed_prompts(prompts)[prompt_numbers.to(embeddings.device)]
             unet.train()
             with context():
-                predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample.float()
+                predicted = base.predict(unet, noisy, timestep, words)
             instance_loss = F.mse_loss(predicted[: recipe.batch], target[: recipe.batch])
             prior_loss = F.mse_loss(predicted[recipe.batch :], target[recipe.batch :]) if prior_count else 0.0
             optimizer.zero_grad()
@@ -227,34 +229,23 @@ def _rows(count: int, batch: int, step: int, seed: int) -> Tensor:
     return torch.tensor([int(shuffles[place // count][place % count]) for place in places])
 
 
-def _timesteps(instances: int, priors: int, random: torch.Generator, scheduler: DDIMScheduler) -> Tensor:
-    """Timesteps of the rows, stratified within each kind, so that a small batch sees the whole schedule."""
-    spread = [
-        (torch.arange(count) + torch.rand(count, generator=random)) / count for count in (instances, priors) if count
-    ]
-    length = int(scheduler.config.num_train_timesteps)
-    return (torch.cat(spread) * length).long()
-
-
-def _target(scheduler: DDIMScheduler, clean: Tensor, disturbance: Tensor, timestep: Tensor) -> Tensor:
-    """What the U-Net is to predict: the noise (arXiv 2006.11239) or the velocity (arXiv 2202.00512)."""
-    if scheduler.config.prediction_type == "v_prediction":
-        return scheduler.get_velocity(clean, disturbance, timestep)  # type: ignore[no-any-return]
-    return disturbance.clone()
+def _spread(instances: int, priors: int, random: torch.Generator) -> Tensor:
+    """Numbers in [0, 1) for the rows, stratified within each kind, so that a small batch sees the whole schedule."""
+    return torch.cat(
+        [(torch.arange(count) + torch.rand(count, generator=random)) / count for count in (instances, priors) if count]
+    )
 
 
 @torch.no_grad()
-def _unadapted(
-    base: BaseModel, context: Callable[[], object], noisy: Tensor, timestep: Tensor, words: Tensor
-) -> Tensor:
+def _unadapted(base: BaseModel, context: Callable[[], object], noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
     """What the base predicts without the adapter in training."""
-    unet: UNet2DConditionModel = base.unet.eval()
+    unet: Any = base.unet.eval()
     adapted = getattr(unet, "_hf_peft_config_loaded", False)
     if adapted:
         unet.disable_adapters()
     try:
         with context():  # type: ignore[attr-defined]
-            return unet(noisy.to(base.dtype), timestep, words.to(base.dtype)).sample.float()  # type: ignore[no-any-return]
+            return base.predict(unet, noisy, timestep, words)
     finally:
         if adapted:
             unet.enable_adapters()
