@@ -93,7 +93,7 @@ class BaseModel:
     def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
         """The denoiser's answer, float32 (n, c, h, w), to latents (n, c, h, w) at timesteps (n,)."""
         dtype = self.dtype_of(denoiser)
-        return self.family.predict(denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
+        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
 
     @staticmethod
     def dtype_of(module: nn.Module) -> torch.dtype:

@@ -106,7 +106,7 @@ class Family(ABC):
         return self.encode(base, prompts)
 
     @abstractmethod
-    def predict(self, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
         """The denoiser's answer (n, c, h, w) to latents (n, c, h, w) in its dtype at timesteps (n,)."""
 
     @abstractmethod

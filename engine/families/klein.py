@@ -47,7 +47,7 @@ class Klein(Family):
         )  # fmt: skip
         return Words(torch.cat([answer.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
 
-    def predict(self, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
         height, width = noisy.shape[2:]
         answer = denoiser(
             hidden_states=noisy.flatten(2).transpose(1, 2),  # (n, h w, c)

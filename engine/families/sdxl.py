@@ -36,9 +36,9 @@ class StableDiffusionXL(StableDiffusion):
         silence = words.zeros()
         return Words.join([(words if prompt else silence)[n : n + 1] for n, prompt in enumerate(prompts)])
 
-    def predict(self, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
         # Original size, crop and target size (section 2.2), in pixels: the pictures are whole and uncropped.
-        height, width = (8 * side for side in noisy.shape[2:])
+        height, width = (self.pixels_per_latent(base) * side for side in noisy.shape[2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
         said = {"text_embeds": words.pooled, "time_ids": sizes.expand(len(noisy), -1)}
         return denoiser(noisy, timestep, words.states, added_cond_kwargs=said).sample  # type: ignore[no-any-return]

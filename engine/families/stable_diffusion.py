@@ -29,7 +29,7 @@ class StableDiffusion(Family):
         tokens = tokens_of(base.parts["tokenizer"], prompts, base.device)
         return Words(base.parts["text_encoder"](tokens).last_hidden_state.to(base.dtype))
 
-    def predict(self, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
         return denoiser(noisy, timestep, words.states).sample  # type: ignore[no-any-return]
 
     def room(self, base: Parts, prompt: str) -> bool:
