@@ -47,6 +47,8 @@ class AvatarFacts:
     base: str
     recipe: dict[str, Any]
     seed: int
+    kind: str = "avatar"
+    """avatar, style (learned from a captioned set, or imported), or few (draws in few steps)."""
 
     @property
     def instance(self) -> str:
@@ -132,7 +134,7 @@ def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path) -> Non
             tensors |= {f"{part}.{key}": tensor for key, tensor in state.items()}
             facts_of_it = module.peft_config[name].to_dict()
             config |= {f"{part}.{key}": _plain(value) for key, value in facts_of_it.items()}
-    _write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
+    write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
 
 
 def _plain(value: Any) -> Any:
@@ -145,10 +147,11 @@ def save_delta(base: UNet2DConditionModel, trained: UNet2DConditionModel, facts:
     """Write what full DreamBooth changed, in half precision, complete or not at all."""
     before = dict(plain_parameters(base))
     difference = {f"unet.{key}": parameter - before[key] for key, parameter in plain_parameters(trained)}
-    _write(difference, facts, path, {})
+    write(difference, facts, path, {})
 
 
-def _write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
+def write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
+    """Write an adapter's file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     halves = {key: tensor.detach().to("cpu", torch.float16).contiguous() for key, tensor in tensors.items()}
@@ -170,6 +173,17 @@ def facts_of(path: Path) -> AvatarFacts:
     except (KeyError, TypeError) as error:
         reason = "it does not say what it is; import it: python -m engine import"
         raise InputError("bad_adapter", folder=path, reason=reason) from error
+
+
+def read_file(path: Path) -> tuple[AvatarFacts, dict[str, Tensor], dict[str, Any]]:
+    """What an adapter says about itself, its tensors, and a LoRA's configuration.
+
+    Raises:
+        InputError: as `facts_of`.
+    """
+    file = _file(path)
+    facts = facts_of(file)
+    return facts, _tensors(file), _header(file).get(LORA_METADATA, {})
 
 
 def _header(file: Path) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def read(
         weight = weight_of(layer)
         if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0] or up.shape[1] != down.shape[0]:
             raise ValueError(f"{name} has other sizes in this base")
-        up = up.reshape(up.shape[0], -1).float() * _scale(config, name, down.shape[0])
+        up = up.reshape(up.shape[0], -1).float() * scale_of(config, name, down.shape[0])
         magnitude = tensors.get(f"{name}.lora_magnitude_vector", tensors.get(f"{name}.lora_magnitude_vector.weight"))
         gain = None
         if magnitude is not None:
@@ -86,7 +86,8 @@ def weight_of(layer: nn.Module) -> Tensor:
     return own.weight.detach()  # type: ignore[no-any-return]
 
 
-def _scale(config: Mapping[str, Any], name: str, rank: int) -> float:
+def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:
+    """What B A is multiplied by on one layer, from peft's LoraConfig for its part; 1 without one."""
     alpha = config.get("lora_alpha", rank)
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if name == pattern or name.endswith(f".{pattern}"):

@@ -170,5 +170,5 @@ def flux2_shift(tokens: int, steps: int) -> float:
     if tokens > 4300:
         return at_200
     at_10 = 8.73809524e-05 * tokens + 1.89833333
-    slope = (at_10 - at_200) / 190
+    slope = (at_200 - at_10) / 190
     return slope * steps + at_200 - 200 * slope

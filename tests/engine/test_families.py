@@ -1,73 +1,20 @@
 """Every family, on a small model of its real classes: what differs is right, and all else works the same."""
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
-from PIL import Image
 
 from engine.adapters import FILE, Attached
-from engine.base import BaseModel, plain_parameters
+from engine.base import plain_parameters
 from engine.errors import InputError
-from engine.generation import Drawing, draw
-from engine.recipe import Recipe
+from engine.generation import draw
 from engine.training import train
 from tests.engine import tiny
+from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
-LORA = Recipe("lora", 4, 5e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=1)
 FAMILIES = tuple(tiny.FAMILIES)
-
-
-@pytest.fixture(scope="session")
-def folders(tmp_path_factory: pytest.TempPathFactory):
-    @cache
-    def folder(family: str) -> Path:
-        return tiny.save(family, tmp_path_factory.mktemp(family))
-
-    return folder
-
-
-def load(folder: Path) -> BaseModel:
-    return BaseModel.load(str(folder), torch.device("cpu"))
-
-
-def asked(*adapters: Path, **changed: object) -> Drawing:
-    return Drawing(**({"prompt": "a man", "steps": 3, "guidance": 3.0, "seed": 5, "width": tiny.SIDE,
-                       "height": tiny.SIDE, "avatars": adapters} | changed))  # fmt: skip
-
-
-def plainly(folder: Path, family: str, lora: Path | None = None, weight: float = 1.0) -> Image.Image:
-    """The same drawing by diffusers' own pipeline."""
-    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    if lora:
-        pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="worn")
-        pipeline.set_adapters(["worn"], [weight])
-    if family != "klein":
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
-    channels = 16 if family == "klein" else 4
-    side = tiny.SIDE // (4 if family == "klein" else 2)
-    latents = torch.randn((channels, side, side), generator=torch.Generator().manual_seed(5))[None]
-    prompts = {} if family == "klein" else {"negative_prompt": "" if family != "sdxl" else None}
-    return pipeline(
-        prompt="a man", num_inference_steps=3, guidance_scale=3.0, latents=latents, width=tiny.SIDE, height=tiny.SIDE,
-        **prompts,
-    ).images[0]  # fmt: skip
-
-
-def assert_same(one: Image.Image, other: Image.Image, most: int = 3) -> None:
-    difference = np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16))
-    assert difference.max() <= most, f"up to {difference.max()} of 255 apart, {difference.mean():.2f} on average"
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32 throughout, to compare with pipelines that know no mixed precision."""
-    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
     DDIMScheduler,
+    DiffusionPipeline,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
@@ -17,6 +19,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from PIL import Image
 from tokenizers import Tokenizer
 from transformers import (
     CLIPTextConfig,
@@ -28,6 +31,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from engine.base import BaseModel
+from engine.generation import Drawing
+from engine.recipe import Recipe
 from engine.toon import WEIGHTS
 
 SIDE = 64
@@ -138,3 +144,39 @@ def save(family: str, folder: Path) -> Path:
     torch.manual_seed(0)
     FAMILIES[family]().save_pretrained(folder)
     return folder
+
+
+LORA = Recipe("lora", 4, 5e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=1)
+
+
+def load(folder: Path) -> BaseModel:
+    return BaseModel.load(str(folder), torch.device("cpu"))
+
+
+def asked(*adapters: Path, **changed: object) -> Drawing:
+    return Drawing(**({"prompt": "a man", "steps": 3, "guidance": 3.0, "seed": 5, "width": SIDE,
+                       "height": SIDE, "avatars": adapters} | changed))  # fmt: skip
+
+
+def plainly(folder: Path, family: str, lora: Path | None = None, weight: float = 1.0) -> Image.Image:
+    """The same drawing by diffusers' own pipeline."""
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    if lora:
+        pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="worn")
+        pipeline.set_adapters(["worn"], [weight])
+    if family != "klein":
+        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    channels = 16 if family == "klein" else 4
+    side = SIDE // (4 if family == "klein" else 2)
+    latents = torch.randn((channels, side, side), generator=torch.Generator().manual_seed(5))[None]
+    prompts = {} if family == "klein" else {"negative_prompt": "" if family != "sdxl" else None}
+    return pipeline(
+        prompt="a man", num_inference_steps=3, guidance_scale=3.0, latents=latents, width=SIDE, height=SIDE,
+        **prompts,
+    ).images[0]  # fmt: skip
+
+
+def assert_same(one: Image.Image, other: Image.Image, most: int = 3) -> None:
+    difference = np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16))
+    assert difference.max() <= most, f"up to {difference.max()} of 255 apart, {difference.mean():.2f} on average"
