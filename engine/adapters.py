@@ -230,6 +230,10 @@ class Attached:
             raise InputError("one_delta")
         return deltas[0] if deltas else None
 
+    def few(self, stack: Stack) -> Mapping[str, Any] | None:
+        """The few-step adapter's recipe, if one is among these: `draw_steps` and `guidance` say how to draw with it."""
+        return next((facts.recipe for path, _ in stack if (facts := facts_of(path)).kind == "few"), None)
+
     @contextmanager
     def rows(self, stacks: Sequence[Stack]) -> Iterator[Any]:
         """The denoiser, with exactly the adapters of stacks[n] on row n of what passes it or a text encoder.

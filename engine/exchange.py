@@ -251,7 +251,7 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
                     if key.startswith(f"{layer[0]}.")}  # fmt: skip
             scale = float(own["alpha"]) / len(down) if "alpha" in own else scale_of(part, layer[1], len(down))
             magnitude = own.get("magnitude")
-            pairs[layer] = down, up, scale, None if magnitude is None else magnitude.flatten()
+            pairs[layer] = down.clone(), up, scale, None if magnitude is None else magnitude.flatten()
     return pairs
 
 

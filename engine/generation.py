@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -123,13 +124,13 @@ def draw_together(
     with attached.rows(stacks):
         words = base.encode_prompts([drawing.prompt for drawing in drawings])
         negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
-    guidances = [base.family.guidance if drawing.guidance is None else drawing.guidance for drawing in drawings]
+    guidances = [guidance_of(drawing, base, attached) for drawing in drawings]
     with attached.rows([stack for stack, count in zip(stacks, counts, strict=True) for _ in range(count)]) as unet:
         latents = denoise(
             unet, base, noise(seeds, shape), words.repeat(counts), negative.repeat(counts),
-            steps=first.steps or base.family.draw_steps,
+            steps=steps_of(first, base, attached),
             guidance=[guidance for guidance, count in zip(guidances, counts, strict=True) for _ in range(count)],
-            on_step=on_step,
+            fresh=partial(later_noise, seeds, shape) if attached.few(first.stack) else None, on_step=on_step,
         )  # fmt: skip
     pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
     return [list(islice(pictures, count)) for count in counts]
@@ -141,11 +142,29 @@ def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[obje
     Raises:
         InputError: as `Attached.check`.
     """
-    side, guidance = base.side, base.family.guidance if drawing.guidance is None else drawing.guidance
     return (
-        drawing.width or side, drawing.height or side, drawing.steps or base.family.draw_steps, guidance == 1.0,
+        drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
+        guidance_of(drawing, base, attached) == 1.0, attached.few(drawing.stack) is not None,
         attached.check(drawing.stack),
     )  # fmt: skip
+
+
+def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
+    """The drawing's steps: as asked for, or the few-step adapter's, or the family's."""
+    few = attached.few(drawing.stack)
+    return drawing.steps or (int(few["draw_steps"]) if few else base.family.draw_steps)
+
+
+def guidance_of(drawing: Drawing, base: BaseModel, attached: Attached) -> float:
+    """The drawing's guidance: as asked for, or the few-step adapter's, or the family's."""
+    few = attached.few(drawing.stack)
+    usual = float(few["guidance"]) if few else base.family.guidance
+    return usual if drawing.guidance is None else drawing.guidance
+
+
+def later_noise(seeds: Sequence[int], shape: tuple[int, int, int], step: int) -> Tensor:
+    """Noise (n, *shape) for the rows after `step` of a few-step drawing, one generator for each seed and step."""
+    return noise([(seed << 8) + step + 1 for seed in seeds], shape)
 
 
 def noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
@@ -163,6 +182,7 @@ def denoise(
     *,
     steps: int,
     guidance: float | Sequence[float],
+    fresh: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] = lambda step, of: None,
 ) -> Tensor:
     """DDIM (arXiv 2010.02502) or Euler, by the base's schedule, with classifier-free guidance (arXiv 2207.12598, eq. 6:
@@ -173,6 +193,8 @@ def denoise(
         words: the prompts', n of them.
         negative: the negative prompts', n of them or one for all.
         guidance: w, for all rows or one for each; 1 for all leaves the negative prompts unheard.
+        fresh: for few-step adapters: noise for after each step. The picture that the step shows is made noisy with it
+            again for the next one (multistep consistency sampling, arXiv 2310.04378, algorithm 3).
     Returns:
         Clean latents, float32, of the same shape on the base's device.
     """
@@ -183,13 +205,18 @@ def denoise(
         words = Words.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
     context = mixed_precision(unet, base.device)
     unet.eval()
-    for number, step in enumerate(base.schedule.drawing(steps, latents[0, 0].numel())):
+    plan = base.schedule.few if fresh else base.schedule.drawing
+    for number, step in enumerate(plan(steps, latents[0, 0].numel())):
         rows = torch.cat((latents, latents)) if guided else latents
         with context():
             predicted = base.predict(unet, rows, torch.full((len(rows),), step.timestep, device=base.device), words)
         if guided:
             unconditional, conditional = predicted.chunk(2)
             predicted = unconditional + scale * (conditional - unconditional)
-        latents = base.schedule.step(predicted, latents, step)
+        if fresh:
+            clean, _ = base.schedule.estimates(predicted, latents, *step.now)
+            latents = step.then[0] * clean + step.then[1] * fresh(number).to(clean)
+        else:
+            latents = base.schedule.step(predicted, latents, step)
         on_step(number + 1, steps)
     return latents
