@@ -24,6 +24,9 @@ class InputError(Exception):
         "out_of_range": "{what} must be between {low} and {high}, not {value}.",
         "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
         "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.toon.judge",
+        "token_and_noun": "A person has both: --token cr7d --class man. Leave out both for a style.",
+        "no_captions": "There is no metadata.jsonl in {folder}. Each of its lines names a picture: "
+        '{{"file_name": "1.png", "text": "what it shows"}}',
         "no_file": "There is no file {file}.",
     }
     """One clear line per code, for the command line. The chats word the same codes in their own module."""

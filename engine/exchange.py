@@ -247,9 +247,8 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
             weight, down = weight_of(layers[layer]), own["down"]
             if down.shape[1:] != weight.shape[1:] or (up.shape[0], up.shape[1]) != (weight.shape[0], down.shape[0]):
                 raise ValueError(f"{name} has other sizes in this base")
-            part = {key.removeprefix(f"{layer[0]}."): value for key, value in config.items()
-                    if key.startswith(f"{layer[0]}.")}  # fmt: skip
-            scale = float(own["alpha"]) / len(down) if "alpha" in own else scale_of(part, layer[1], len(down))
+            settings = {key.removeprefix(f"{layer[0]}."): value for key, value in config.items()}
+            scale = float(own["alpha"]) / len(down) if "alpha" in own else scale_of(settings, layer[1], len(down))
             magnitude = own.get("magnitude")
             pairs[layer] = down.clone(), up, scale, None if magnitude is None else magnitude.flatten()
     return pairs

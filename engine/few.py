@@ -5,6 +5,7 @@ path from noise to picture the adapted base is shown, it is to answer with the p
 one step of its solver with guidance; the end is what the adapted base says of the next point.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ from engine.adapters import AvatarFacts, attach_fresh, detach, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.families import Words
+from engine.inspection import load_photo
 from engine.precision import mixed_precision
 from engine.recipe import Recipe
+from engine.training import prepare
 
 DISTILLING = "in_distillation"
 DRAW_STEPS = 4
@@ -162,3 +165,22 @@ def world(base: BaseModel, count: int, seed: int = 0) -> tuple[list[Image.Image]
     random = Random(seed)
     scenes = [sample_scene(random) for _ in range(count)]
     return [render(scene, base.side) for scene in scenes], [caption(scene, random) for scene in scenes]
+
+
+def captioned(base: BaseModel, folder: Path) -> tuple[list[Image.Image], list[str]]:
+    """The pictures of an imagefolder with a metadata.jsonl, as squares of the base's size, and their captions.
+
+    Raises:
+        InputError: `no_captions`, `no_file`.
+    """
+    listed = folder / "metadata.jsonl"
+    if not listed.is_file():
+        raise InputError("no_captions", folder=folder)
+    rows = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    pictures = []
+    for row in rows:
+        path = folder / row["file_name"]
+        if not path.is_file():
+            raise InputError("no_file", file=path)
+        pictures.append(prepare(load_photo(path.read_bytes()), base.side))
+    return pictures, [row["text"] for row in rows]

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -71,37 +72,45 @@ class GpuProcess:
             self._news.flush()
 
     def serve(self) -> None:
-        """Take one request after another, for ever."""
+        """Take one request after another, for ever; drawings go first, as many together as fit."""
         self.tell("", "ready", base=self.base.source, device=str(self.base.device))
         while True:
-            self._do(self._later.pop(0) if self._later else self._requests.get())
+            if not self._later:
+                self._sort_in(self._requests.get())
+            self._look()
+            if drawings := self._waiting_drawings():
+                self._imagine(drawings)
+            elif self._later:
+                training = self._later.pop(0)
+                self._guarded([training["id"]], partial(self._train, training))
 
-    def _do(self, request: Request) -> None:
+    def _sort_in(self, request: Request) -> None:
         if request["task"] == "cancel":
             self._cancelled.add(request["id"])
-        elif request["task"] == "imagine":
-            self._imagine([request, *self._waiting_drawings(int(request["drawing"]["count"]))])
         else:
-            self._guarded([request["id"]], lambda: self._train(request))
+            self._later.append(request)
 
-    def _waiting_drawings(self, rows: int) -> list[Request]:
-        """Requests for pictures that have come meanwhile, as many as go into one batch beside `rows` rows."""
-        found: list[Request] = []
-        for _ in range(self._requests.qsize()):
-            request = self._requests.get()
-            if request["task"] == "cancel":
-                self._cancelled.add(request["id"])
-            elif request["task"] == "imagine" and rows + int(request["drawing"]["count"]) <= ROWS:
-                rows += int(request["drawing"]["count"])
-                found.append(request)
-            else:
-                self._later.append(request)
-        return found
+    def _look(self) -> None:
+        """Notice what has come, without waiting."""
+        while not self._requests.empty():
+            self._sort_in(self._requests.get())
+
+    def _waiting_drawings(self) -> list[Request]:
+        """Take the requests for pictures that wait, the oldest first, as many as go into one batch."""
+        taken: list[Request] = []
+        rows = 0
+        for request in [request for request in self._later if request["task"] == "imagine"]:
+            rows += int(request["drawing"]["count"])
+            if taken and rows > ROWS:
+                break
+            taken.append(request)
+            self._later.remove(request)
+        return taken
 
     def _guarded(self, ids: Sequence[str], work: Callable[[], None]) -> bool:
         """Do the work of these requests; whatever stops it is told to all of them. Whether it was done."""
         try:
-            if any(id in self._cancelled for id in ids):
+            if self._cancelled.issuperset(ids):
                 raise Stopped
             work()
             return True
@@ -131,14 +140,10 @@ class GpuProcess:
 
     def _give_way(self, training_id: str) -> None:
         """Between two training steps: draw what is asked for, notice a cancellation."""
-        later, self._later = self._later, []
-        while self._later or not self._requests.empty():
-            request = self._later.pop(0) if self._later else self._requests.get()
-            if request["task"] == "train":
-                later.append(request)
-            else:
-                self._do(request)
-        self._later = later
+        self._look()
+        while drawings := self._waiting_drawings():
+            self._imagine(drawings)
+            self._look()
         if training_id in self._cancelled:
             raise Stopped
 
@@ -197,12 +202,23 @@ class GpuProcess:
         began, ids = time.monotonic(), [request["id"] for request, _ in batch]
 
         def cancelled(step: int, of: int) -> None:
+            self._look()
             # One who goes does not stop the others.
             if all(id in self._cancelled for id in ids):
                 raise Stopped
 
         def work() -> None:
-            drawn = draw_together(self.base, self.attached, [drawing for _, drawing in batch], cancelled)
+            try:
+                drawn = draw_together(self.base, self.attached, [drawing for _, drawing in batch], cancelled)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                drawn = None
+            if drawn is None:
+                torch.cuda.empty_cache()
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._draw_batch(half)
+                return
             for (request, drawing), pictures in zip(batch, drawn, strict=True):
                 if self._gone(request["id"]):
                     continue

@@ -43,7 +43,7 @@ _FUNCTION = "run"
 _LEASE_KEY = "avatar:lease:"
 _RECONCILING = "avatar:reconciling"
 _MONTH_MS = 30 * 24 * 3600 * 1000
-# At once several inspections, and several drawings, which the GPU process draws as one batch; one training has it alone.
+# At once several inspections, several drawings, which the GPU process puts into one batch, and one training.
 _AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 8}
 
 log = logging.getLogger(__name__)
