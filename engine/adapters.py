@@ -27,6 +27,7 @@ from engine import lowrank
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.precision import mixed_precision
+from engine.quantised import Int8Linear
 from engine.recipe import Recipe
 
 FILE = "adapter.safetensors"
@@ -309,7 +310,13 @@ def _below(values: Mapping[str, Any], start: str) -> dict[str, Any]:
 
 
 def plain_copy(unet: UNet2DConditionModel, dtype: torch.dtype | None = None) -> UNet2DConditionModel:
-    """A copy of the U-Net's own weights, without any adapter."""
+    """A copy of the U-Net's own weights, without any adapter.
+
+    Raises:
+        InputError: `quantised_base`, of whose weights only the rounded ones are here.
+    """
+    if any(isinstance(part, Int8Linear) for part in unet.modules()):
+        raise InputError("quantised_base")
     device = next(unet.parameters()).device
     copied = type(unet).from_config(copy.deepcopy(unet.config)).to(unet.dtype)
     copied.load_state_dict(dict(plain_parameters(unet)))

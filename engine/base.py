@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.families import Family, Words, family_of
 from engine.loading import open_pipeline
 from engine.precision import best_device, compute_dtype
+from engine.quantised import free_bytes, quantise, too_large
 from engine.schedule import Schedule
 from engine.toon import WEIGHTS
 
@@ -41,7 +42,14 @@ class BaseModel:
         self.unet: Any = denoiser
         """The denoiser: a U-Net, or the transformer in its place."""
         self.text_encoders: dict[str, Any] = {name: self.parts[name] for name in self.family.text_encoders}
-        for module in (self.vae, self.unet, *self.text_encoders.values()):
+        large = [self.unet, *self.text_encoders.values()]
+        free = free_bytes(device)
+        self.quantised = free is not None and too_large(large, self.dtype, free)
+        """Whether memory is so short that the base's linear layers rest in eight bits."""
+        if self.quantised:
+            for module in large:
+                quantise(module)
+        for module in (self.vae, *large):
             module.to(device).eval().requires_grad_(False)
         if self.dtype != torch.float32:
             for module in (self.unet, *self.text_encoders.values()):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.quantised import Int8Linear
+
 Adapter = Mapping[str, "Factors"]
 """The factors of one adapter by the plain names of a part's layers."""
 Stack = Sequence[tuple[Adapter, float]]
@@ -83,7 +85,7 @@ def plain_name(name: str) -> str:
 def weight_of(layer: nn.Module) -> Tensor:
     """A layer's own weight, whether or not peft has wrapped it."""
     own: Any = getattr(layer, "base_layer", layer)
-    return own.weight.detach()  # type: ignore[no-any-return]
+    return own.widened() if isinstance(own, Int8Linear) else own.weight.detach()  # type: ignore[no-any-return]
 
 
 def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:

@@ -62,8 +62,8 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
 
 
 async def test_one_who_goes_does_not_stop_the_others(tmp_path: Path, gpu: Gpu) -> None:
-    leaving = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "1", steps=60)))
-    staying = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "2", steps=60, seed=2)))
+    leaving = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "1", steps=20)))
+    staying = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "2", steps=20, seed=2)))
     await asyncio.sleep(0.3)
     leaving.cancel()
     assert (await staying)["pictures"]
