@@ -33,6 +33,15 @@ def _parser() -> argparse.ArgumentParser:
 
     imagine = commands.add_parser("imagine", help="draw pictures")
     imagine.add_argument("--avatar", type=Path, action="append", default=[], help="folder written by train")
+    imagine.add_argument("--style", type=Path, action="append", default=[], help="folder or file of a style's adapter")
+    imagine.add_argument("--few", type=Path, help="few-step adapter written by distil")
+    imagine.add_argument(
+        "--weight",
+        type=float,
+        action="append",
+        default=[],
+        help="how much each avatar, then each style, counts; in that order, 1 where left out",
+    )
     imagine.add_argument("--prompt", required=True)
     imagine.add_argument("--out", type=Path, required=True)
     imagine.add_argument("--count", type=int, default=1)
@@ -42,6 +51,36 @@ def _parser() -> argparse.ArgumentParser:
     imagine.add_argument("--width", type=int)
     imagine.add_argument("--height", type=int)
 
+    export = commands.add_parser("export", help="write a LoRA for other programs")
+    export.add_argument("--avatar", type=Path, required=True, help="folder written by train")
+    export.add_argument(
+        "--format",
+        choices=("diffusers", "kohya"),
+        default="diffusers",
+        help="kohya: the names of kohya's scripts, the WebUI and ComfyUI",
+    )
+    export.add_argument("--out", type=Path, required=True, help="a .safetensors file")
+
+    take_in = commands.add_parser(
+        "import", help="make an avatar, a style or a few-step adapter of somebody's LoRA file"
+    )
+    take_in.add_argument("file", type=Path, help="a .safetensors file with diffusers', kohya's or ComfyUI's names")
+    take_in.add_argument("--token", help="the word that the person was learned under; without it, it is a style")
+    take_in.add_argument("--class", dest="noun", help="class noun of the person")
+    take_in.add_argument("--few", type=int, metavar="STEPS", help="it draws in so few steps, as an LCM-LoRA does")
+    take_in.add_argument("--out", type=Path, required=True)
+
+    distil = commands.add_parser("distil", help="learn a few-step adapter for a base (LCM-LoRA)")
+    distil.add_argument(
+        "--dataset",
+        type=Path,
+        help="captioned pictures: an imagefolder with metadata.jsonl; the embedded base's drawn world by default",
+    )
+    distil.add_argument("--pictures", type=int, default=2000, help="of the drawn world")
+    distil.add_argument("--out", type=Path, required=True)
+    for name, kind in (("steps", int), ("batch", int), ("rank", int), ("learning-rate", float)):
+        distil.add_argument(f"--{name}", type=kind, help="instead of the default")
+
     evaluate = commands.add_parser("evaluate", help="measure what the embedded base learns of people it never saw")
     evaluate.add_argument("--world", action="store_true", required=True)
     evaluate.add_argument("--people", type=int, default=4)
@@ -49,10 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
         evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
 
-    for command in (*learning, imagine):
-        command.add_argument("--base", help="diffusers folder or hub id; the embedded base by default")
+    for command in (*learning, imagine, export, take_in, distil):
+        command.add_argument(
+            "--base", help="diffusers folder, hub id or .safetensors file; the embedded base by default"
+        )
+    for command in (*learning, imagine, distil):
         command.add_argument("--seed", type=int, default=0)
-    for command in (inspect, *learning, imagine, evaluate):
+    for command in (inspect, *learning, imagine, export, take_in, distil, evaluate):
         command.add_argument("--json", action="store_true", help="one JSON object as the last line")
     return parser
 
@@ -101,16 +143,23 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.base import BaseModel
     from engine.generation import Drawing, check, draw
 
-    for avatar in asked.avatar:
-        facts_of(avatar)
+    adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
+    for adapter in adapters:
+        facts_of(adapter)
+    if len(asked.weight) > len(adapters):
+        raise InputError(
+            "out_of_range", what="the number of weights", low=0, high=len(adapters), value=len(asked.weight)
+        )
+    weights = (*asked.weight, *[1.0] * (len(adapters) - len(asked.weight)))
     base = BaseModel.load(asked.base)
     drawing = Drawing(
         asked.prompt, asked.count, asked.seed, asked.steps, asked.guidance, asked.negative,
-        asked.width, asked.height, tuple(asked.avatar),
+        asked.width, asked.height, adapters, weights,
     )  # fmt: skip
-    check(drawing, base)
+    attached = Attached(base)
+    check(drawing, base, attached)
     began = time.monotonic()
-    pictures = draw(base, Attached(base), drawing)
+    pictures = draw(base, attached, drawing)
     seconds = round(time.monotonic() - began, 2)
     paths = [asked.out / f"{number}.png" for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
@@ -127,6 +176,59 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _export(asked: argparse.Namespace) -> dict[str, Any]:
+    from engine.base import BaseModel
+    from engine.exchange import export
+
+    layers = export(BaseModel.load(asked.base), asked.avatar, asked.format, asked.out)
+    print(f"{asked.out}: {layers} layers under the names of {asked.format}")
+    return {"file": str(asked.out), "format": asked.format, "layers": layers}
+
+
+def _import(asked: argparse.Namespace) -> dict[str, Any]:
+    from engine import few
+    from engine.adapters import FILE, Kind
+    from engine.base import BaseModel
+    from engine.exchange import as_style, take_in
+
+    if (asked.token is None) != (asked.noun is None):
+        raise InputError("token_and_noun")
+    who = experiments.named(asked.token, asked.noun) if asked.token else ("", "")
+    base = BaseModel.load(asked.base)
+    kind: Kind = "avatar" if asked.token else "few" if asked.few else "style"
+    facts = few.facts(base, asked.few, 1.0) if asked.few else as_style(base, kind, *who)
+    layers = take_in(base, asked.file, facts, asked.out / FILE)
+    print(f"{asked.out / FILE}: {layers} layers")
+    return {"adapter": str(asked.out / FILE), "kind": kind, "layers": layers}
+
+
+def _distil(asked: argparse.Namespace) -> dict[str, Any]:
+    from engine import few
+    from engine.adapters import FILE
+    from engine.base import BaseModel
+
+    base = BaseModel.load(asked.base)
+    if asked.dataset:
+        pictures, captions = few.captioned(base, asked.dataset)
+    elif base.family.cartoon:
+        pictures, captions = few.world(base, asked.pictures, asked.seed)
+    else:
+        raise InputError("no_photos", folder="--dataset")
+    values = {name: getattr(asked, name) for name in ("steps", "batch", "rank", "learning_rate")}
+    recipe = few.Distillation(**{name: value for name, value in values.items() if value is not None})
+
+    def show(step: int, of: int, loss: float) -> None:
+        if step == of or step % 20 == 0:
+            print(f"step {step} of {of}, loss {loss:.5f}", file=sys.stderr, flush=True)
+
+    done = few.distil(base, pictures, captions, recipe, asked.out / FILE, seed=asked.seed, on_step=show)
+    print(f"{asked.out / FILE}: draws in {few.DRAW_STEPS} steps, learned in {done.steps} steps, {done.seconds:.0f} s")
+    return {
+        "adapter": str(asked.out / FILE), "steps": done.steps, "seconds": round(done.seconds, 2),
+        "first_loss": done.first_loss, "last_loss": done.last_loss, "draw_steps": few.DRAW_STEPS,
+    }  # fmt: skip
+
+
 def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.toon.evaluation import evaluate, table
 
@@ -138,7 +240,7 @@ def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "work": _work, "base": _base, "inspect": _inspect, "imagine": _imagine, "evaluate": _evaluate,
-    **experiments.COMMANDS,
+    "export": _export, "import": _import, "distil": _distil, **experiments.COMMANDS,
 }  # fmt: skip
 
 

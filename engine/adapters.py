@@ -2,22 +2,20 @@
 
 A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
 the same file. Full DreamBooth is stored as thin factors of the difference from the base's weights. The header's
-`avatar` entry says whose it is. Adapters are attached to the resident base, never merged into it.
+`avatar` entry says whose it is. An adapter is worn by the resident base, never merged into it.
 """
 
 import copy
 import json
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import set_weights_and_activate_adapters
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -25,11 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engine import lowrank
 from engine.base import BaseModel, plain_parameters
 from engine.deltas import compress, restored
 from engine.errors import InputError
+from engine.quantised import Int8Linear
 from engine.recipe import Recipe
-from engine.words import LearnedWord
+from engine.words import LearnedWord, heard
 
 FILE = "adapter.safetensors"
 LORA_METADATA = "lora_adapter_metadata"
@@ -39,13 +39,11 @@ WORD = "lora_word."
 """Before a token in the key of its learned embedding. diffusers passes over keys of no model of its pipeline, but only
 if their names hold "lora" (diffusers/loaders/lora_pipeline.py)."""
 
-Kind = Literal["avatar", "style"]
+Kind = Literal["avatar", "style", "few"]
+"""A person, a style (learned from a captioned set, or imported), or what makes the base draw in few steps."""
 
-TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
-"""The text encoder's layers that a LoRA is put on, as in diffusers' train_dreambooth_lora.py."""
-
-RESIDENT = 8
-"""So many LoRAs stay attached, switched off, until they are wanted again."""
+RESIDENT = 32
+"""So many LoRAs stay in the device's memory until they are wanted again."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +69,24 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
-    ends = recipe.targets or base.family.adapter_targets
-    targets = [module for module, _ in base.unet.named_modules() if _is_target(module, ends)]
-    config = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, use_dora=recipe.dora, use_rslora=recipe.rslora,
-        init_lora_weights="gaussian" if recipe.gaussian else True,
-    )  # fmt: skip
-    modules: list[nn.Module] = [base.unet]
+    own = recipe.targets or base.family.adapter_targets
+    modules = base.adaptable if recipe.text_encoder else {base.family.denoiser: base.unet}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        base.unet.add_adapter(config, adapter_name=name)
-        if recipe.text_encoder:
-            heard = replace(config, target_modules=list(TEXT_TARGETS))
-            base.text_encoder.add_adapter(heard, adapter_name=name)
-            modules.append(base.text_encoder)
-    for module in modules:
+        for module in modules.values():
+            ends = own if module is base.unet else base.family.text_targets
+            config = LoraConfig(
+                r=recipe.rank, lora_alpha=recipe.alpha, target_modules=_targets(module, ends), use_dora=recipe.dora,
+                use_rslora=recipe.rslora, init_lora_weights="gaussian" if recipe.gaussian else True,
+            )  # fmt: skip
+            module.add_adapter(config, adapter_name=name)
+    for module in modules.values():
         _activate(module, [name])
     parameters = [
-        parameter for module in modules for key, parameter in module.named_parameters() if f".{name}." in f"{key}."
+        parameter
+        for module in modules.values()
+        for key, parameter in module.named_parameters()
+        if f".{name}." in f"{key}."
     ]
     for parameter in parameters:
         parameter.data = parameter.data.float()
@@ -97,12 +95,10 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
 
 def detach(base: BaseModel, name: str) -> None:
     """Take the LoRA `name` off the base and leave every other one switched off."""
-    for module in (base.unet, base.text_encoder):
+    for module in base.adaptable.values():
         if name in getattr(module, "peft_config", {}):
             (module.delete_adapters if module is base.unet else module.delete_adapter)(name)
         _activate(module, [])
-    if name in base.words:
-        base.words.pop(name).remove()
 
 
 def _active(module: nn.Module) -> list[str]:
@@ -124,24 +120,29 @@ def _activate(module: Any, names: Sequence[str], weights: Sequence[float] | None
         module.disable_adapters()
 
 
-def _is_target(module: str, ends: Sequence[str]) -> bool:
-    # Other adapters' own layers have names below `base_layer` and `lora_*`; the wrapped layer keeps its name.
-    return "lora_" not in module and "base_layer" not in module and any(module.endswith(f".{end}") for end in ends)
+def _targets(module: nn.Module, ends: Sequence[str]) -> list[str]:
+    """The layers whose names end so; those below peft's wrappers and its own are not among them."""
+    return [
+        name
+        for name, layer in module.named_modules()
+        if "lora_" not in name and "base_layer" not in name and any(name.endswith(f".{end}") for end in ends)
+        if isinstance(layer, nn.Linear | nn.Conv2d | BaseTunerLayer)
+    ]
 
 
-def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path) -> None:
-    """Write the LoRA `name` to `path`, in half precision, complete or not at all."""
+def save_lora(base: BaseModel, name: str, facts: AvatarFacts, path: Path, word: LearnedWord | None = None) -> None:
+    """Write the LoRA `name`, and its learned word, to `path`, in half precision, complete or not at all."""
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
-    for part, module in (("unet", base.unet), ("text_encoder", base.text_encoder)):
+    for part, module in base.adaptable.items():
         if name in getattr(module, "peft_config", {}):
             state = get_peft_model_state_dict(module, adapter_name=name)
             tensors |= {f"{part}.{key}": tensor for key, tensor in state.items()}
             facts_of_it = module.peft_config[name].to_dict()
             config |= {f"{part}.{key}": _plain(value) for key, value in facts_of_it.items()}
-    if name in base.words:
-        tensors[WORD + base.words[name].word] = base.words[name].vectors
-    _write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
+    if word:
+        tensors[WORD + word.word] = word.vectors
+    write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
 
 
 def _plain(value: Any) -> Any:
@@ -150,20 +151,26 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
 
 
-def save_delta(base: UNet2DConditionModel, trained: UNet2DConditionModel, facts: AvatarFacts, path: Path) -> float:
+def save_delta(base: nn.Module, trained: nn.Module, facts: AvatarFacts, path: Path) -> float:
     """Write what full DreamBooth changed as thin factors, complete or not at all; the share that they leave out."""
     before, after = dict(plain_parameters(base)), dict(plain_parameters(trained))
 
     def differences() -> Iterator[tuple[str, Tensor]]:
         for key, parameter in after.items():
-            yield f"unet.{key}", parameter.float() - before[key].float()
+            yield _start(trained) + key, parameter.float() - before[key].float()
 
     delta = compress(differences)
-    _write(delta.tensors, facts, path, {"delta": json.dumps({"error": delta.error, "share": delta.share})})
+    write(delta.tensors, facts, path, {"delta": json.dumps({"error": delta.error, "share": delta.share})})
     return delta.error
 
 
-def _write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
+def _start(denoiser: nn.Module) -> str:
+    """What the keys of a denoiser's weights begin with, as in diffusers' pipelines."""
+    return "unet." if isinstance(denoiser, UNet2DConditionModel) else "transformer."
+
+
+def write(tensors: dict[str, Tensor], facts: AvatarFacts, path: Path, extra: dict[str, str]) -> None:
+    """Write an adapter's file, complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     # A delta's factors and their scales are already as small as they may be.
@@ -181,10 +188,25 @@ def facts_of(path: Path) -> AvatarFacts:
     Raises:
         InputError: `missing_avatar` if there is none, `bad_adapter` if it is not one of ours.
     """
-    file = path / FILE if path.is_dir() else path
+    file = _file(path)
     if not file.is_file():
         raise InputError("missing_avatar", folder=path)
-    return AvatarFacts(**_header(file)["avatar"])
+    try:
+        return AvatarFacts(**_header(file)["avatar"])
+    except (KeyError, TypeError) as error:
+        reason = "it does not say what it is; import it: python -m engine import"
+        raise InputError("bad_adapter", folder=path, reason=reason) from error
+
+
+def read_file(path: Path) -> tuple[AvatarFacts, dict[str, Tensor], dict[str, Any]]:
+    """What an adapter says about itself, its tensors, and a LoRA's configuration.
+
+    Raises:
+        InputError: as `facts_of`.
+    """
+    file = _file(path)
+    facts = facts_of(file)
+    return facts, _tensors(file), _header(file).get(LORA_METADATA, {})
 
 
 def _header(file: Path) -> dict[str, Any]:
@@ -200,75 +222,111 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
 
 
+Stack = Sequence[tuple[Path, float]]
+"""What one row of a batch wears: adapters, each a file or a folder with one, and their weights."""
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA that is ready to be worn."""
+
+    layers: Mapping[str, lowrank.Adapter]
+    """By the part of the base that they are on."""
+    words: tuple[LearnedWord, ...]
+
+
 class Attached:
-    """The adapters on one base: loads, switches and forgets them."""
+    """The adapters on one base: loads them, puts them on the rows of a batch, and forgets them."""
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._loras: OrderedDict[tuple[Path, int], str] = OrderedDict()
+        self._loras: OrderedDict[tuple[Path, int], Lora] = OrderedDict()
         self._delta: tuple[tuple[Path, int], UNet2DConditionModel] | None = None
 
-    @contextmanager
-    def use(self, avatars: Sequence[Path], weights: Sequence[float] | None = None) -> Iterator[UNet2DConditionModel]:
-        """The U-Net with exactly these adapters on it and on the text encoder, so prompts are encoded within.
-
-        Afterwards whatever was active before is active again.
+    def check(self, stack: Stack) -> Path | None:
+        """Refuse what cannot be worn on this base, and return the full DreamBooth adapter among these, if any.
 
         Raises:
             InputError: `missing_avatar`, `bad_adapter`, `wrong_base`, or `one_delta` for two full DreamBooth avatars.
         """
-        files = [path / FILE if path.is_dir() else path for path in avatars]
-        facts = [facts_of(file) for file in files]
-        for fact in facts:
-            if fact.base != self.base.source:
-                raise InputError("wrong_base", trained=fact.base, used=self.base.source)
-        deltas = [file for file, fact in zip(files, facts, strict=True) if fact.method == "dreambooth"]
-        if deltas and len(files) > 1:
+        deltas = []
+        for path, _ in stack:
+            facts = facts_of(path)
+            if facts.base != self.base.source:
+                raise InputError("wrong_base", trained=facts.base, used=self.base.source)
+            if facts.method == "dreambooth":
+                deltas.append(_file(path))
+            else:
+                self._lora(_file(path))
+        if len(deltas) > 1:
             raise InputError("one_delta")
-        if deltas:
-            yield self._with_delta(deltas[0])
-            return
-        modules = (self.base.unet, self.base.text_encoder)
-        before = [_active(module) for module in modules]
-        heard = [name for name, word in self.base.words.items() if word.on]
+        return deltas[0] if deltas else None
+
+    def few(self, stack: Stack) -> Mapping[str, Any] | None:
+        """The few-step adapter's recipe, if one is among these: `draw_steps` and `guidance` say how to draw with it."""
+        return next((facts.recipe for path, _ in stack if (facts := facts_of(path)).kind == "few"), None)
+
+    @contextmanager
+    def rows(self, stacks: Sequence[Stack]) -> Iterator[Any]:
+        """The denoiser, with exactly the adapters of stacks[n] on row n of what passes it or a text encoder.
+
+        A batch may be several times as large and then wears them as often in the same order. What is being trained, a
+        LoRA and a word, is switched off meanwhile, and on again afterwards.
+
+        Raises:
+            InputError: as `check`; `one_delta` too if rows want different full DreamBooth adapters.
+        """
+        deltas = {self.check(stack) for stack in stacks}
+        if len(deltas) > 1:
+            raise InputError("one_delta")
+        delta = deltas.pop() if deltas else None
+        unet = self._with_delta(delta) if delta else self.base.unet
+        worn = [[(self._lora(_file(path)), weight) for path, weight in stack if _file(path) != delta]
+                for stack in stacks]  # fmt: skip
+        modules = self.base.adaptable | {self.base.family.denoiser: unet}
+        before = {name: _active(module) for name, module in modules.items()}
         try:
-            names = [self._lora(file) for file in files]
-            for module in modules:
-                # A person may have been learned without the text encoder.
-                known = [(name, weight) for name, weight in zip(names, weights or [1.0] * len(names), strict=True)
-                         if name in getattr(module, "peft_config", {})]  # fmt: skip
-                _activate(module, [name for name, _ in known], [weight for _, weight in known])
-            self._listen(names)
-            yield self.base.unet
+            with ExitStack() as hooks:
+                for part, module in modules.items():
+                    _activate(module, [])
+                    hooks.enter_context(
+                        lowrank.worn(module, [[(lora.layers[part], weight) for lora, weight in row] for row in worn])
+                    )
+                hooks.enter_context(
+                    heard(self.base, [[(word, weight) for lora, weight in row for word in lora.words] for row in worn])
+                )
+                yield unet
         finally:
-            self._listen(heard)
-            for module, active in zip(modules, before, strict=True):
-                _activate(module, active)
+            for name, module in modules.items():
+                _activate(module, before[name])
 
-    def _listen(self, names: Sequence[str]) -> None:
-        """Switch exactly these adapters' learned words on."""
-        for name, word in self.base.words.items():
-            word.on = name in names
-
-    def _lora(self, file: Path) -> str:
+    def _lora(self, file: Path) -> Lora:
         key = (file, file.stat().st_mtime_ns)
         if key in self._loras:
             self._loras.move_to_end(key)
             return self._loras[key]
-        name = f"avatar_{uuid4().hex}"  # unique on the base, which others may attach to as well
-        tensors, metadata = _tensors(file), _header(file)[LORA_METADATA]
-        self.base.unet.load_lora_adapter(tensors, prefix="unet", adapter_name=name, metadata=metadata)
-        if any(tensor.startswith("text_encoder.") for tensor in tensors):
-            StableDiffusionLoraLoaderMixin.load_lora_into_text_encoder(
-                tensors, None, self.base.text_encoder, prefix="text_encoder", adapter_name=name, metadata=metadata
-            )
-        for tensor in tensors:
-            if tensor.startswith(WORD):
-                self.base.words[name] = LearnedWord(self.base, tensor.removeprefix(WORD), tensors[tensor])
-        self._loras[key] = name
+        tensors, config = _tensors(file), _header(file).get(LORA_METADATA, {})
+        known = {part: f"{part}." for part in self.base.adaptable}
+        try:
+            if strange := [name for name in tensors if not name.startswith((*known.values(), WORD))]:
+                raise ValueError(f"{strange[0]} is no part of this base")
+            layers = {
+                part: lowrank.read(
+                    _below(tensors, start),
+                    _below(config, start),
+                    self.base.adaptable[part],
+                    self.base.device,
+                    self.base.dtype,
+                )
+                for part, start in known.items()
+            }
+            words = [LearnedWord(self.base, token, vectors) for token, vectors in _below(tensors, WORD).items()]
+        except ValueError as error:
+            raise InputError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
+        self._loras[key] = lora = Lora(layers, tuple(words))
         while len(self._loras) > RESIDENT:
-            detach(self.base, self._loras.popitem(last=False)[1])
-        return name
+            self._loras.popitem(last=False)
+        return lora
 
     def _with_delta(self, file: Path) -> UNet2DConditionModel:
         key = (file, file.stat().st_mtime_ns)
@@ -278,10 +336,24 @@ class Attached:
         return self._delta[1]
 
 
+def _file(path: Path) -> Path:
+    return path / FILE if path.is_dir() else path
+
+
+def _below(values: Mapping[str, Any], start: str) -> dict[str, Any]:
+    return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
+
+
 def plain_copy(unet: UNet2DConditionModel, dtype: torch.dtype | None = None) -> UNet2DConditionModel:
-    """A copy of the U-Net's own weights, without any adapter."""
+    """A copy of the U-Net's own weights, without any adapter.
+
+    Raises:
+        InputError: `quantised_base`, of whose weights only the rounded ones are here.
+    """
+    if any(isinstance(part, Int8Linear) for part in unet.modules()):
+        raise InputError("quantised_base")
     device = next(unet.parameters()).device
-    copied = UNet2DConditionModel.from_config(copy.deepcopy(unet.config)).to(unet.dtype)
+    copied = type(unet).from_config(copy.deepcopy(unet.config)).to(unet.dtype)
     copied.load_state_dict(dict(plain_parameters(unet)))
     copied.to(device).eval()
     return copied if dtype in (None, copied.dtype) else copied.to(dtype)
@@ -292,7 +364,7 @@ def with_delta(unet: UNet2DConditionModel, delta: dict[str, Tensor]) -> UNet2DCo
     """A copy of the U-Net with the stored difference added."""
     copied = plain_copy(unet)
     for key, parameter in copied.named_parameters():
-        difference = restored(delta, f"unet.{key}", parameter.shape)
+        difference = restored(delta, _start(copied) + key, parameter.shape)
         if difference is not None:
             parameter += difference.to(parameter)
     return copied

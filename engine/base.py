@@ -1,22 +1,21 @@
 """The resident base model: loaded once, shared by training and drawing."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from PIL import Image
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
+from torch import Tensor, nn
 
 from engine.errors import InputError
-from engine.family import Family, family_of
+from engine.families import Family, Words, family_of
+from engine.loading import open_pipeline
 from engine.precision import best_device, compute_dtype
+from engine.quantised import free_bytes, quantise, too_large
+from engine.schedule import Schedule
 from engine.toon import WEIGHTS
 
 LARGEST_SIDE = 1536
@@ -24,80 +23,118 @@ LARGEST_SIDE = 1536
 
 
 class BaseModel:
-    """Tokenizer, text encoder, VAE, U-Net and noise schedule of one Stable Diffusion, on one device.
+    """The parts of one text-to-image model on one device, whatever its family.
 
-    On CUDA the U-Net and the text encoder rest in the compute dtype; on the CPU they stay float32 and compute in
-    mixed precision. The VAE is always float32, since SD 1.x overflows float16 there.
+    On CUDA the denoiser and the text encoders rest in the compute dtype; on the CPU they stay float32 and compute in
+    mixed precision. The VAE is always float32, since SD 1.x and SDXL overflow float16 there.
     """
 
-    def __init__(self, pipeline: StableDiffusionPipeline, source: str, device: torch.device) -> None:
+    def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
         self.source, self.device = source, device
         self.dtype = compute_dtype(device) if device.type == "cuda" else torch.float32
-        self.tokenizer: CLIPTokenizer = pipeline.tokenizer
-        self.text_encoder: CLIPTextModel = pipeline.text_encoder.to(device).eval().requires_grad_(False)
-        self.vae: AutoencoderKL = pipeline.vae.to(device).eval().requires_grad_(False)
-        self.unet: UNet2DConditionModel = pipeline.unet.to(device).eval().requires_grad_(False)
+        self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
+        denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
+        if denoiser is None:
+            raise ValueError("it has neither U-Net nor transformer")
+        self.family: Family = family_of(denoiser.config, pipeline.config)
+        self.family.usable(self)
+        self.unet: Any = denoiser
+        """The denoiser: a U-Net, or the transformer in its place."""
+        large = [self.unet, *self.text_encoders.values()]
+        free = free_bytes(device)
+        self.quantised = free is not None and too_large(large, self.dtype, free)
+        """Whether memory is so short that the base's linear layers rest in eight bits."""
+        if self.quantised:
+            for module in large:
+                quantise(module)
+        for module in (self.vae, *large):
+            module.to(device).eval().requires_grad_(False)
         if self.dtype != torch.float32:
-            self.text_encoder.to(self.dtype)
-            self.unet.to(self.dtype)
-        self.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        self.family: Family = family_of(self.unet.config)
-        self.latent_scale = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        self.side: int = self.unet.config.sample_size * self.latent_scale
+            for module in (self.unet, *self.text_encoders.values()):
+                module.to(self.dtype)
+        self.vae.float()
+        self.schedule: Schedule = self.family.schedule(pipeline.scheduler.config)
+        self.latent_scale = self.family.pixels_per_latent(self)
+        self.multiple = self.family.multiple(self)
+        """What a picture's sides in pixels are multiples of."""
+        self.side: int = self.family.side(self)
         """Pixels of the side of the pictures that this base was trained on."""
-        self.words: dict[str, Any] = {}
-        """Learned embeddings of tokens (`engine.words`), by the adapter that they belong to."""
+        self.heard: Sequence[Any] = ()
+        """The learned words of each row of what is read at present (`engine.words`)."""
 
     @classmethod
     def load(cls, source: str | None = None, device: torch.device | None = None) -> "BaseModel":
-        """Load a diffusers folder or hub id; None is the embedded base.
+        """Load a diffusers folder, a hub id or a single .safetensors file; None is the embedded base.
 
         Raises:
             InputError: `base_unusable` if there is no such model or its family is not supported.
         """
-        name = source or str(WEIGHTS)
-        for progress in (diffusers_logging, transformers_logging):
-            progress.disable_progress_bar()
         try:
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                name,
-                dtype=torch.float32,
-                safety_checker=None,
-                requires_safety_checker=False,
-                use_safetensors=True,
-            )
+            pipeline = open_pipeline(source or str(WEIGHTS))
             return cls(pipeline, source or "embedded", device or best_device())
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError("base_unusable", base=source or "embedded", reason=reason) from error
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (n, tokens, width) in the U-Net's dtype; what does not fit is cut off, as CLIP does."""
-        return self.embed_prompts(prompts)
+    @property
+    def vae(self) -> Any:
+        """The autoencoder; None once it is released, as the text encoders are then."""
+        return self.parts["vae"]
 
-    def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """As `encode_prompts`, with gradients to the text encoder's adapters."""
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", truncation=True,
-            max_length=self.tokenizer.model_max_length, return_tensors="pt",
-        ).input_ids  # fmt: skip
-        return self.text_encoder(tokens.to(self.device)).last_hidden_state.to(self.dtype)  # type: ignore[no-any-return]
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The text encoders under diffusers' names."""
+        return {name: self.parts[name] for name in self.family.text_encoders}
+
+    @property
+    def text_encoder(self) -> Any:
+        """The first of the text encoders."""
+        return next(iter(self.text_encoders.values()))
+
+    @property
+    def adaptable(self) -> dict[str, Any]:
+        """The parts that adapters are put on, under the names that prefix their keys in diffusers' files."""
+        heard = self.text_encoders if self.family.text_targets else {}
+        return {self.family.denoiser: self.unet} | {name: part for name, part in heard.items() if part is not None}
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Words:
+        """What the denoiser hears of the prompts; what does not fit is cut off, as the text encoders do."""
+        return self.family.encode(self, prompts)
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Words:
+        """As `encode_prompts`, with gradients to the text encoders' adapters."""
+        return self.family.encode(self, prompts)
+
+    @torch.no_grad()
+    def encode_negatives(self, prompts: Sequence[str]) -> Words:
+        """What guidance leads away from: as `encode_prompts`, but the empty prompt may be silence."""
+        return self.family.negative(self, prompts)
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+        """The denoiser's answer, float32 (n, c, h, w), to latents (n, c, h, w) at timesteps (n,)."""
+        dtype = self.dtype_of(denoiser)
+        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
+
+    @staticmethod
+    def dtype_of(module: nn.Module) -> torch.dtype:
+        """The dtype that this part wants its inputs in."""
+        return next(tensor.dtype for name, tensor in module.named_parameters() if "lora_" not in name)
 
     def fits(self, prompt: str) -> bool:
         """Whether the whole prompt is within the text encoder's length."""
-        return bool(len(self.tokenizer(prompt, verbose=False).input_ids) <= self.tokenizer.model_max_length)
+        return self.family.room(self, prompt)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents, each (n, channels, h / 8, w / 8), scaled as the U-Net wants."""
+        """Mean and standard deviation of the latents, each (n, c, h, w), scaled as the denoiser wants."""
         arrays = np.stack([np.asarray(picture, np.float32) for picture in pictures]) / 127.5 - 1
         rows = torch.from_numpy(arrays).permute(0, 3, 1, 2).to(self.device)
         posteriors = [self.vae.encode(row[None]).latent_dist for row in rows]
-        factor = self.vae.config.scaling_factor
-        return (
-            torch.cat([posterior.mean for posterior in posteriors]) * factor,
-            torch.cat([posterior.std for posterior in posteriors]) * factor,
+        return self.family.to_latents(
+            self.vae,
+            torch.cat([posterior.mean for posterior in posteriors]),
+            torch.cat([posterior.std for posterior in posteriors]),
         )
 
     @torch.no_grad()
@@ -105,49 +142,42 @@ class BaseModel:
         """Pictures of the latents, one at a time, which bounds memory."""
         pictures = []
         for latent in latents.float():
-            decoded = self.vae.decode(latent[None] / self.vae.config.scaling_factor).sample[0]
+            decoded = self.vae.decode(self.family.from_latents(self.vae, latent[None])).sample[0]
             array = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
             pictures.append(Image.fromarray(array))
         return pictures
 
     @cached_property
     def fingerprint(self) -> str:
-        """Ten hexadecimal digits that differ between base models, from some of the U-Net's weights."""
+        """Ten hexadecimal digits that differ between base models, from some of the denoiser's weights."""
         digest = hashlib.sha256()
         for name, parameter in plain_parameters(self.unet):
-            if name.startswith(("conv_in", "conv_out", "time_embedding")):
+            if name.startswith(("conv_in", "conv_out", "time_embedding", "x_embedder", "proj_out", "time_guidance")):
                 digest.update(parameter.float().cpu().numpy().tobytes())
         return digest.hexdigest()[:10]
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a picture of `width` x `height` pixels."""
-        return (self.unet.config.in_channels, height // self.latent_scale, width // self.latent_scale)
-
-    @property
-    def multiple(self) -> int:
-        """Sides in pixels are multiples of this: the U-Net halves the latents once for each level but the last."""
-        return int(self.latent_scale * 2 ** (len(self.unet.config.block_out_channels) - 1))
+        return (self.family.latent_channels(self), height // self.latent_scale, width // self.latent_scale)
 
     def release(self, *parts: str) -> None:
-        """Let go of `vae` or `text_encoder` for good, to free their memory; whoever asks for them later finds None."""
-        for part in parts:
-            setattr(self, part, None)
+        """Let go of the VAE or of text encoders for good, to free their memory; whoever asks later finds None."""
+        self.parts = {**self.parts, **dict.fromkeys(parts)}
 
     def check_size(self, *sides: int) -> int:
-        """The first of these sides in pixels, if the U-Net can draw all of them.
+        """The first of these sides in pixels, if the base can draw all of them.
 
         Raises:
             InputError: `bad_size`.
         """
-        multiple = self.multiple
         for side in sides:
-            if side % multiple or not multiple <= side <= LARGEST_SIDE:
-                raise InputError("bad_size", multiple=multiple, low=multiple, high=LARGEST_SIDE, value=side)
+            if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
+                raise InputError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
         return sides[0]
 
 
-def plain_parameters(unet: UNet2DConditionModel) -> Iterator[tuple[str, Tensor]]:
-    """The U-Net's own parameters under their plain names, whether or not LoRAs are attached."""
-    for name, parameter in unet.named_parameters():
+def plain_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The part's own parameters under their plain names, whether or not LoRAs are attached."""
+    for name, parameter in module.named_parameters():
         if "lora_" not in name:
             yield name.replace(".base_layer.", "."), parameter.detach()

@@ -13,6 +13,8 @@ class InputError(Exception):
         "missing_avatar": "There is no avatar in {folder}. Train one: python -m engine train --out {folder}",
         "wrong_base": "This avatar was trained on another base model ({trained}); the one in use is {used}.",
         "bad_adapter": "The adapter in {folder} is not one that this engine wrote: {reason}.",
+        "not_a_lora": "The adapter in {folder} is a full DreamBooth, which no other program's LoRA format can hold.",
+        "quantised_base": "Memory holds this base in eight bits only: full DreamBooth and DoRA cannot learn on it. Use LoRA.",
         "one_delta": "Only one full DreamBooth avatar fits into a picture. Use one of them, or train with LoRA.",
         "token_is_word": "'{token}' is an English word. Take one that means nothing else, as {suggestion}.",
         "bad_token": "A token is a letter and up to 15 lower-case letters or digits, as {suggestion}. Not: {token}",
@@ -23,6 +25,7 @@ class InputError(Exception):
         "out_of_range": "{what} must be between {low} and {high}, not {value}.",
         "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
         "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.toon.judge",
+        "token_and_noun": "A person has both: --token cr7d --class man. Leave out both for a style.",
         "no_file": "There is no file {file}.",
         "no_captions": "There is no metadata.jsonl in {folder}. Each of its lines names a picture: "
         '{{"file_name": "1.png", "text": "what it shows"}}',
@@ -31,6 +34,9 @@ class InputError(Exception):
         "tracker_missing": "Reports to {tracker} need a package that is not here: pip install {package}",
         "seed_is_dreambooth": "The seed's recipe is full DreamBooth. Leave --method out, or take another --recipe.",
         "lora_only": "Full DreamBooth has no {what}. Take --method lora, or leave it out.",
+        "no_min_snr": "Min-SNR weighting is for bases that predict noise or velocity; this one matches a flow.",
+        "text_is_fixed": "The text encoder of this base takes no adapters. Leave out {what}.",
+        "word_stays": "The avatar in {folder} has a learned word, which kohya's format cannot hold.",
         "out_of_memory": "Even one picture at a time does not fit into the memory. Take a smaller --size or a LoRA.",
     }
     """One clear line per code, for the command line. The chats word the same codes in their own module."""

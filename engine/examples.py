@@ -18,6 +18,7 @@ from engine.generation import denoise, noise
 from engine.inspection import Face, find_faces, is_drawing, load_photo
 from engine.objectives import face_weights
 from engine.recipe import Crop, Recipe
+from engine.schedule import Schedule
 
 CAPTIONS = "metadata.jsonl"
 """The file of an imagefolder that says of each picture what it shows (Hugging Face datasets: `file_name`, `text`)."""
@@ -192,7 +193,7 @@ def class_latents(
     file = folder / base.fingerprint / name if folder else None
     if file and file.exists():
         return load_file(file)["latents"].to(base.device), prompts
-    empty = base.encode_prompts([""])
+    empty = base.encode_negatives([""])
     parts = []
     for start in range(0, count, 8):
         seeds = range(start, min(count, start + 8))
@@ -230,18 +231,18 @@ class Chance:
     shifts: Tensor
     """Offset noise of every row, standard normal, (n + m, c, 1, 1)."""
     timesteps: Tensor
-    """int64 (n + m,) in [0, length of the schedule)."""
+    """(n + m,), as the noise schedule counts them."""
 
 
 def chance(
-    step: int, seed: int, recipe: Recipe, devices: int, examples: Sequence[Example], priors: Tensor, length: int
+    step: int, seed: int, recipe: Recipe, devices: int, examples: Sequence[Example], priors: Tensor, schedule: Schedule
 ) -> Chance:
     """The chance of step `step`, from a generator seeded with (seed, step) alone: nothing to save and to restore.
 
     Args:
         devices: how many take part; the step has the rows of all of them.
         priors: latents of the class pictures (count, c, h, w).
-        length: of the noise schedule.
+        schedule: the base's, which says how training times lie on it.
     """
     random = torch.Generator().manual_seed((seed << 32) + step)
     instances = recipe.batch * recipe.accumulation * devices
@@ -254,10 +255,10 @@ def chance(
     noises = [torch.randn(shape, generator=random) for shape in [*shapes, *[priors.shape[1:]] * others]]
     shifts = torch.randn(instances + others, noises[0].shape[0], 1, 1, generator=random)
     if recipe.timesteps == "stratified":
-        timesteps = torch.cat([_stratified(count, length, random) for count in (instances, others) if count])
+        times = torch.cat([_stratified(count, random) for count in (instances, others) if count])
     else:
-        timesteps = torch.randint(length, (instances + others,), generator=random)
-    return Chance(rows, prior_rows, wordings, spreads, noises, shifts, timesteps)
+        times = torch.rand(instances + others, generator=random)
+    return Chance(rows, prior_rows, wordings, spreads, noises, shifts, schedule.timesteps(times))
 
 
 def row_numbers(count: int, batch: int, step: int, seed: int) -> list[int]:
@@ -270,9 +271,9 @@ def row_numbers(count: int, batch: int, step: int, seed: int) -> list[int]:
     return [int(shuffles[place // count][place % count]) for place in places]
 
 
-def _stratified(count: int, length: int, random: torch.Generator) -> Tensor:
-    """Timesteps of which each has a part of the schedule to itself, so that a small batch sees the whole of it."""
-    return ((torch.arange(count) + torch.rand(count, generator=random)) / count * length).long()
+def _stratified(count: int, random: torch.Generator) -> Tensor:
+    """Numbers in [0, 1) of which each has a part to itself, so that a small batch sees the whole noise schedule."""
+    return (torch.arange(count) + torch.rand(count, generator=random)) / count
 
 
 def in_batches(shapes: Mapping[int, Sequence[int]], most: int) -> Iterator[list[int]]:

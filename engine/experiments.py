@@ -116,7 +116,7 @@ def _album(folder: Path, noun: str) -> tuple[list[Path], list[str]]:
     return good, lines
 
 
-def _named(token: str, noun: str) -> tuple[str, str]:
+def named(token: str, noun: str) -> tuple[str, str]:
     from storage import naming
     from storage.errors import UserError
 
@@ -252,7 +252,7 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
 
 def run_train(asked: argparse.Namespace) -> dict[str, Any]:
     """`train`: an album becomes an avatar."""
-    token, noun = _named(asked.token, asked.noun)
+    token, noun = named(asked.token, asked.noun)
     base, team, album, files, recipe = _ready(asked, noun)
     prompts = tuple(
         f"{start}{token} {noun}{end}" for start, end in (("a photo of ", ""), ("a photo of ", " in a suit"))
@@ -296,7 +296,7 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.study import Point, chart, study, table
 
     multiples = sorted({int(part) for part in asked.multiples.split(",")})
-    token, noun = _named(asked.token or "zk0p", asked.noun or "person")
+    token, noun = named(asked.token or "zk0p", asked.noun or "person")
     with tempfile.TemporaryDirectory() as drawn:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))

@@ -1,17 +1,19 @@
 """Drawing: prompts, seeds and adapters become pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image, PngImagePlugin
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.adapters import Attached
 from engine.base import BaseModel
 from engine.errors import InputError
+from engine.families import Words
 from engine.precision import autocast
 
 PROMPT_LIMIT = 1000
@@ -31,7 +33,14 @@ class Drawing:
     width: int | None = None
     height: int | None = None
     avatars: tuple[Path, ...] = ()
-    weights: tuple[float, ...] | None = field(default=None)
+    """Folders or files of the adapters that the pictures are drawn with: avatars, styles."""
+    weights: tuple[float, ...] | None = None
+    """How much each of them counts; None is 1 for all."""
+
+    @property
+    def stack(self) -> tuple[tuple[Path, float], ...]:
+        """The adapters with their weights."""
+        return tuple(zip(self.avatars, self.weights or (1.0,) * len(self.avatars), strict=True))
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,12 @@ class Picture:
         partial.replace(path)
 
 
-def check(drawing: Drawing, base: BaseModel) -> None:
+def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -> None:
     """Refuse a drawing that cannot be made.
 
     Raises:
-        InputError: `empty_prompt`, `prompt_too_long`, `out_of_range` or `bad_size`.
+        InputError: `empty_prompt`, `prompt_too_long`, `out_of_range` or `bad_size`, and with `attached` whatever
+            `Attached.check` says of the adapters.
     """
     if not drawing.prompt.strip():
         raise InputError("empty_prompt")
@@ -69,12 +79,14 @@ def check(drawing: Drawing, base: BaseModel) -> None:
             raise InputError("prompt_too_long", length=len(text), limit=PROMPT_LIMIT)
     for what, value, low, high in (
         ("count", drawing.count, 1, 16), ("steps", drawing.steps, 1, 250), ("guidance", drawing.guidance, 0, 30),
-        ("seed", drawing.seed, 0, 2**53),
+        ("seed", drawing.seed, 0, 2**53), *(("weight", weight, -2, 2) for weight in drawing.weights or ()),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise InputError("out_of_range", what=what, low=low, high=high, value=value)
     side = base.side
     base.check_size(*(side if given is None else given for given in (drawing.width, drawing.height)))
+    if attached:
+        attached.check(drawing.stack)
 
 
 def draw(
@@ -83,21 +95,76 @@ def draw(
     """Draw `drawing.count` pictures, one after another's seed; each is the same whether drawn alone or in company.
 
     Raises:
-        InputError: as `check`, or whatever `Attached.use` says of the avatars.
+        InputError: as `check`.
     """
-    check(drawing, base)
-    side = base.side
-    shape = base.latent_shape(drawing.width or side, drawing.height or side)
-    seeds = [drawing.seed + number for number in range(drawing.count)]
-    with attached.use(drawing.avatars, drawing.weights) as unet:
-        embeddings = base.encode_prompts([drawing.prompt, drawing.negative_prompt])
+    return draw_together(base, attached, [drawing], on_step)[0]
+
+
+def draw_together(
+    base: BaseModel,
+    attached: Attached,
+    drawings: Sequence[Drawing],
+    on_step: Callable[[int, int], None] = lambda step, of: None,
+) -> list[list[Picture]]:
+    """Draw several people's requests as one batch, each row with its own prompt, guidance and adapters.
+
+    They must agree in what `company` says. Each picture is the one that is drawn alone, but for rounding.
+
+    Raises:
+        InputError: as `check`.
+    """
+    for drawing in drawings:
+        check(drawing, base, attached)
+    if len({company(drawing, base, attached) for drawing in drawings}) != 1:
+        raise ValueError("these drawings cannot share a batch")
+    first, counts = drawings[0], [drawing.count for drawing in drawings]
+    shape = base.latent_shape(first.width or base.side, first.height or base.side)
+    seeds = [drawing.seed + number for drawing in drawings for number in range(drawing.count)]
+    stacks = [drawing.stack for drawing in drawings]
+    with attached.rows(stacks):
+        words = base.encode_prompts([drawing.prompt for drawing in drawings])
+        negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
+    guidances = [guidance_of(drawing, base, attached) for drawing in drawings]
+    with attached.rows([stack for stack, count in zip(stacks, counts, strict=True) for _ in range(count)]) as unet:
         latents = denoise(
-            unet, base, noise(seeds, shape), embeddings[:1].expand(len(seeds), -1, -1), embeddings[1:],
-            steps=drawing.steps or base.family.draw_steps,
-            guidance=base.family.guidance if drawing.guidance is None else drawing.guidance,
-            on_step=on_step,
+            unet, base, noise(seeds, shape), words.repeat(counts), negative.repeat(counts),
+            steps=steps_of(first, base, attached),
+            guidance=[guidance for guidance, count in zip(guidances, counts, strict=True) for _ in range(count)],
+            fresh=partial(later_noise, seeds, shape) if attached.few(first.stack) else None, on_step=on_step,
         )  # fmt: skip
-    return [Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)]
+    pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
+    return [list(islice(pictures, count)) for count in counts]
+
+
+def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
+    """What drawings must have in common to be drawn together: sizes, steps, and the denoiser itself.
+
+    Raises:
+        InputError: as `Attached.check`.
+    """
+    return (
+        drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
+        guidance_of(drawing, base, attached) == 1.0, attached.few(drawing.stack) is not None,
+        attached.check(drawing.stack),
+    )  # fmt: skip
+
+
+def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
+    """The drawing's steps: as asked for, or the few-step adapter's, or the family's."""
+    few = attached.few(drawing.stack)
+    return drawing.steps or (int(few["draw_steps"]) if few else base.family.draw_steps)
+
+
+def guidance_of(drawing: Drawing, base: BaseModel, attached: Attached) -> float:
+    """The drawing's guidance: as asked for, or the few-step adapter's, or the family's."""
+    few = attached.few(drawing.stack)
+    usual = float(few["guidance"]) if few else base.family.guidance
+    return usual if drawing.guidance is None else drawing.guidance
+
+
+def later_noise(seeds: Sequence[int], shape: tuple[int, int, int], step: int) -> Tensor:
+    """Noise (n, *shape) for the rows after `step` of a few-step drawing, one generator for each seed and step."""
+    return noise([(seed << 8) + step + 1 for seed in seeds], shape)
 
 
 def noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
@@ -107,39 +174,48 @@ def noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
 
 @torch.no_grad()
 def denoise(
-    unet: UNet2DConditionModel,
+    unet: nn.Module,
     base: BaseModel,
     latents: Tensor,
-    embeddings: Tensor,
-    negative: Tensor,
+    words: Words,
+    negative: Words,
     *,
     steps: int,
-    guidance: float,
+    guidance: float | Sequence[float],
+    fresh: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] = lambda step, of: None,
 ) -> Tensor:
-    """DDIM (arXiv 2010.02502) with classifier-free guidance (arXiv 2207.12598, eq. 6: u + w (c - u)).
+    """DDIM (arXiv 2010.02502) or Euler, by the base's schedule, with classifier-free guidance (arXiv 2207.12598, eq. 6:
+    u + w (c - u)).
 
     Args:
         latents: noise, (n, c, h, w).
-        embeddings: the prompts', (n, tokens, width).
-        negative: the negative prompt's, (1, tokens, width).
+        words: the prompts', n of them.
+        negative: the negative prompts', n of them or one for all.
+        guidance: w, for all rows or one for each; 1 for all leaves the negative prompts unheard.
+        fresh: for few-step adapters: noise for after each step. The picture that the step shows is made noisy with it
+            again for the next one (multistep consistency sampling, arXiv 2310.04378, algorithm 3).
     Returns:
         Clean latents, float32, of the same shape on the base's device.
     """
-    scheduler = DDIMScheduler.from_config(base.scheduler.config)
-    scheduler.set_timesteps(steps, device=base.device)
-    latents = latents.to(base.device, torch.float32) * scheduler.init_noise_sigma
-    guided = guidance != 1.0
+    latents = latents.to(base.device, torch.float32)
+    scale = torch.as_tensor(guidance, dtype=torch.float32, device=base.device).expand(len(latents)).reshape(-1, 1, 1, 1)
+    guided = bool((scale != 1).any())
     if guided:
-        embeddings = torch.cat((negative.expand(len(embeddings), -1, -1), embeddings))
+        words = Words.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
     unet.eval()
-    for number, timestep in enumerate(scheduler.timesteps):
+    plan = base.schedule.few if fresh else base.schedule.drawing
+    for number, step in enumerate(plan(steps, latents[0, 0].numel())):
         rows = torch.cat((latents, latents)) if guided else latents
         with autocast(base.device):
-            predicted = unet(rows.to(base.dtype), timestep, embeddings).sample.float()
+            predicted = base.predict(unet, rows, torch.full((len(rows),), step.timestep, device=base.device), words)
         if guided:
             unconditional, conditional = predicted.chunk(2)
-            predicted = unconditional + guidance * (conditional - unconditional)
-        latents = scheduler.step(predicted, timestep, latents).prev_sample
+            predicted = unconditional + scale * (conditional - unconditional)
+        if fresh:
+            clean, _ = base.schedule.estimates(predicted, latents, *step.now)
+            latents = step.then[0] * clean + step.then[1] * fresh(number).to(clean)
+        else:
+            latents = base.schedule.step(predicted, latents, step)
         on_step(number + 1, steps)
     return latents

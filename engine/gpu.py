@@ -17,7 +17,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,7 +28,7 @@ from engine import training
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.generation import Drawing, Picture, draw
+from engine.generation import Drawing, Picture, check, company, draw_together
 from engine.inspection import face_crop, load_photo
 from engine.recipe import choose
 from engine.training import Progress, Stopped
@@ -38,6 +39,9 @@ SAMPLES = (
     "portrait of {instance}, smiling, blue background",
 )
 """What is drawn of a person who has just been learned."""
+
+ROWS = 16
+"""Most pictures that requests of several people are drawn with as one batch."""
 
 NEWS_EVERY = 0.25
 """Seconds between two pieces of news of one training's steps."""
@@ -68,50 +72,78 @@ class GpuProcess:
             self._news.flush()
 
     def serve(self) -> None:
-        """Take one request after another, for ever."""
+        """Take one request after another, for ever; drawings go first, as many together as fit."""
         self.tell("", "ready", base=self.base.source, device=str(self.base.device))
         while True:
-            self._do(self._later.pop(0) if self._later else self._requests.get())
+            if not self._later:
+                self._sort_in(self._requests.get())
+            self._look()
+            if drawings := self._waiting_drawings():
+                self._imagine(drawings)
+            elif self._later:
+                training = self._later.pop(0)
+                self._guarded([training["id"]], partial(self._train, training))
 
-    def _do(self, request: Request) -> None:
-        tasks: Mapping[str, Callable[[Request], None]] = {"train": self._train, "imagine": self._imagine}
-        id = request["id"]
+    def _sort_in(self, request: Request) -> None:
         if request["task"] == "cancel":
-            self._cancelled.add(id)
-            return
+            self._cancelled.add(request["id"])
+        else:
+            self._later.append(request)
+
+    def _look(self) -> None:
+        """Notice what has come, without waiting."""
+        while not self._requests.empty():
+            self._sort_in(self._requests.get())
+
+    def _waiting_drawings(self) -> list[Request]:
+        """Take the requests for pictures that wait, the oldest first, as many as go into one batch."""
+        taken: list[Request] = []
+        rows = 0
+        for request in [request for request in self._later if request["task"] == "imagine"]:
+            rows += int(request["drawing"]["count"])
+            if taken and rows > ROWS:
+                break
+            taken.append(request)
+            self._later.remove(request)
+        return taken
+
+    def _guarded(self, ids: Sequence[str], work: Callable[[], None]) -> bool:
+        """Do the work of these requests; whatever stops it is told to all of them. Whether it was done."""
         try:
-            if id in self._cancelled:
+            if self._cancelled.issuperset(ids):
                 raise Stopped
-            tasks[request["task"]](request)
+            work()
+            return True
         except Stopped:
-            self.tell(id, "cancelled")
+            news: tuple[str, dict[str, Any]] = ("cancelled", {})
         except InputError as error:
             facts = {
                 name: value if isinstance(value, int | float) else str(value) for name, value in error.facts.items()
             }
-            self.tell(id, "failed", code=error.code, facts=facts)
+            news = ("failed", {"code": error.code, "facts": facts})
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            self.tell(id, "failed", code="out_of_memory", facts={})
+            news = ("failed", {"code": "out_of_memory", "facts": {}})
         except Exception as error:
             # The type and place say what is wrong; the message could hold a prompt or a path.
             trace = error.__traceback__
             while trace and trace.tb_next:
                 trace = trace.tb_next
             place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-            print(f"request {id} failed: {type(error).__name__} at {place}", file=sys.stderr, flush=True)
-            self.tell(id, "failed", code="internal", facts={})
+            print(f"request {ids[0]} failed: {type(error).__name__} at {place}", file=sys.stderr, flush=True)
+            news = ("failed", {"code": "internal", "facts": {}})
         finally:
-            self._cancelled.discard(id)
+            self._cancelled.difference_update(ids)
+        for id in ids:
+            self.tell(id, news[0], **news[1])
+        return False
 
     def _give_way(self, training_id: str) -> None:
         """Between two training steps: draw what is asked for, notice a cancellation."""
-        while not self._requests.empty():
-            request = self._requests.get()
-            if request["task"] == "train":
-                self._later.append(request)
-            else:
-                self._do(request)
+        self._look()
+        while drawings := self._waiting_drawings():
+            self._imagine(drawings)
+            self._look()
         if training_id in self._cancelled:
             raise Stopped
 
@@ -145,36 +177,78 @@ class GpuProcess:
         samples = []
         for number, prompt in enumerate(SAMPLES):
             drawing = Drawing(prompt.format(instance=instance), seed=number, avatars=(out / FILE,))
-            samples += [str(path) for path, _ in self._drawn(drawing, out, f"sample-{number}", lambda: None)]
+            drawn = draw_together(self.base, self.attached, [drawing])[0]
+            samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             self._give_way(id)
         self.tell(
             id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
             recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), cartoon=self.base.family.cartoon,
         )  # fmt: skip
 
-    def _imagine(self, request: Request) -> None:
-        id, out, began = request["id"], Path(request["out"]), time.monotonic()
-        asked = request["drawing"]
-        drawing = Drawing(**{**asked, "avatars": tuple(Path(path) for path in asked["avatars"])})
+    def _imagine(self, requests: Sequence[Request]) -> None:
+        """Draw these, as few batches as they allow; each is answered, whatever becomes of the others."""
+        batches: dict[object, list[tuple[Request, Drawing]]] = {}
+        for request in requests:
+            asked = request["drawing"]
+            drawing = Drawing(**{**asked, "avatars": tuple(Path(path) for path in asked["avatars"])})
 
-        def cancelled() -> None:
-            if id in self._cancelled:
+            def sort_in(request: Request = request, drawing: Drawing = drawing) -> None:
+                check(drawing, self.base, self.attached)
+                batches.setdefault(company(drawing, self.base, self.attached), []).append((request, drawing))
+
+            self._guarded([request["id"]], sort_in)
+        for batch in batches.values():
+            self._draw_batch(batch)
+
+    def _draw_batch(self, batch: Sequence[tuple[Request, Drawing]]) -> None:
+        batch = [(request, drawing) for request, drawing in batch if not self._gone(request["id"])]
+        if not batch:
+            return
+        began, ids = time.monotonic(), [request["id"] for request, _ in batch]
+
+        def cancelled(step: int, of: int) -> None:
+            self._look()
+            # One who goes does not stop the others.
+            if all(id in self._cancelled for id in ids):
                 raise Stopped
 
-        pictures = [
-            {"path": str(path), "seed": picture.seed}
-            for path, picture in self._drawn(drawing, out, "picture", cancelled)
-        ]
-        self.tell(id, "done", seconds=round(time.monotonic() - began, 2), pictures=pictures,
-                  cartoon=self.base.family.cartoon)  # fmt: skip
+        def work() -> None:
+            try:
+                drawn = draw_together(self.base, self.attached, [drawing for _, drawing in batch], cancelled)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                drawn = None
+            if drawn is None:
+                torch.cuda.empty_cache()
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._draw_batch(half)
+                return
+            for (request, drawing), pictures in zip(batch, drawn, strict=True):
+                if self._gone(request["id"]):
+                    continue
+                paths = self._kept(pictures, drawing, Path(request["out"]), "picture")
+                self.tell(
+                    request["id"], "done", seconds=round(time.monotonic() - began, 2), drawn_with=len(batch),
+                    pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
+                    cartoon=self.base.family.cartoon,
+                )  # fmt: skip
 
-    def _drawn(self, drawing: Drawing, out: Path, name: str, between: Callable[[], None]) -> list[tuple[Path, Picture]]:
-        drawn = []
-        for number, picture in enumerate(draw(self.base, self.attached, drawing, lambda step, of: between())):
-            path = out / f"{name}-{number}.png"
+        self._guarded(ids, work)
+
+    def _gone(self, id: str) -> bool:
+        """Whether the request was cancelled; it is then answered and done with."""
+        if id not in self._cancelled:
+            return False
+        self._cancelled.discard(id)
+        self.tell(id, "cancelled")
+        return True
+
+    def _kept(self, pictures: Sequence[Picture], drawing: Drawing, out: Path, name: str) -> list[Path]:
+        paths = [out / f"{name}-{number}.png" for number in range(len(pictures))]
+        for path, picture in zip(paths, pictures, strict=True):
             picture.save(path, drawing, self.base.source)
-            drawn.append((path, picture))
-        return drawn
+        return paths
 
 
 def main() -> None:

@@ -1,23 +1,9 @@
-"""The formulas of training: what is predicted, how rows are weighed, how weights are averaged."""
+"""The formulas of training: how noise is drawn, how rows are weighed, how weights are averaged."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-
-
-def target(scheduler: Any, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """What the U-Net is to predict, (n, c, h, w): the noise (arXiv 2006.11239) or the velocity (arXiv 2202.00512)."""
-    if scheduler.config.prediction_type == "v_prediction":
-        return scheduler.get_velocity(clean, noise, timestep)  # type: ignore[no-any-return]
-    return noise.clone()
-
-
-def signal_to_noise(alphas_cumprod: Tensor, timestep: Tensor) -> Tensor:
-    """SNR(t) = alpha_bar / (1 - alpha_bar), (n,) (arXiv 2303.09556, section 3.1)."""
-    kept = alphas_cumprod.to(timestep.device)[timestep].float()
-    return kept / (1 - kept)
 
 
 def min_snr_weights(snr: Tensor, gamma: float, prediction: str) -> Tensor:

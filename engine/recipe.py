@@ -3,10 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from engine.errors import InputError
-from engine.family import ATTENTION, Family
 
 Method = Literal["lora", "dreambooth"]
 Named = Literal["auto", "seed", "reference"]
@@ -17,6 +16,9 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 PHOTOS = range(5, 11)
 """The seed's finding: 5 to 10 photos are best for a person. Others are learned too."""
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Ends of the names of the attention projections that diffusers' train_dreambooth_lora.py trains."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Recipe:
     prior_target: Literal["base", "noise"] = "base"
     """What the prior rows are held at: the unadapted base's answer, or the noise as in the paper."""
     timesteps: Literal["stratified", "uniform"] = "stratified"
-    """Whether the rows of a step are spread over the schedule or drawn one by one."""
+    """Whether the rows of a step are spread over the noise schedule or drawn one by one."""
     targets: tuple[str, ...] | None = None
     """Ends of the names of the modules that a LoRA is put on; the family's if None."""
     gaussian: bool = False
@@ -77,7 +79,7 @@ class Recipe:
     warmup: int = 0
     """Steps over which the learning rate rises to its full value."""
     min_snr: float = 0.0
-    """Gamma of min-SNR weighting (arXiv 2303.09556, which recommends 5); 0 for none."""
+    """Gamma of min-SNR weighting (arXiv 2303.09556, which recommends 5); 0 for none. Flow matching has none."""
     noise_offset: float = 0.0
     """Scale of the noise that a channel's pixels share (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
     ema: float = 0.0
@@ -92,16 +94,13 @@ class Recipe:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-BASIS: Mapping[tuple[str, Method], tuple[int, Recipe]] = {
-    # The seed: 50 to 100 steps for each image at 2e-6. diffusers' train_dreambooth.py: batch 1, prior weight 1.
-    ("sd1", "dreambooth"): (75, Recipe("dreambooth", 0, 2e-6, 1, 1, 1.0, crop="face")),
-    # diffusers' train_dreambooth_lora.py: 1e-4, 500 steps on 5 pictures.
-    ("sd1", "lora"): (100, Recipe("lora", 0, 1e-4, 1, 1, 1.0, crop="face")),
-    ("toon", "dreambooth"): (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
-    # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them apart.
-    ("toon", "lora"): (25, Recipe("lora", 0, 2e-3, 6, 4, 1.0, text_encoder=True)),
-}
-"""Steps for each photo and the other values, by family and method."""
+class Learner(Protocol):
+    """A family of base models, as far as recipes go."""
+
+    @property
+    def recipes(self) -> Mapping[Method, tuple[int, Recipe]]:
+        """Steps for each photo and the other values, by method."""
+
 
 PLAIN: Mapping[str, Any] = {
     "prompts": ("a photo of {instance}",), "prior_prompts": ("a photo of {noun}",), "prior_target": "noise",
@@ -135,13 +134,13 @@ RANGES: Mapping[str, tuple[float, float]] = {
 STEPS_PER_PHOTO = (1, 1000)
 
 LORA_ONLY = ("text_encoder", "pivotal", "dora", "rslora", "rank")
-"""Full DreamBooth trains the U-Net alone, as the seed did."""
+"""Full DreamBooth trains the denoiser alone, as the seed did."""
 
 AVATAR_STEPS = 20_000
 """Most steps of one avatar; a style may take more."""
 
 
-def choose(photos: int, method: Method, family: Family, named: Named = "auto", **overrides: Any) -> Recipe:
+def choose(photos: int, method: Method, family: Learner, named: Named = "auto", **overrides: Any) -> Recipe:
     """The recipe for an album of `photos` pictures; any field may be overridden, None leaves it to the rule.
 
     The number of steps follows the seed's rule, so many for each photo, but as if there were 5 to 20: fewer photos
@@ -157,7 +156,7 @@ def choose(photos: int, method: Method, family: Family, named: Named = "auto", *
     check("steps_per_photo", per_photo, *STEPS_PER_PHOTO)
     check("steps", given.get("steps"), 1, AVATAR_STEPS)
     if named == "auto":
-        usual, recipe = BASIS[family.name, method]
+        usual, recipe = family.recipes[method]
         recipe = replace(recipe, steps=(per_photo or usual) * min(20, max(5, photos)))
     else:
         recipe = SEED if named == "seed" else REFERENCE[method]

@@ -5,14 +5,14 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
@@ -21,21 +21,14 @@ from engine.adapters import AvatarFacts, Kind, attach_fresh, detach, plain_copy,
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, prepare
+from engine.families import Words
 from engine.generation import denoise, noise
-from engine.objectives import (
-    average,
-    ema_decay,
-    min_snr_weights,
-    offset_noise,
-    signal_to_noise,
-    target,
-    weighted_errors,
-)
+from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, weighted_errors
 from engine.optimisers import Group, learning_rate_at, load_checkpoint, make, save_checkpoint, settled
 from engine.precision import DTYPES, autocast, compute_dtype
 from engine.recipe import Recipe
 from engine.team import ALONE, Team
-from engine.words import LearnedWord
+from engine.words import LearnedWord, heard
 
 __all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepare", "train"]
 
@@ -82,7 +75,7 @@ class Trained:
     resumed_at: int
     """Step that the run went on from; 0 for a fresh one."""
     rows_at_once: int = 0
-    """Rows that went through the U-Net together: fewer than the recipe's where memory was short."""
+    """Rows that went through the denoiser together: fewer than the recipe's where memory was short."""
     checkpointing: bool = False
     step_seconds: float = 0.0
     """The median step's."""
@@ -92,6 +85,23 @@ class Trained:
 
 class Stopped(Exception):
     """The run was asked to stop; its last checkpoint remains."""
+
+
+def check(recipe: Recipe, base: BaseModel) -> None:
+    """Refuse what a recipe asks of a base that has no such thing.
+
+    Raises:
+        InputError: `no_min_snr` for flow matching, `text_is_fixed` where adapters do not reach the text encoder,
+            `quantised_base` for what needs the weights themselves.
+    """
+    if recipe.min_snr and base.schedule.prediction == "flow":
+        raise InputError("no_min_snr")
+    if not base.family.text_targets:
+        for what, wanted in (("text encoder", recipe.text_encoder), ("pivotal", recipe.pivotal)):
+            if wanted:
+                raise InputError("text_is_fixed", what=what)
+    if base.quantised and (recipe.dora or recipe.method == "dreambooth"):
+        raise InputError("quantised_base")
 
 
 def train(
@@ -145,10 +155,11 @@ def train(
         chances: in place of this engine's own chance, to do over what another trainer did.
         on_memory: told how many rows go through at once from now on, since more did not fit.
     Raises:
-        InputError: `no_photos` for an empty album, `out_of_memory` if not even one row fits.
+        InputError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, or as `check`.
     """
     if not len(album):
         raise InputError("no_photos", folder="the album")
+    check(recipe, base)
     began = saved = time.monotonic()
     side = side or recipe.side or base.side
 
@@ -170,7 +181,7 @@ def train(
     embeddings = base.encode_prompts(prompts)
     listens = recipe.text_encoder or recipe.pivotal
     if sole and not previews:
-        base.release("vae", *([] if listens else ["text_encoder"]))
+        base.release("vae", *([] if listens else base.family.text_encoders))
 
     # What learns it.
     dtype = compute_dtype(base.device) if recipe.precision == "auto" else DTYPES[recipe.precision]
@@ -187,7 +198,6 @@ def train(
         parameters = list(unet.requires_grad_(True).parameters())
     groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
     if word:
-        base.words[TRAINING] = word
         groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
         parameters.append(word.vectors)
     context = partial(autocast, base.device, dtype)
@@ -200,8 +210,7 @@ def train(
     first, scaling = load_checkpoint(checkpoint, run, parameters, optimiser, mean) if checkpoint else (0, {})
     if scaling:
         scaler.load_state_dict(scaling)
-    scheduler = DDIMScheduler.from_config(base.scheduler.config)
-    length = int(scheduler.config.num_train_timesteps)
+    schedule = base.schedule
     facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind)
 
     def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
@@ -220,28 +229,31 @@ def train(
         if recipe.noise_offset:
             disturbance = offset_noise(disturbance, luck.shifts[list(places)].to(clean), recipe.noise_offset)
         timestep = luck.timesteps[list(places)].to(base.device)
-        noisy = scheduler.add_noise(clean, disturbance, timestep)
-        wanted = target(scheduler, clean, disturbance, timestep)
+        noisy = schedule.noisy(clean, disturbance, timestep)
+        wanted = schedule.target(clean, disturbance, timestep)
         part = slice(len(rows), None)
         if others and recipe.prior_target == "base":
             wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
         unet.train()
         words = _reread(base, prompts, read) if listens else embeddings[read]
         with context():
-            predicted = unet(noisy.to(unet.dtype), timestep, words.to(unet.dtype)).sample
+            predicted = base.predict(unet, noisy, timestep, words)
         weights = torch.full((len(places),), 1 / count, device=base.device)
         weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))
         if recipe.min_snr:
-            snr = signal_to_noise(scheduler.alphas_cumprod, timestep[: len(rows)])
-            weights[: len(rows)] *= min_snr_weights(snr, recipe.min_snr, scheduler.config.prediction_type)
+            snr = schedule.signal_to_noise(timestep[: len(rows)])
+            weights[: len(rows)] *= min_snr_weights(snr, recipe.min_snr, schedule.prediction)
         return weighted_errors(predicted, wanted, _pixel_weights(rows, clean)), weights
 
     losses, durations, delta_error = list[float](), list[float](), None
     at_once, checkpointing = recipe.batch + (recipe.prior_batch if prior_count else 0), bool(recipe.checkpointing)
+    reading = ExitStack()
     try:
+        if word:
+            reading.enter_context(heard(base, [[(word, 1.0)]]))
         for step in range(first, recipe.steps):
             started = time.monotonic()
-            luck = chances(step) if chances else chance(step, seed, recipe, team.size, examples, priors, length)
+            luck = chances(step) if chances else chance(step, seed, recipe, team.size, examples, priors, schedule)
             total = len(luck.noises)
             own = [place for place in range(total) if place % team.size == team.rank]
             if step == first:
@@ -291,7 +303,7 @@ def train(
         if team.first:
             with settled(optimiser, parameters, mean):
                 if recipe.method == "lora":
-                    save_lora(base, TRAINING, facts, out)
+                    save_lora(base, TRAINING, facts, out, word)
                 else:
                     for parameter in parameters:
                         parameter.grad = None
@@ -299,6 +311,7 @@ def train(
                     before = BaseModel.load(None if base.source == "embedded" else base.source) if in_place else base
                     delta_error = save_delta(before.unet, unet, facts, out)
     finally:
+        reading.close()
         if recipe.method == "lora":
             detach(base, TRAINING)
         if checkpointing:
@@ -323,8 +336,8 @@ def _run(*what: object) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _reread(base: BaseModel, prompts: Sequence[str], numbers: Sequence[int]) -> Tensor:
-    """Embeddings (n, tokens, width) from a text encoder that learns; a prompt that several rows share is read once."""
+def _reread(base: BaseModel, prompts: Sequence[str], numbers: Sequence[int]) -> Words:
+    """The prompts of n rows from a text encoder that learns; one that several rows share is read once."""
     distinct = sorted(set(numbers))
     read = base.embed_prompts([prompts[number] for number in distinct])
     return read[[distinct.index(number) for number in numbers]]
@@ -347,35 +360,33 @@ def _unadapted(
     context: Callable[[], AbstractContextManager[object]],
     noisy: Tensor,
     timestep: Tensor,
-    words: Tensor,
+    words: Words,
 ) -> Tensor:
     """What the base predicts without the adapter in training."""
-    unet: UNet2DConditionModel = base.unet.eval()
+    unet = base.unet.eval()
     adapted = TRAINING in getattr(unet, "peft_config", {})
     if adapted:
         unet.disable_adapters()
     try:
         with context():
-            return unet(noisy.to(base.dtype), timestep, words.to(base.dtype)).sample.float()  # type: ignore[no-any-return]
+            return base.predict(unet, noisy, timestep, words)
     finally:
         if adapted:
             unet.enable_adapters()
 
 
-def _preview(base: BaseModel, unet: UNet2DConditionModel, previews: Previews) -> list[Image.Image]:
+def _preview(base: BaseModel, unet: Any, previews: Previews) -> list[Image.Image]:
     """One picture for each prompt, as the weights are now."""
     side = previews.side or base.side
-    words = base.encode_prompts(["", *previews.prompts])
+    words, negative = base.encode_prompts(previews.prompts), base.encode_negatives([""])
     seeds = range(previews.seed, previews.seed + len(previews.prompts))
     steps = previews.steps or base.family.draw_steps
-    latents = denoise(unet, base, noise(seeds, base.latent_shape(side, side)), words[1:], words[:1],
+    latents = denoise(unet, base, noise(seeds, base.latent_shape(side, side)), words, negative,
                       steps=steps, guidance=base.family.guidance)  # fmt: skip
     return base.decode(latents)
 
 
-def _afford(
-    unet: UNet2DConditionModel, recipe: Recipe, rows: int, base: BaseModel, one_row: Callable[[], object]
-) -> tuple[int, bool]:
+def _afford(unet: Any, recipe: Recipe, rows: int, base: BaseModel, one_row: Callable[[], object]) -> tuple[int, bool]:
     """How many rows may go through at once, and whether activations must be computed again: what the free memory
     holds, by the bytes that autograd keeps of one row."""
     checkpointing = bool(recipe.checkpointing)
@@ -387,7 +398,7 @@ def _afford(
     return rows, checkpointing
 
 
-def _less(unet: UNet2DConditionModel, base: BaseModel, rows: int, checkpointing: bool) -> tuple[int, bool]:
+def _less(unet: Any, base: BaseModel, rows: int, checkpointing: bool) -> tuple[int, bool]:
     """What to try after rows did not fit: half of them, and at last to compute activations again.
 
     Raises:

@@ -43,8 +43,8 @@ _FUNCTION = "run"
 _LEASE_KEY = "avatar:lease:"
 _RECONCILING = "avatar:reconciling"
 _MONTH_MS = 30 * 24 * 3600 * 1000
-# At once several inspections; but training and drawing each have the GPU for themselves.
-_AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 1}
+# At once several inspections, several drawings, which the GPU process puts into one batch, and one training.
+_AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 8}
 
 log = logging.getLogger(__name__)
 

@@ -26,6 +26,7 @@ from engine.examples import (
 )
 from engine.inspection import Face
 from engine.recipe import Recipe
+from engine.schedule import Diffusion
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -127,14 +128,14 @@ def test_two_devices_have_the_rows_of_one_with_the_doubled_batch() -> None:
     priors = torch.zeros(2, 4, 8, 8)
     from dataclasses import replace
 
-    two = chance(3, 7, RECIPE, 2, examples, priors, 1000)
-    one = chance(3, 7, replace(RECIPE, batch=4, prior_batch=2), 1, examples, priors, 1000)
-    spread = chance(3, 7, replace(RECIPE, accumulation=2), 1, examples, priors, 1000)
+    two = chance(3, 7, RECIPE, 2, examples, priors, Diffusion({}))
+    one = chance(3, 7, replace(RECIPE, batch=4, prior_batch=2), 1, examples, priors, Diffusion({}))
+    spread = chance(3, 7, replace(RECIPE, accumulation=2), 1, examples, priors, Diffusion({}))
     for other in (one, spread):
         assert other.rows == two.rows and other.prior_rows == two.prior_rows
         assert torch.equal(other.timesteps, two.timesteps)
         assert all(torch.equal(a, b) for a, b in zip(other.noises, two.noises, strict=True))
-    assert not torch.equal(chance(4, 7, RECIPE, 2, examples, priors, 1000).timesteps, two.timesteps)
+    assert not torch.equal(chance(4, 7, RECIPE, 2, examples, priors, Diffusion({})).timesteps, two.timesteps)
 
 
 @given(st.lists(st.sampled_from(((4, 8, 8), (4, 6, 10))), min_size=1, max_size=12), st.integers(1, 5))

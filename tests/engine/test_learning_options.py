@@ -23,7 +23,7 @@ from engine.objectives import average, ema_decay
 from engine.optimisers import learning_rate_at, make
 from engine.recipe import Recipe
 from engine.training import Previews, Progress, train
-from engine.words import LearnedWord
+from engine.words import LearnedWord, heard
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 ALONE = replace(LORA, prior_batch=0, prior_weight=0.0)
@@ -182,24 +182,55 @@ def test_dora_and_rslora_draw_the_same_in_plain_diffusers(tiny, tiny_folder, pic
 
 def test_a_learned_word_is_heard_only_with_its_avatar(tiny, pictures, tmp_path) -> None:
     prompts = ["a photo of zk1 man", "a photo of a man"]
-    before = tiny.encode_prompts(prompts)
+    before = tiny.encode_prompts(prompts).states
     tensors = learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
     assert any(key == "lora_word.zk1" for key in tensors)
-    assert torch.equal(tiny.encode_prompts(prompts), before) and not tiny.words
+    assert torch.equal(tiny.encode_prompts(prompts).states, before) and not tiny.heard
     attached = Attached(tiny)
-    with attached.use([tmp_path]):
-        within = tiny.encode_prompts(prompts)
+    with attached.rows([[(tmp_path, 1.0)]]):
+        within = tiny.encode_prompts(prompts).states
     assert not torch.equal(within[0], before[0]) and torch.equal(within[1], before[1])
-    assert torch.equal(tiny.encode_prompts(prompts), before)
-    with attached.use([]):
-        assert torch.equal(tiny.encode_prompts(prompts), before)
+    assert torch.equal(tiny.encode_prompts(prompts).states, before)
+    with attached.rows([[]]):
+        assert torch.equal(tiny.encode_prompts(prompts).states, before)
+
+
+def test_every_row_is_read_with_its_own_words(tiny, pictures, tmp_path) -> None:
+    prompts = ["zk1 man", "zk1 man", "zk1 zk1 man"]
+    before = tiny.encode_prompts(prompts).states
+    learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path / "one")
+    learned(tiny, pictures[:2], replace(ALONE, pivotal=True), tmp_path / "other", seed=5)
+    one, other = (tmp_path / "one", 1.0), (tmp_path / "other", 1.0)
+    attached = Attached(tiny)
+
+    def read(*stacks: list[tuple[Path, float]]) -> torch.Tensor:
+        with attached.rows(stacks):
+            return tiny.encode_prompts(prompts).states
+
+    mixed, ones, others = read([one], [], [other]), read([one]), read([other])
+    assert torch.allclose(mixed[0], ones[0], atol=1e-6) and torch.allclose(mixed[2], others[2], atol=1e-6)
+    assert torch.equal(mixed[1], before[1]) and not torch.allclose(ones[2], others[2], atol=1e-6)
+    assert torch.allclose(read([(one[0], 0.0)])[0], before[0], atol=1e-6)
+
+
+def test_a_learned_word_of_two_text_encoders_goes_to_both(folders, pictures, tmp_path) -> None:
+    from tests.engine.tiny import load
+
+    base = load(folders("sdxl"))
+    before = base.encode_prompts(["zk1 man"])
+    tensors = learned(base, pictures, replace(ALONE, pivotal=True), tmp_path)
+    assert tensors["lora_word.zk1"].shape[1] == 32 + 48
+    with Attached(base).rows([[(tmp_path, 1.0)]]):
+        within = base.encode_prompts(["zk1 man"])
+    for part in (slice(0, 32), slice(32, None)):
+        assert not torch.equal(within.states[..., part], before.states[..., part])
+    assert not torch.equal(within.pooled, before.pooled)
 
 
 def test_a_fresh_word_changes_nothing_and_plain_diffusers_passes_over_it(tiny, tiny_folder, pictures, tmp_path) -> None:
-    before = tiny.encode_prompts(["zk1 zk1 man"])
-    word = LearnedWord(tiny, "zk1")
-    assert torch.equal(tiny.encode_prompts(["zk1 zk1 man"]), before)
-    word.remove()
+    before = tiny.encode_prompts(["zk1 zk1 man"]).states
+    with heard(tiny, [[(LearnedWord(tiny, "zk1"), 1.0)]]):
+        assert torch.equal(tiny.encode_prompts(["zk1 zk1 man"]).states, before)
     learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
     pipeline.load_lora_weights(tmp_path, weight_name=FILE)

@@ -2,24 +2,25 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.objectives import average, ema_decay, face_weights, min_snr_weights, offset_noise, signal_to_noise, target
+from engine.objectives import average, ema_decay, face_weights, min_snr_weights, offset_noise
 from engine.objectives import weighted_errors as errors
+from engine.schedule import Diffusion
 
-SCHEDULER = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def test_signal_to_noise_falls_over_the_schedule_and_is_alpha_over_sigma_squared() -> None:
     timestep = torch.tensor([0, 10, 500, 999])
-    snr = signal_to_noise(SCHEDULER.alphas_cumprod, timestep)
+    schedule = Diffusion(BETAS)
+    snr = schedule.signal_to_noise(timestep)
     assert (snr.diff() < 0).all()
     clean, noise = torch.full((4, 1, 1, 1), 2.0), torch.full((4, 1, 1, 1), 3.0)
     noisy = (
-        SCHEDULER.add_noise(clean, torch.zeros_like(noise), timestep),
-        SCHEDULER.add_noise(torch.zeros_like(clean), noise, timestep),
+        schedule.noisy(clean, torch.zeros_like(noise), timestep),
+        schedule.noisy(torch.zeros_like(clean), noise, timestep),
     )
     assert torch.allclose(snr, ((noisy[0] / 2) ** 2 / (noisy[1] / 3) ** 2).flatten(), rtol=1e-3)
 
@@ -34,12 +35,12 @@ def test_min_snr_never_weighs_up_and_leaves_noisy_steps_alone(snr: float, gamma:
 
 
 def test_the_velocity_target_and_the_noise_give_back_the_clean_latent() -> None:
-    scheduler = DDIMScheduler.from_config(SCHEDULER.config, prediction_type="v_prediction")
+    schedule = Diffusion(BETAS | {"prediction_type": "v_prediction"})
     clean, noise, timestep = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2), torch.tensor([1, 400, 900])
-    noisy, velocity = scheduler.add_noise(clean, noise, timestep), target(scheduler, clean, noise, timestep)
-    alpha = scheduler.alphas_cumprod[timestep].view(3, 1, 1, 1)
-    assert torch.allclose(alpha**0.5 * noisy - (1 - alpha) ** 0.5 * velocity, clean, atol=1e-5)
-    assert torch.equal(target(SCHEDULER, clean, noise, timestep), noise)
+    noisy, velocity = schedule.noisy(clean, noise, timestep), schedule.target(clean, noise, timestep)
+    alpha, sigma = schedule.levels(timestep)
+    assert torch.allclose(alpha * noisy - sigma * velocity, clean, atol=1e-5)
+    assert torch.equal(Diffusion(BETAS).target(clean, noise, timestep), noise)
 
 
 def test_offset_noise_moves_the_mean_of_a_channel_and_nothing_else() -> None:

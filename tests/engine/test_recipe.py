@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.family import SD1, TOON, family_of
-from engine.recipe import BASIS, RANGES, choose, style
+from engine.families import FAMILIES, KLEIN, KLEIN_DISTILLED, SD1, SD2, SDXL, TOON, family_of
+from engine.recipe import RANGES, choose, style
 
 
 @given(photos=st.integers(5, 20))
@@ -14,7 +14,7 @@ def test_the_seeds_rule_holds_for_full_dreambooth_of_sd1(photos: int) -> None:
     assert recipe.learning_rate == 2e-6
 
 
-@given(photos=st.integers(1, 500), family=st.sampled_from((SD1, TOON)), method=st.sampled_from(("lora", "dreambooth")))
+@given(photos=st.integers(1, 500), family=st.sampled_from(FAMILIES), method=st.sampled_from(("lora", "dreambooth")))
 def test_more_photos_never_mean_fewer_steps_and_every_value_is_in_range(photos, family, method) -> None:
     recipe, larger = choose(photos, method, family), choose(photos + 1, method, family)
     assert recipe.steps <= larger.steps
@@ -26,7 +26,7 @@ def test_more_photos_never_mean_fewer_steps_and_every_value_is_in_range(photos, 
 def test_every_value_can_be_overridden(steps: int, rank: int) -> None:
     recipe = choose(8, "lora", TOON, steps=steps, rank=rank, batch=None)
     assert (recipe.steps, recipe.rank) == (steps, rank)
-    assert recipe.batch == BASIS["toon", "lora"][1].batch
+    assert recipe.batch == TOON.recipes["lora"][1].batch
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 20_001), ("rank", 257), ("learning_rate", 0.2)])
@@ -37,11 +37,28 @@ def test_one_beyond_a_limit_is_refused(name: str, value: float) -> None:
     assert str(value) in refused.value.sentence
 
 
-def test_a_family_is_told_from_the_unets_configuration() -> None:
+def test_a_family_is_told_from_the_denoisers_configuration() -> None:
     assert family_of({"in_channels": 16, "cross_attention_dim": 192}) is TOON
     assert family_of({"in_channels": 4, "cross_attention_dim": 768}) is SD1
+    assert family_of({"in_channels": 4, "cross_attention_dim": 1024, "use_linear_projection": True}) is SD2
+    assert family_of({"in_channels": 4, "cross_attention_dim": 2048, "addition_embed_type": "text_time"}) is SDXL
+    klein = {"_class_name": "Flux2Transformer2DModel", "in_channels": 128, "guidance_embeds": False}
+    assert family_of(klein) is KLEIN
+    assert family_of(klein, {"is_distilled": True}) is KLEIN_DISTILLED
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"in_channels": 9, "cross_attention_dim": 768},  # inpainting
+        {"in_channels": 4, "cross_attention_dim": 768, "addition_embed_type": "image"},
+        {"_class_name": "Flux2Transformer2DModel", "guidance_embeds": True},
+        {"_class_name": "LuminaNextDiT2DModel"},
+    ],
+)
+def test_other_families_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no family"):
-        family_of({"in_channels": 4, "cross_attention_dim": 2048, "addition_embed_type": "text_time"})
+        family_of(config)
 
 
 def test_the_seeds_run_is_the_seeds_parameters() -> None:

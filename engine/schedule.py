@@ -1,0 +1,174 @@
+"""Noise schedules: how much of the picture and how much noise a latent holds at each timestep.
+
+All families mix z_t = alpha_t x + sigma_t n. What differs is alpha and sigma, and what the denoiser predicts: the noise
+(arXiv 2006.11239), the velocity alpha n - sigma x (arXiv 2202.00512), or the flow n - x (arXiv 2210.02747). With both
+estimates in hand, DDIM's step (arXiv 2010.02502, eq. 12 without noise) and Euler's step along a flow are one formula.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+Level = tuple[float, float]
+"""alpha and sigma."""
+
+CLEAN: Level = (1.0, 0.0)
+
+GRID = 50
+"""Steps of the ODE solver that a few-step adapter learns to skip (LCM: arXiv 2310.04378, section 4.3)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of drawing: from a timestep with its level to the next level."""
+
+    timestep: float
+    now: Level
+    then: Level
+
+
+class Schedule(ABC):
+    """What training and drawing need to know of time."""
+
+    prediction: str
+    """What the denoiser predicts: epsilon, v_prediction or flow."""
+
+    @abstractmethod
+    def timesteps(self, spread: Tensor) -> Tensor:
+        """Training timesteps for numbers in [0, 1) that are spread evenly, of the same shape."""
+
+    @abstractmethod
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha and sigma, each float32 (n, 1, 1, 1), at these timesteps (n,)."""
+
+    @abstractmethod
+    def drawing(self, steps: int, tokens: int) -> list[Step]:
+        """The steps of a drawing whose latents have `tokens` places."""
+
+    @abstractmethod
+    def grid(self, tokens: int) -> list[Step]:
+        """The `GRID` steps from noise to picture that few-step drawing skips through."""
+
+    def few(self, steps: int, tokens: int) -> list[Step]:
+        """Few steps, spread over the grid; each ends at the next one's level, the last at the clean picture."""
+        grid = self.grid(tokens)
+        chosen = [grid[number * len(grid) // steps] for number in range(min(steps, len(grid)))]
+        ends = [*(step.now for step in chosen[1:]), CLEAN]
+        return [Step(step.timestep, step.now, end) for step, end in zip(chosen, ends, strict=True)]
+
+    def noisy(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """z_t = alpha_t x + sigma_t n, of the shape of both (n, c, h, w)."""
+        alpha, sigma = self.levels(timestep)
+        return alpha * clean + sigma * noise
+
+    def target(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """What the denoiser is to predict of `noisy`, a new tensor (n, c, h, w)."""
+        if self.prediction == "epsilon":
+            return noise.clone()
+        alpha, sigma = self.levels(timestep)
+        return alpha * noise - sigma * clean if self.prediction == "v_prediction" else noise - clean
+
+    def signal_to_noise(self, timestep: Tensor) -> Tensor:
+        """(alpha / sigma)^2, float32 (n,)."""
+        alpha, sigma = self.levels(timestep)
+        return ((alpha / sigma.clamp_min(1e-8)) ** 2).flatten()
+
+    def estimates(
+        self, predicted: Tensor, noisy: Tensor, alpha: float | Tensor, sigma: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The picture and the noise that the denoiser's answer says are in `noisy`, each (n, c, h, w)."""
+        if self.prediction == "epsilon":
+            return (noisy - sigma * predicted) / alpha, predicted
+        if self.prediction == "v_prediction":
+            return alpha * noisy - sigma * predicted, sigma * noisy + alpha * predicted
+        return noisy - sigma * predicted, noisy + (1 - sigma) * predicted
+
+    def step(self, predicted: Tensor, noisy: Tensor, step: Step) -> Tensor:
+        """Latents at the step's end: alpha' x + sigma' n with the estimates of both (DDIM with eta 0; Euler)."""
+        clean, noise = self.estimates(predicted, noisy, *step.now)
+        return step.then[0] * clean + step.then[1] * noise
+
+
+class Diffusion(Schedule):
+    """Stable Diffusion's discrete schedule, drawn with DDIM."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """From the configuration of any of diffusers' schedulers for it."""
+        self._scheduler = DDIMScheduler.from_config(config)
+        self.prediction = self._scheduler.config.prediction_type
+        self._length = int(self._scheduler.config.num_train_timesteps)
+        self._products = self._scheduler.alphas_cumprod.float()
+        if self.prediction not in ("epsilon", "v_prediction"):
+            raise ValueError(f"a scheduler that predicts {self.prediction}")
+
+    def timesteps(self, spread: Tensor) -> Tensor:
+        return (spread * self._length).long().clamp_max(self._length - 1)
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        product = self._products.to(timestep.device)[timestep].reshape(-1, 1, 1, 1)
+        return product.sqrt(), (1 - product).sqrt()
+
+    def drawing(self, steps: int, tokens: int) -> list[Step]:
+        self._scheduler.set_timesteps(steps)
+        jump = self._length // steps
+        return [
+            Step(timestep, self._level(timestep), self._level(timestep - jump))
+            for timestep in self._scheduler.timesteps.tolist()
+        ]
+
+    def grid(self, tokens: int) -> list[Step]:
+        jump = self._length // GRID
+        times = range(GRID * jump - 1, 0, -jump)
+        return [Step(time, self._level(time), self._level(max(0, time - jump))) for time in times]
+
+    def _level(self, timestep: int) -> Level:
+        """Below zero is the end of a drawing, which some configurations take for timestep 0 and some for clean."""
+        product = float(self._products[timestep] if timestep >= 0 else self._scheduler.final_alpha_cumprod)
+        return product**0.5, (1 - product) ** 0.5
+
+
+class Flow(Schedule):
+    """A straight path from noise to picture: sigma falls from 1 to 0, alpha is 1 - sigma, the timestep 1000 sigma."""
+
+    prediction = "flow"
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
+
+    def timesteps(self, spread: Tensor) -> Tensor:
+        """Logit-normal (arXiv 2403.03206, section 3.1): most lie in the middle, where the task is hardest."""
+        return 1000 * torch.sigmoid(torch.special.ndtri(spread.clamp(1e-4, 1 - 1e-4)))
+
+    def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        sigma = (timestep.float() / 1000).reshape(-1, 1, 1, 1)
+        return 1 - sigma, sigma
+
+    def drawing(self, steps: int, tokens: int) -> list[Step]:
+        sigmas = self._sigmas(steps, tokens)
+        return [Step(1000 * sigma, (1 - sigma, sigma), (1 - after, after)) for sigma, after in pairwise(sigmas)]
+
+    def grid(self, tokens: int) -> list[Step]:
+        return self.drawing(GRID, tokens)
+
+    def _sigmas(self, steps: int, tokens: int) -> Sequence[float]:
+        shift = {"mu": flux2_shift(tokens, steps)} if self._scheduler.config.use_dynamic_shifting else {}
+        self._scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps).tolist(), **shift)
+        return self._scheduler.sigmas.tolist()  # type: ignore[no-any-return]
+
+
+def flux2_shift(tokens: int, steps: int) -> float:
+    """FLUX.2's shift of the timesteps towards noise: linear in the tokens at 10 and at 200 steps, and in between in
+    the steps (black-forest-labs/flux2, sampling.py, and diffusers' pipeline_flux2_klein.py)."""
+    at_200 = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return at_200
+    at_10 = 8.73809524e-05 * tokens + 1.89833333
+    slope = (at_200 - at_10) / 190
+    return slope * steps + at_200 - 200 * slope

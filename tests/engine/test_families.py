@@ -1,0 +1,75 @@
+"""Every family, on a small model of its real classes: what differs is right, and all else works the same."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.adapters import FILE, Attached
+from engine.base import plain_parameters
+from engine.errors import InputError
+from engine.generation import draw
+from engine.training import train
+from tests.engine import tiny
+from tests.engine.tiny import LORA, asked, assert_same, load, plainly
+
+FAMILIES = tuple(tiny.FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_drawing_is_what_plain_diffusers_draws(folders, family: str, exact) -> None:
+    base = load(folders(family))
+    assert base.family.name == family and base.side == tiny.SIDE
+    assert_same(draw(base, Attached(base), asked())[0].image, plainly(folders(family), family))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_person_is_learned_and_plain_diffusers_draws_the_same_person(
+    folders, family: str, pictures, tmp_path: Path, exact
+) -> None:
+    base = load(folders(family))
+    pointers = {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)}
+    before = draw(base, Attached(base), asked())[0].image
+    recipe = replace(LORA, text_encoder=bool(base.family.text_targets))
+    trained = train(base, pictures, "zk1", "man", recipe, tmp_path / FILE, side=tiny.SIDE)
+    assert trained.steps == 4
+    after = draw(base, Attached(base), asked(tmp_path))[0].image
+    assert after.tobytes() != before.tobytes()
+    assert_same(after, plainly(folders(family), family, tmp_path / FILE))
+    assert {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)} == pointers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_training_targets_leads_back_to_the_picture(folders, family: str) -> None:
+    """A denoiser that answered with the target itself would draw the clean picture in one step."""
+    schedule = load(folders(family)).schedule
+    random = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(2, 3, 4, 8, 8, generator=random)
+    timestep = schedule.timesteps(torch.tensor([0.1, 0.5, 0.9]))
+    noisy, target = schedule.noisy(clean, noise, timestep), schedule.target(clean, noise, timestep)
+    found, rest = schedule.estimates(target, noisy, *schedule.levels(timestep))
+    assert torch.allclose(found, clean, atol=1e-3) and torch.allclose(rest, noise, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_autoencoders_latents_come_back(folders, family: str, pictures) -> None:
+    base = load(folders(family))
+    mean, deviation = base.encode_pictures([picture.resize((tiny.SIDE, tiny.SIDE)) for picture in pictures[:2]])
+    assert mean.shape == deviation.shape == (2, *base.latent_shape(tiny.SIDE, tiny.SIDE))
+    posterior = base.vae.encode(torch.zeros(1, 3, tiny.SIDE, tiny.SIDE)).latent_dist
+    there = base.family.to_latents(base.vae, posterior.mean, posterior.std)[0]
+    assert torch.allclose(base.family.from_latents(base.vae, there), posterior.mean, atol=1e-4)
+
+
+def test_sdxl_hears_silence_for_an_empty_negative_prompt(folders) -> None:
+    base = load(folders("sdxl"))
+    words = base.encode_negatives(["", "a man"])
+    assert not words.states[0].any() and words.states[1].any()
+    assert not words.pooled[0].any() and words.pooled[1].any()
+
+
+def test_a_size_that_the_family_cannot_draw_is_refused(folders) -> None:
+    base = load(folders("klein"))
+    with pytest.raises(InputError, match="bad_size"):
+        base.check_size(66)

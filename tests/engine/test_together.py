@@ -1,0 +1,146 @@
+"""Several adapters on one base: worn together with a weight each, by different rows of one batch, and in few steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import LCMScheduler, StableDiffusionPipeline
+
+from engine.adapters import FILE, Attached
+from engine.base import BaseModel, plain_parameters
+from engine.few import Distillation, distil, facts
+from engine.generation import Drawing, draw, draw_together
+from engine.training import Progress, train
+from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
+
+CONVOLVED = replace(LORA, text_encoder=True)
+
+
+@pytest.fixture(scope="module")
+def people(folders, pictures, tmp_path_factory) -> dict[str, Path]:
+    """Two people and a style of the tiny SD 1.x."""
+    base, made = load(folders("sd1")), {}
+    for number, name in enumerate(("ann", "bob", "style")):
+        made[name] = tmp_path_factory.mktemp(name)
+        recipe = replace(CONVOLVED, rank=4 + 2 * number, alpha=8)
+        train(base, pictures[number:], f"zk{number}", "man", recipe, made[name] / FILE, side=SIDE, seed=number)
+    return made
+
+
+def alike(one, other) -> None:
+    assert_same(one.image, other.image, 2)
+
+
+def test_every_row_of_a_batch_is_the_picture_drawn_alone(folders, people, exact) -> None:
+    base = load(folders("sd1"))
+    attached = Attached(base)
+    drawings = [
+        asked(people["ann"], count=2, prompt="zk0 man", seed=1),
+        asked(people["bob"], prompt="zk1 man in a suit", seed=2, guidance=5.0),
+        asked(prompt="nobody", seed=3, negative_prompt="a hat"),
+        asked(people["ann"], people["style"], weights=(0.7, 1.2), seed=4),
+    ]
+    together = draw_together(base, attached, drawings)
+    assert [[picture.seed for picture in pictures] for pictures in together] == [[1, 2], [2], [3], [4]]
+    for drawing, pictures in zip(drawings, together, strict=True):
+        for one, other in zip(pictures, draw(base, attached, drawing), strict=True):
+            alike(one, other)
+    plain = draw(base, attached, replace(drawings[1], avatars=()))[0]
+    assert plain.image.tobytes() != together[1][0].image.tobytes()
+
+
+def test_the_weights_say_how_much_each_adapter_counts(folders, people, exact) -> None:
+    base = load(folders("sd1"))
+    attached = Attached(base)
+    both = draw(base, attached, asked(people["ann"], people["style"]))[0]
+    alike(draw(base, attached, asked(people["ann"], people["style"], weights=(1.0, 0.0)))[0],
+          draw(base, attached, asked(people["ann"]))[0])  # fmt: skip
+    alike(draw(base, attached, asked(people["ann"], people["style"], weights=(1.0, 1.0)))[0], both)
+    assert draw(base, attached, asked(people["ann"], people["style"], weights=(1.0, 0.3)))[0].image.tobytes() != (
+        both.image.tobytes()
+    )
+
+
+def test_two_adapters_with_weights_are_those_of_plain_diffusers(folders, people, exact) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(folders("sd1"), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    for name in ("ann", "style"):
+        pipeline.load_lora_weights(people[name], weight_name=FILE, adapter_name=name)
+    pipeline.set_adapters(["ann", "style"], [0.8, 0.5])
+    latents = torch.randn((4, SIDE // 2, SIDE // 2), generator=torch.Generator().manual_seed(5))[None]
+    theirs = pipeline("a man", num_inference_steps=3, guidance_scale=3.0, latents=latents, height=SIDE, width=SIDE)
+    base = load(folders("sd1"))
+    ours = draw(base, Attached(base), asked(people["ann"], people["style"], weights=(0.8, 0.5)))[0]
+    assert_same(ours.image, theirs.images[0])
+
+
+def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people, pictures, tmp_path: Path) -> None:
+    base = load(folders("sd1"))
+    pointers = {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)}
+    attached = Attached(base)
+    seen: list[int] = []
+
+    def on_step(progress: Progress) -> None:
+        draw_together(base, attached, [asked(people["ann"], steps=1), asked(people["bob"], steps=1)])
+        assert {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)} == pointers
+        seen.append(progress.step)
+
+    train(base, pictures, "zk9", "man", replace(LORA, steps=2), tmp_path / FILE, side=SIDE, on_step=on_step)
+    assert seen == [1, 2]
+    kept = [tensor for lora in attached._loras.values() for part in lora.layers.values() for factors in part.values()
+            for tensor in (factors.down, factors.up)]  # fmt: skip
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in plain_parameters(base.unet)}
+    assert not own & {tensor.untyped_storage().data_ptr() for tensor in kept}
+    assert sum(tensor.numel() for tensor in kept) < 0.5 * sum(
+        tensor.numel() for _, tensor in plain_parameters(base.unet)
+    )
+
+
+def test_drawings_that_differ_in_steps_cannot_share_a_batch(folders) -> None:
+    base = load(folders("sd1"))
+    with pytest.raises(ValueError, match="share"):
+        draw_together(base, Attached(base), [asked(steps=2), asked(steps=3)])
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "klein"])
+def test_a_few_step_adapter_is_distilled_and_stacks(folders, family: str, pictures, tmp_path: Path) -> None:
+    base: BaseModel = load(folders(family))
+    squares = [picture.resize((SIDE, SIDE)) for picture in pictures[:3]]
+    recipe = Distillation(steps=40 if family == "sd1" else 2, batch=3, learning_rate=1e-3, rank=4)
+    told: list[int] = []
+    done = distil(
+        base, squares, ["a", "b", "b"], recipe, tmp_path / FILE, on_step=lambda step, of, loss: told.append(step)
+    )
+    assert told == list(range(1, recipe.steps + 1)) and np.isfinite(done.last_loss)
+    if family == "sd1":
+        assert done.last_loss < done.first_loss
+    attached, drawing = Attached(base), Drawing("a man", seed=5, count=2, width=SIDE, height=SIDE, avatars=(tmp_path,))
+    seen: list[tuple[int, int]] = []
+    two = draw(base, attached, drawing, lambda step, of: seen.append((step, of)))
+    assert seen == [(n, 4) for n in range(1, 5)]
+    alike(two[1], draw(base, attached, replace(drawing, seed=6, count=1))[0])
+    if family != "klein":
+        person = tmp_path / "person"
+        train(base, pictures, "zk1", "man", LORA, person / FILE, side=SIDE)
+        stacked = draw(base, attached, replace(drawing, avatars=(tmp_path, person)))[0]
+        assert stacked.image.tobytes() != two[0].image.tobytes()
+
+
+def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:
+    """The levels that are passed, and the step between them when the noise is the same."""
+    schedule = load(folders("sd1")).schedule
+    config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    theirs = LCMScheduler(**config, set_alpha_to_one=False)
+    theirs.set_timesteps(4)
+    steps = schedule.few(4, 1024)
+    assert [step.timestep for step in steps] == theirs.timesteps.tolist()
+    sample, predicted = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    denoised = theirs.step(predicted, theirs.timesteps[0], sample, generator=torch.Generator().manual_seed(2)).denoised
+    assert torch.allclose(schedule.estimates(predicted, sample, *steps[0].now)[0], denoised, rtol=1e-3, atol=1e-3)
+
+
+def test_what_a_few_step_adapter_says(folders) -> None:
+    said = facts(load(folders("sd1")), 8, 1.5)
+    assert (said.kind, said.recipe["draw_steps"], said.recipe["guidance"]) == ("few", 8, 1.5)
