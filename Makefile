@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 TORCH ?= $(shell if [ "$$(uname -s)" = Darwin ] || nvidia-smi -L >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes
 
-.PHONY: demo chat test check format lock clean
+.PHONY: demo chat test check format words lock clean
 
 # The main job from an album to pictures, in the terminal; leaves them in ./demo
 demo: $(READY)
@@ -32,6 +32,10 @@ check: $(READY)
 format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Bring the catalogues in bot/words up to date with the sentences in the code
+words: $(READY)
+	@$(BIN)/python .ci/words.py
 
 # Write the lock files anew after a change of pyproject.toml; uv comes and goes with a folder of its own
 lock:
