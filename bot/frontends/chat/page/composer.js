@@ -184,7 +184,6 @@ function showOptions(found) {
     h("li", { role: "option", id: `option-${i}`, onmousedown: (event) => { event.preventDefault(); accept(i); } },
       h("b", {}, one.value), one.hint && h("span", {}, one.hint))));
   $("options").hidden = !found.length;
-  $("text").setAttribute("aria-expanded", String(found.length > 0));
   mark();
 }
 
