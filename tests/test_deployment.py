@@ -144,7 +144,8 @@ async def test_each_service_starts_is_healthy_and_stops(name: str, tmp_path: Pat
                 assert await check.wait() == 0
                 process.terminate()
                 _, complaints = await process.communicate()
-            assert (process.returncode, complaints) == (0, b"")
+            # The engine logs how its GPU process fares.
+            assert process.returncode == 0 and b"Traceback" not in complaints and b"ERROR" not in complaints
             if name == "chat":
                 check = await asyncio.create_subprocess_exec(
                     *as_here(service["healthcheck"]["test"][1:]), cwd=ROOT, env=environment, stderr=PIPE
