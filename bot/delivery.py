@@ -14,6 +14,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from bot import replies
+from bot.language import speaking
 from bot.messages import Frontend, Message
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
@@ -89,7 +90,9 @@ class Delivery:
         # A quick engine may be done before the first message was posted.
         job = await self._records.job(job_id)
         if job is not None and job.over:
-            await self._edit(ref, replies.ended(job, await self._token(job)))
+            token = await self._token(job)
+            with speaking(job.language):
+                await self._edit(ref, replies.ended(job, token))
 
     async def news(self, event: Event) -> None:
         """Take in one event. Doubled and outdated ones change nothing."""
@@ -118,13 +121,14 @@ class Delivery:
                 del self._changed[job_id]
             elif followed.job.room not in rooms:
                 del self._changed[job_id]
-                message = replies.under_way(
-                    followed.job, followed.token, followed.code, followed.facts, followed.sample
-                )
+                with speaking(followed.job.language):
+                    message = replies.under_way(
+                        followed.job, followed.token, followed.code, followed.facts, followed.sample
+                    )
                 if message != followed.shown:
                     rooms.add(followed.job.room)
                     followed.shown = message
-                    edits.append(self._edit(followed.ref, message))
+                    edits.append(self._edit(followed.ref, message, followed.job.language))
         await asyncio.gather(*edits)
 
     async def sweep(self) -> None:
@@ -156,7 +160,7 @@ class Delivery:
         done = []
         for notice in await self._records.notices(self._frontend.name):
             try:
-                await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
+                await self._frontend.post(notice.room, Message(notice.text), dedupe=notice.id)
             except Exception as error:
                 log.warning("a notice was not posted: %s", type(error).__name__)
                 if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
@@ -207,9 +211,10 @@ class Delivery:
             self._changed.pop(job_id, None)
             lock = self._rooms.setdefault(job.room, asyncio.Lock())
             async with lock:
-                if job.progress_ref is not None:
-                    await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
-                await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
+                with speaking(job.language):
+                    if job.progress_ref is not None:
+                        await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
+                    await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
                 await self._records.mark_delivered(job.id)
         except TimeoutError:
             # The frontend is still at it; the next sweep asks again.
@@ -225,7 +230,8 @@ class Delivery:
         self._changed.pop(job_id, None)
         followed = self._followed.pop(job_id, None)
         if followed is not None and followed.ref is not None:
-            await self._edit(followed.ref, replies.let_go())
+            with speaking(followed.job.language):
+                await self._edit(followed.ref, replies.let_go())
 
     async def _compose(self, job: Job) -> Message:
         try:
@@ -236,9 +242,11 @@ class Delivery:
             log.exception("error %s while answering job %s", error_id, job.id)
             return replies.apology(error_id)
 
-    async def _edit(self, ref: str, message: Message) -> None:
+    async def _edit(self, ref: str, message: Message, language: str | None = None) -> None:
+        """Edit, in this language or else the task's own: the frontend has words of its own, on buttons for example."""
         try:
-            await self._frontend.edit(ref, message)
+            with speaking(language):
+                await self._frontend.edit(ref, message)
         except Exception:
             log.exception("a progress message was not edited")
 

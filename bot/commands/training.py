@@ -107,7 +107,7 @@ class Training:
                 return replies.refusal(UserError("avatar_gone"))
             if not enough and avatar is not None:
                 await self._desk.erase(avatar)
-            return replies.checked(avatar_id, avatar.token if avatar else "it", verdicts, job.id)
+            return replies.checked(avatar_id, avatar.token if avatar else None, verdicts, job.id)
         if avatar is not None and avatar.state == "draft":
             await self._desk.erase(avatar)
         return replies.cancelled(job, None) if job.state == State.CANCELLED else replies.failed(job)

@@ -359,7 +359,14 @@ class Records:
     # jobs
 
     async def create_job(
-        self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload, place: str | None = None
+        self,
+        kind: Kind,
+        user_id: str,
+        frontend: str,
+        room: str,
+        payload: Payload,
+        place: str | None = None,
+        language: str | None = None,
     ) -> Job:
         """Write a queued job down. Raises TypeError if the payload is another kind's, UserError forgotten."""
         if not isinstance(payload, SPECS[kind].payload):
@@ -375,6 +382,7 @@ class Records:
             "attempt": 0,
             "cancel_requested": False,
             "place": place,
+            "language": language,
         }
         async with self._write() as connection:
             values["user_id"] = await people.person_id(connection, user_id)

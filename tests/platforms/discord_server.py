@@ -24,6 +24,8 @@ REQUEST = 25 * 1024 * 1024
 EPHEMERAL, LOADING = 1 << 6, 1 << 7
 PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15
 SLASH, PRESSED, COMPLETES, SUBMITTED = 2, 3, 4, 5
+LOCALES = set("id da de en-GB en-US es-ES es-419 fr hr it lt hu nl no pl pt-BR ro fi sv-SE vi tr cs el bg ru uk hi th "
+              "zh-CN ja zh-TW ko".split())  # fmt: skip
 T = TypeVar("T")
 JSON = dict[str, Any]
 
@@ -130,6 +132,7 @@ class DiscordServer:
         self.channels: dict[int, Channel] = {}
         self.messages: dict[int, Sent] = {}
         self.asked: dict[int, Asked] = {}
+        self.locales: dict[int, str] = {}
         self.requests: list[tuple[str, str, int]] = []
         self.identified = self.resumed = 0
         self._uploads: dict[int, bytes] = {}
@@ -277,7 +280,8 @@ class DiscordServer:
         self.asked[number] = asked
         payload = {"id": str(number), "application_id": str(BOT), "type": kind, "data": data, "token": asked.token,
                    "version": 1, "channel_id": str(channel), "channel": where.payload(), "app_permissions": "0",
-                   "locale": "en-US", "entitlements": [], "attachment_size_limit": asked.limit}  # fmt: skip
+                   "locale": self.locales.get(user, "en-US"), "entitlements": [],
+                   "attachment_size_limit": asked.limit}  # fmt: skip
         if where.kind == "server":
             member = {"user": person(user), "roles": [], "flags": 0, "permissions": "0", "deaf": False, "mute": False,
                       "joined_at": "2020-01-01T00:00:00+00:00", "nick": None, "avatar": None}  # fmt: skip
@@ -657,6 +661,7 @@ def check_command(command: JSON) -> None:
     name = re.compile(r"[-_'a-z0-9]{1,32}")
     demand(name.fullmatch(command["name"]), "name")
     demand(1 <= len(command["description"]) <= 100, "description")
+    check_localizations(command)
     options = command.get("options", [])
     demand(len(options) <= 25, "options")
     demand(len({option["name"] for option in options}) == len(options), "two options of one name")
@@ -665,6 +670,7 @@ def check_command(command: JSON) -> None:
     length = len(command["name"] + command["description"])
     for option in options:
         demand(name.fullmatch(option["name"]) and 1 <= len(option["description"]) <= 100, f"option {option['name']}")
+        check_localizations(option)
         choices = option.get("choices", [])
         demand(len(choices) <= 25 and not (choices and option.get("autocomplete")), "choices")
         demand(all(1 <= len(choice["name"]) <= 100 for choice in choices), "choice")
@@ -673,6 +679,13 @@ def check_command(command: JSON) -> None:
         length += len(option["name"] + option["description"])
         length += sum(len(choice["name"]) + len(str(choice["value"])) for choice in choices)
     demand(length <= 8000, "length")
+
+
+def check_localizations(described: JSON) -> None:
+    for locale, text in (described.get("description_localizations") or {}).items():
+        demand(locale in LOCALES and 1 <= len(text) <= 100, f"description in {locale}")
+    for locale, text in (described.get("name_localizations") or {}).items():
+        demand(locale in LOCALES and re.fullmatch(r"[-_'\w]{1,32}", text), f"name in {locale}")
 
 
 async def _body(request: web.Request) -> tuple[JSON, dict[str, bytes]]:

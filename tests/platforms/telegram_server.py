@@ -111,10 +111,10 @@ class Server:
 
     # What people do
 
-    def person(self, name: str, start: bool = True) -> "Person":
-        """Somebody new; `start`: they have opened the bot's private chat."""
+    def person(self, name: str, start: bool = True, language: str = "en") -> "Person":
+        """Somebody new; `start`: they have opened the bot's private chat. language: what their Telegram is in."""
         number = 1000 + next(self._numbers)
-        self.people[number] = {"id": number, "is_bot": False, "first_name": name}
+        self.people[number] = {"id": number, "is_bot": False, "first_name": name, "language_code": language}
         self.chats[number] = {"id": number, "type": "private", "first_name": name}
         if start:
             self.started.add(number)
@@ -282,7 +282,10 @@ class Server:
         scope = given.get("scope", {"type": "default"})
         if scope["type"] == "chat":
             self._chat({"chat_id": scope["chat_id"]}, 0)
-        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip()] = commands
+        language = given.get("language_code") or ""
+        if language and not re.fullmatch(r"[a-z]{2}", language):
+            raise Refused(400, "Bad Request: invalid language code specified")
+        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip() + f" {language}".rstrip()] = commands
         return True
 
     def _chat(self, given: dict[str, Any], messages: int) -> int:

@@ -26,6 +26,7 @@ from bot.frontends.discord.form import form
 from bot.frontends.discord.outbox import NAME
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, notice, pictures, render
+from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Shown
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs
@@ -461,6 +462,27 @@ async def test_exactly_the_table_is_registered(world: World) -> None:
         assert names == {option.name for option in COMMANDS[command["name"]].options}
 
 
+async def test_somebody_is_answered_in_their_language(world: World, studio: int) -> None:
+    server = world.server
+    server.locales[ANNA] = "de"
+    for command in server.commands.values():
+        with speaking("de"):
+            assert command["description_localizations"] == {"de": say(COMMANDS[command["name"]].description)}
+    asked = await server.slash(ANNA, studio, "train")
+    await server.until(lambda: asked.answer)
+    labels = [one["label"] for one in asked.data["components"]]
+    assert labels == ["Name", "Was die Person ist", "Fotos", "Einwilligung"]
+    await server.submit(asked, PHOTOS, token="mia7", noun="woman", consent=True)
+    await server.press(ANNA, await server.sees(ANNA, studio, "6 Fotos, alle gut"), "mia7 lernen")
+    notice = await server.sees(ANNA, studio, "Deine Antwort ist da")
+    # The delivery loop says it in the language in which it was asked for, whatever process it is.
+    await server.press(ANNA, notice, "Zeig es mir")
+    shown = await server.sees(ANNA, studio, "mia7 ist fertig: 400 Schritte")
+    assert "-# Auftrag" in shown.content and "Hier zeigen" in shown.buttons
+    await server.slash(BEN, studio, "status")
+    await server.sees(BEN, studio, "Nothing of yours is under way")
+
+
 async def test_without_operators_there_is_no_command_for_them(world: World) -> None:
     bot = DiscordBot(world.storage, operators={"telegram:11"})
     assert {command.name for command in bot.tree.get_commands()} == COMMANDS.keys() - {"operator"}
@@ -468,7 +490,7 @@ async def test_without_operators_there_is_no_command_for_them(world: World) -> N
 
 async def test_the_operator_is_known(world: World, studio: int) -> None:
     await world.server.slash(ANNA, studio, "operator", duty="queue")
-    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs; I'm at work.")
+    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs. I'm at work.")
     assert seen.only_for == ANNA
     await world.server.slash(BEN, studio, "operator", duty="pause")
     refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))

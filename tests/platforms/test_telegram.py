@@ -26,6 +26,7 @@ from bot.frontends.telegram.outbox import Gaps, split
 from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.places import Place
 from bot.frontends.telegram.render import keyboard, pieces, units
+from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Shown
 from bot.settings import BotSettings
 from bot.table import COMMANDS
@@ -193,6 +194,36 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     [photos] = {len(await world.storage.records.photos(avatar.id))}
     assert photos == 8
     assert await world.storage.blobs.list("incoming/") == []
+
+
+async def test_somebody_is_answered_in_their_language(world: World) -> None:
+    server, mia = world.server, world.server.person("Mia", language="de-AT")
+    with speaking("de"):
+        described = {one.name: say(one.description) for one in COMMANDS.values() if not one.operators}
+    for scope in ("default de", "all_private_chats de", "all_group_chats de"):
+        assert {one["command"]: one["description"] for one in server.commands[scope]}.items() >= described.items()
+    assert "de" not in server.commands["default"][0]["description"].split()
+    await mia.send(PHOTOS[:8], "/train mia7 woman")
+    asked = await server.until(mia.id, "Eine Frage, bevor ich sie mir ansehe.")
+    await world.restart()
+    await mia.press(asked, "Einverstanden")
+    await mia.press(await server.until(mia.id, "8 Fotos, alle gut."), "mia7 lernen")
+    await server.until(mia.id, "mia7 ist fertig: 400 Schritte in")
+    await mia.say("/imagine mia7 woman in a suit")
+    await server.until(mia.id, "Bitte schön (Seeds")
+    await server.until(mia.id, "Zeichnung: fertig")
+
+
+async def test_an_album_that_waited_through_a_restart_is_answered_in_its_language(world: World) -> None:
+    mia = world.server.person("Mia", language="de")
+    world.quiet = 0.5
+    await world.restart()
+    await mia.send(PHOTOS[:8])
+    async with asyncio.timeout(PATIENCE):
+        while len(await world.storage.records.notes("telegram/photos")) < 8:
+            await asyncio.sleep(0.01)
+    await world.restart()
+    await world.server.until(mia.id, "8 Fotos sind da. Wer ist das?")
 
 
 async def test_the_commands_are_the_table(world: World, anna: Person) -> None:

@@ -19,9 +19,10 @@ from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
 from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, reason
-from bot.frontends.discord.registry import slash_command, values_of, wants_form
+from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
 from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
+from bot.language import closest, speak
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
 from bot.settings import BotSettings
@@ -92,6 +93,7 @@ class DiscordBot(discord.Client):
     async def setup_hook(self) -> None:
         self._downloads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self.add_dynamic_items(Press)
+        await self.tree.set_translator(Translations())
         try:
             await self.tree.sync()
         except (*TROUBLE, app_commands.AppCommandError):
@@ -107,6 +109,7 @@ class DiscordBot(discord.Client):
 
     async def asked(self, interaction: Interaction, command: Command, given: Mapping[str, Any]) -> None:
         """A slash command. One that needs several photos and came without opens a form."""
+        _speak(interaction)
         values, attached = values_of(command, given)
         if wants_form(command) and not attached:
             try:
@@ -123,6 +126,7 @@ class DiscordBot(discord.Client):
         """A form that was sent in; the library sees to everything else."""
         if interaction.type != discord.InteractionType.modal_submit:
             return
+        _speak(interaction)
         try:
             read = filled_in(interaction)
         except UserError as error:
@@ -137,6 +141,7 @@ class DiscordBot(discord.Client):
 
     async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
         """A button, of whatever age."""
+        _speak(interaction)
         match verb:
             case "show":
                 await self._show(interaction, subject)
@@ -307,6 +312,11 @@ class DiscordBot(discord.Client):
                 if begun or not left:
                     raise UserError("upload_cut") from None
             await asyncio.sleep(0.5)
+
+
+def _speak(interaction: Interaction) -> None:
+    """Say everything in the language that the person's Discord is in."""
+    speak(closest([interaction.locale.value]))
 
 
 def _caller(interaction: Interaction) -> Caller:

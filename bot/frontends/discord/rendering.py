@@ -12,6 +12,7 @@ from discord import ui
 from PIL import Image
 
 from bot.frontends.files import content as file_content
+from bot.language import say
 from bot.messages import File, Message, Role, Shown
 from bot.replies import account
 from bot.replies import discord as wording
@@ -103,7 +104,7 @@ def render(
     `postable`: with [Post here], if there is something to post."""
     buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
     if postable and message.job and message.pictures and message.progress is None:
-        buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, wording.POST_HERE, "plain")]
+        buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, say(wording.POST_HERE), "plain")]
     users = [discord.Object(int(mention))] if mention else []
     return Rendered(
         content(message, mention=mention, public=public),
@@ -116,7 +117,7 @@ def render(
 def notice(job_id: str, mention: str | None) -> Rendered:
     """What stands in front of everybody for an answer that only its person may open."""
     rendered = render(wording.waiting_for_you(job_id), mention=mention)
-    show = _view([Press.of("show", job_id, wording.SHOW, "primary")])
+    show = _view([Press.of("show", job_id, say(wording.SHOW), "primary")])
     return Rendered(rendered.content, show, None, rendered.mentions)
 
 
@@ -136,7 +137,7 @@ def content(message: Message, *, mention: str | None = None, public: bool = Fals
         quoted = discord.utils.escape_markdown(" ".join(cut(message.prompt, _PROMPT).split()))
         tail.append(f"> {discord.utils.escape_mentions(quoted)}")
     if message.job:
-        tail.append(f"-# job {message.job}")
+        tail.append(f"-# {wording.job(message.job)}")
     below = "\n".join(tail)
     return cut("\n".join(head), CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
 

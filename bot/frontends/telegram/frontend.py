@@ -45,6 +45,7 @@ from bot.frontends.telegram.outbox import ASKER, SENT, Gaps, Outbox, Unreachable
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
+from bot.language import ENGLISH, LANGUAGES, closest, say, speak, speaking
 from bot.messages import Caller, Message, Reply, Shown
 from bot.replies import telegram as wording
 from bot.settings import BotSettings
@@ -174,10 +175,16 @@ class Telegram:
             await asyncio.sleep(60)
 
     async def _register(self) -> None:
-        """Tell Telegram the commands, for each kind of chat."""
-        table = [BotCommand(one.name, one.description) for one in COMMANDS.values() if not one.operators]
-        for_operators = [BotCommand(one.name, one.description) for one in COMMANDS.values() if one.operators]
-        start = BotCommand("start", wording.START)
+        """Tell Telegram the commands, for each language and each kind of chat."""
+        for language in LANGUAGES:
+            # Whoever reads none of the languages gets the list that names none, which is in English.
+            with speaking(language):
+                await self._register_in(None if language == ENGLISH else language)
+
+    async def _register_in(self, language: str | None) -> None:
+        table = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if not one.operators]
+        for_operators = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if one.operators]
+        start = BotCommand("start", say(wording.START))
         scopes: list[tuple[BotCommandScope, list[BotCommand]]] = [
             (BotCommandScopeDefault(), table),
             (BotCommandScopeAllPrivateChats(), [*table, start]),
@@ -189,7 +196,7 @@ class Telegram:
                 scopes.append((BotCommandScopeChat(int(number)), [*table, *for_operators, start]))
         for scope, commands in scopes:
             try:
-                await self.bot.set_my_commands(commands, scope=scope)
+                await self.bot.set_my_commands(commands, scope=scope, language_code=language)
             except TelegramError as error:
                 log.warning("the commands were not registered: %s", type(error).__name__)
 
@@ -214,6 +221,7 @@ class Telegram:
 
     async def _handle(self, update: Update, left: Note | None) -> None:
         who = update.effective_user or update.effective_chat
+        speak(closest([update.effective_user.language_code if update.effective_user else None]))
         async with self._turn(who.id if who else 0):
             if left is not None:
                 self._left[update.update_id] = left
@@ -277,7 +285,7 @@ class Telegram:
             await self.albums.order(message, line)
         elif takes_photos(line):
             command = line.split()[0].removeprefix("/").lower()
-            link = (wording.OPEN, self._deep_link(command))
+            link = (say(wording.OPEN), self._deep_link(command))
             await self.outbox.say(place, wording.in_private(command), reply_to=number, link=link)
         else:
             caller = _caller(user, place)
@@ -364,7 +372,7 @@ class Telegram:
                 await _tell(query, said, alert=said is not None)
             case "t.drop":
                 dropped = await self.albums.drop(place.chat, subject)
-                await _tell(query, None if dropped else wording.TAKEN)
+                await _tell(query, None if dropped else say(wording.TAKEN))
                 await self.outbox.spend(place, number)
                 if dropped:
                     await self.outbox.say(place, wording.dropped())
@@ -426,7 +434,7 @@ class Telegram:
             try:
                 await self.outbox.say(Place(int(caller.platform_id)), reply.message, dedupe=dedupe)
             except Unreachable:
-                link = (wording.OPEN, self._deep_link("start"))
+                link = (say(wording.OPEN), self._deep_link("start"))
                 await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
             return
         await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe, owner=_account(caller))

@@ -45,6 +45,7 @@ from bot.frontends.files import content
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALBUM_MOST, CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, text_of, units
+from bot.language import say
 from bot.messages import File, Message, Shown
 from bot.replies import account
 from bot.replies import telegram as wording
@@ -229,7 +230,7 @@ class Outbox:
         pictures = await self._loaded(message.pictures)
         own = [InlineKeyboardButton(link[0], url=link[1])] if link else []
         if message.job and any(shown.seed is not None for shown, _ in pictures):
-            own.append(InlineKeyboardButton(wording.ORIGINALS, callback_data=f"t.files:{message.job}"))
+            own.append(InlineKeyboardButton(say(wording.ORIGINALS), callback_data=f"t.files:{message.job}"))
         markup = keyboard(message.buttons, own)
         if pictures and "album" not in state:
             caption = clipped(message.prompt or pictures[0][0].text, CAPTION_MOST)
@@ -247,7 +248,7 @@ class Outbox:
         for number, part in enumerate(parts, start=1):
             shown = markup if number == len(parts) else None
 
-            async def say(to: Place, part: str = part, shown: InlineKeyboardMarkup | None = shown) -> Sent:
+            async def send(to: Place, part: str = part, shown: InlineKeyboardMarkup | None = shown) -> Sent:
                 return await self._bot.send_message(
                     text=part,
                     entities=entities,
@@ -256,7 +257,7 @@ class Outbox:
                     **self._where(to, reply_to),
                 )
 
-            sent = await self._step("text", place, 1, say, entry, state)
+            sent = await self._step("text", place, 1, send, entry, state)
             ref = f"{place.room}#{sent.message_id}"
             self._remember(ref, (part, shown, None))
         if entry is not None:
