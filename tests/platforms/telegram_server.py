@@ -34,7 +34,7 @@ PARAMETERS: dict[str, set[str]] = {
     "sendPhoto": _MESSAGE | {"photo", "caption"},
     "sendDocument": _MESSAGE | {"document", "caption"},
     "sendMediaGroup": _MESSAGE - {"reply_markup"} | {"media"},
-    "editMessageText": _EDIT | {"text", "link_preview_options"},
+    "editMessageText": _EDIT | {"text", "entities", "link_preview_options"},
     "editMessageCaption": _EDIT | {"caption"},
     "editMessageMedia": _EDIT | {"media"},
     "editMessageReplyMarkup": _EDIT,
@@ -43,6 +43,7 @@ PARAMETERS: dict[str, set[str]] = {
     "answerInlineQuery": {"inline_query_id", "results", "cache_time", "is_personal"},
     "getFile": {"file_id"},
     "getChatMember": {"chat_id", "user_id"},
+    "sendChatAction": {"chat_id", "message_thread_id", "action"},
 }
 MEGABYTE = 1024 * 1024
 
@@ -98,6 +99,10 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     commands: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     alerts: list[tuple[str | None, bool]] = field(default_factory=list)
+    actions: list[tuple[float, int]] = field(default_factory=list)
+    """When somebody saw in which chat that the bot is typing."""
+    told: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    """Everything that a message ever said."""
     inline: list[list[dict[str, Any]]] = field(default_factory=list)
     webhook: dict[str, Any] = field(default_factory=dict)
 
@@ -154,6 +159,7 @@ class Server:
         number = next(self._numbers)
         body = {"message_id": number, "date": int(time.time()), "chat": self.chats[chat], "from": sender, **content}
         self.messages[chat, number] = body
+        self.told[chat, number] = [said(body)]
         return body
 
     def store(self, data: bytes) -> str:
@@ -328,11 +334,8 @@ class Server:
         return self.add(chat, BOT, **content)
 
     async def _sendMessage(self, given: dict[str, Any]) -> dict[str, Any]:
-        text = _text(given)
-        for entity in given.get("entities", ()):
-            if entity["offset"] + entity["length"] > _units(text):
-                raise Refused(400, "Bad Request: ENTITY_BOUNDS_INVALID")
-        return self._sent(given, self._chat(given, 1), text=text, entities=given.get("entities", []))
+        text, entities = _text(given), _entities(given)
+        return self._sent(given, self._chat(given, 1), text=text, entities=entities)
 
     async def _sendPhoto(self, given: dict[str, Any]) -> dict[str, Any]:
         caption, chat = _caption(given), self._chat(given, 1)
@@ -383,13 +386,14 @@ class Server:
             )
         body.clear()
         body.update({name: value for name, value in new.items() if value is not None})
+        self.told[chat, body["message_id"]].append(said(body))
         return body
 
     async def _editMessageText(self, given: dict[str, Any]) -> dict[str, Any]:
         body = self.messages.get((given["chat_id"], given["message_id"]))
         if body is not None and "text" not in body and body["from"]["is_bot"]:
             raise Refused(400, "Bad Request: there is no text in the message to edit")
-        return self._edited(given, text=_text(given))
+        return self._edited(given, text=_text(given), entities=_entities(given))
 
     async def _editMessageCaption(self, given: dict[str, Any]) -> dict[str, Any]:
         return self._edited(given, caption=_caption(given))
@@ -401,6 +405,12 @@ class Server:
 
     async def _editMessageReplyMarkup(self, given: dict[str, Any]) -> dict[str, Any]:
         return self._edited(given)
+
+    async def _sendChatAction(self, given: dict[str, Any]) -> bool:
+        if given["action"] != "typing":
+            raise Refused(400, "Bad Request: wrong parameter action in request")
+        self.actions.append((time.monotonic(), self._chat(given, 0)))
+        return True
 
     async def _deleteMessage(self, given: dict[str, Any]) -> bool:
         if self.messages.pop((given["chat_id"], given["message_id"]), None) is None:
@@ -540,6 +550,13 @@ def _text(given: dict[str, Any]) -> str:
     if _units(text) > 4096:
         raise Refused(400, "Bad Request: message is too long")
     return text
+
+
+def _entities(given: dict[str, Any]) -> list[dict[str, Any]]:
+    for entity in given.get("entities", ()):
+        if entity["offset"] + entity["length"] > _units(str(given["text"])):
+            raise Refused(400, "Bad Request: ENTITY_BOUNDS_INVALID")
+    return list(given.get("entities", ()))
 
 
 def _caption(given: dict[str, Any]) -> str:

@@ -20,7 +20,8 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot import limits, replies
 from bot.commands import COMMANDS, Commands
-from bot.frontends.telegram.outbox import Outbox, Unreachable
+from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.outbox import Outbox
 from bot.frontends.telegram.places import NAME, Place
 from bot.lines import Line, parse
 from bot.messages import Caller, Message, Reply, Upload
@@ -386,7 +387,7 @@ class Albums:
         self._said[chat, tray] = message
         await self._keep(chat, tray, replace(known, asked=asked))
         if known.asked is not None:
-            await self._outbox.delete(known.asked)
+            await self._outbox.edits.delete(known.asked)
 
     # Notes
 

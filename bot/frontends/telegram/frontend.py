@@ -40,8 +40,10 @@ from bot import replies
 from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
+from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.edits import NOWHERE, Gaps
 from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
-from bot.frontends.telegram.outbox import ASKER, SENT, Gaps, Outbox, Unreachable
+from bot.frontends.telegram.outbox import ASKER, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
@@ -312,9 +314,14 @@ class Telegram:
     async def _catch_up(self, place: Place) -> None:
         for job_id in await self.outbox.missed(place.room):
             job = await self._records.job(job_id)
+            ref = None
             if job is not None and job.over:
-                with suppress(TelegramError, TimeoutError):
-                    await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+                try:
+                    ref = await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+                except (TelegramError, TimeoutError):
+                    continue
+            if ref != NOWHERE:
+                await self.outbox.caught_up(place.room, job_id)
 
     # Buttons
 
@@ -348,7 +355,7 @@ class Telegram:
         beside = reply.private and plain and units(said) <= ALERT_MOST and not place.private
         await _tell(query, said if beside else None, alert=beside)
         if reply.spent:
-            await self.outbox.spend(place, number)
+            await self.outbox.edits.spend(place, number)
         if not beside:
             await self._answer(update, caller, place, reply, number)
 
@@ -365,7 +372,7 @@ class Telegram:
             case "t.drop":
                 dropped = await self.albums.drop(place.chat, subject)
                 await _tell(query, None if dropped else wording.TAKEN)
-                await self.outbox.spend(place, number)
+                await self.outbox.edits.spend(place, number)
                 if dropped:
                     await self.outbox.say(place, wording.dropped())
             case "t.agree":
@@ -380,20 +387,19 @@ class Telegram:
                     return
                 await _tell(query)
                 if reply.job_id is not None:
-                    await self.outbox.spend(place, number)
+                    await self.outbox.edits.spend(place, number)
                 await self._answer(update, caller, place, reply, number)
-            case "t.files" | "t.show":
+            case "t.files" | "t.pics":
                 job = await self._job_here(caller, subject)
                 if job is None:
                     await _tell(query, replies.refusal(UserError("not_yours")).text, alert=True)
                     return
                 await _tell(query)
-                if verb == "t.show":
-                    await self.outbox.spend(place, number)
-                    await self.outbox.say(place, await self.commands.answer(job))
+                if verb == "t.pics":
+                    await self.outbox.album(place, (await self.commands.answer(job)).pictures, number)
                 else:
                     pictures = [Shown(one.key, "", one.seed) for one in await self._records.pictures(job.id)]
-                    await self.outbox.originals(place, pictures, number)
+                    await self.outbox.album(place, pictures, number, documents=True)
             case _:
                 await _tell(query, replies.refusal(UserError("unknown_action")).text, alert=True)
 
@@ -424,12 +430,21 @@ class Telegram:
         dedupe = f"update:{update.update_id}" if update and known else None
         if reply.private and not place.private:
             try:
-                await self.outbox.say(Place(int(caller.platform_id)), reply.message, dedupe=dedupe)
+                await self.outbox.say(
+                    Place(int(caller.platform_id)), reply.message, dedupe=dedupe, instead=wording.unsure()
+                )
             except Unreachable:
                 link = (wording.OPEN, self._deep_link("start"))
                 await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
             return
-        await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe, owner=_account(caller))
+        await self.outbox.say(
+            place,
+            reply.message,
+            reply_to=reply_to,
+            dedupe=dedupe,
+            owner=_account(caller),
+            instead=wording.unsure(),
+        )
 
     # Inline mode
 
