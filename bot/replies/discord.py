@@ -40,6 +40,16 @@ def followed_nowhere() -> Message:
     )
 
 
+def interrupted() -> Message:
+    """The process ended between a command and its answer."""
+    return Message("I was restarted while I was at this, and nothing came of it. Please send it again.", tone="warning")
+
+
+def went_on() -> Message:
+    """The process ended between a command and its answer, but not before the job was written down."""
+    return Message("I was restarted meanwhile, and it is on its way.")
+
+
 def posted() -> Message:
     """Something was put into the channel, so that everybody sees it."""
     return Message("Posted for everybody here.")
