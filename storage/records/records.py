@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,9 @@ class Records:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._turn: AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        )
 
     @classmethod
     async def open(cls, url: str) -> "Records":
@@ -87,9 +90,12 @@ class Records:
     def _read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._engine.connect()
 
-    def _write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        # Taking SQLite's write lock first: a reader that turns writer is refused without waiting if another wrote.
-        return self._writing.begin()
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        # Taking SQLite's write lock first: a reader that turns writer is refused without waiting if another wrote. And
+        # in turn within the process: SQLite lets whoever waits sleep for up to 0.1 s, and wakes them in no order.
+        async with self._turn, self._writing.begin() as connection:
+            yield connection
 
     async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         async with self._read() as connection:
@@ -655,6 +661,21 @@ class Records:
             values = {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
             await connection.execute(table.insert().values(values))
             return True
+
+    async def notes_add(self, space: str, notes: Mapping[str, tuple[Mapping[str, Any], str | None]]) -> set[str]:
+        """Write many notes down at once, each a body and an owner by its key; the keys that were new."""
+        table = tables.notes
+        async with self._write() as connection:
+            known = select(table.c.key).where(table.c.space == space, table.c.key.in_(notes.keys()))
+            new = notes.keys() - set(await connection.scalars(known))
+            rows = [
+                {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
+                for key, (body, owner) in notes.items()
+                if key in new
+            ]
+            if rows:
+                await connection.execute(table.insert(), rows)
+            return set(new)
 
     async def note_set(self, space: str, key: str, body: Mapping[str, Any], owner: str | None = None) -> None:
         """Write a note down, in place of what the key held, its owner too."""

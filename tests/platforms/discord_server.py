@@ -7,6 +7,7 @@ an invalid body, a first answer after 3 s) is noted in `faults` besides; a test 
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import time
@@ -138,6 +139,7 @@ class DiscordServer:
         self._ahead = 0.0
         self._count = 0
         self._failures: list[tuple[str, int, bool]] = []
+        self._chance, self._pick = 0.0, random.Random(0)
         self._sockets: list[web.WebSocketResponse] = []
         self._events: list[JSON] = []
         app = web.Application(client_max_size=2 * REQUEST, middlewares=[self._guard])
@@ -173,6 +175,11 @@ class DiscordServer:
         self._kill = [request, process, int(handled)]
         self._killed = asyncio.Event()
         return self._killed
+
+    def storm(self, chance: float, seed: int = 0) -> None:
+        """From now on each kind of trouble comes with this chance: 429, 500, broken lines before and after a request
+        is done, events that come twice."""
+        self._chance, self._pick = chance, random.Random(seed)
 
     async def repeat(self) -> None:
         """Send the last event once more."""
@@ -477,7 +484,17 @@ class DiscordServer:
     ) -> web.StreamResponse:
         line = f"{request.method} {request.path.removeprefix('/api/v10')}"
         failure = next((one for one in self._failures if re.search(one[0], line)), None)
+        luck = self._pick.random() / self._chance if self._chance and not request.path.startswith("/gateway") else 9.0
         try:
+            if luck < 2:
+                failure = failure or (line, 429 if luck < 1 else 500, False)
+                raise Refused(failure[1], 0, "injected")
+            if luck < 3:
+                if self._pick.random() < 0.5:
+                    await handler(request)
+                assert request.transport
+                request.transport.abort()
+                return web.Response()
             if failure:
                 self._failures.remove(failure)
                 if failure[2]:
@@ -596,8 +613,10 @@ class DiscordServer:
     async def _dispatch(self, name: str, data: JSON) -> None:
         event = {"op": 0, "t": name, "s": len(self._events) + 1, "d": data}
         self._events.append(event)
+        twice = self._chance > 0 and self._pick.random() < self._chance
         for socket in self._sockets:
-            await socket.send_json(event)
+            for _ in range(1 + twice):
+                await socket.send_json(event)
 
 
 # What Discord validates

@@ -44,8 +44,8 @@ class Counted(Coroutine[Any, Any, Any]):
         return getattr(self._coroutine, name)
 
 
-def _run(platform: str, environment: dict[str, str], at: int, steps: Any, ready: Any) -> None:
-    """Serve until terminated, or until step `at` after the bot was ready; 0 is never."""
+def _run(platform: str, environment: dict[str, str], at: int | None, steps: Any, ready: Any) -> None:
+    """Serve until terminated, or until step `at` after the bot was ready; 0 is never, None does not even count."""
     logging.basicConfig(level=logging.ERROR)
     os.environ.update(environment)
     counting = False
@@ -86,7 +86,7 @@ def _run(platform: str, environment: dict[str, str], at: int, steps: Any, ready:
 class Bot:
     """A process of the bot. `steps`: how many it has made since it was ready."""
 
-    def __init__(self, platform: str, environment: dict[str, str], at: int = 0) -> None:
+    def __init__(self, platform: str, environment: dict[str, str], at: int | None = 0) -> None:
         self._steps, self._ready = _context.Value("q", 0), _context.Event()
         self._process = _context.Process(target=_run, args=(platform, environment, at, self._steps, self._ready))
 

@@ -8,6 +8,7 @@ there has failed. Source of the rules: core.telegram.org/bots/api and the limits
 import asyncio
 import itertools
 import json
+import random
 import re
 import sys
 import time
@@ -80,11 +81,29 @@ class Injection:
 
 
 @dataclass
+class Weather:
+    """How often a call goes wrong by chance, for each kind: 429, 500, the line breaks before it or after it."""
+
+    chance: float = 0.0
+    pick: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def now(self) -> tuple[Exception | None, bool]:
+        """What goes wrong with this call, if anything, and whether it has its effect before."""
+        luck = self.pick.random() / self.chance if self.chance else 9.0
+        if luck < 1:
+            return Refused(429, "Too Many Requests: retry after 1", retry_after=1), False
+        if luck < 2:
+            return Refused(500, "Internal Server Error"), False
+        return (Cut(), self.pick.random() < 0.5) if luck < 3 else (None, False)
+
+
+@dataclass
 class Server:
     """The state of a small Telegram with one bot in it."""
 
     token: str = TOKEN
     rates: Rates = field(default_factory=Rates)
+    weather: Weather = field(default_factory=Weather)
     faults: list[str] = field(default_factory=list)
     refusals: list[tuple[str, str]] = field(default_factory=list)
     calls: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
@@ -101,6 +120,8 @@ class Server:
     alerts: list[tuple[str | None, bool]] = field(default_factory=list)
     actions: list[tuple[float, int]] = field(default_factory=list)
     """When somebody saw in which chat that the bot is typing."""
+    times: dict[tuple[int, int], float] = field(default_factory=dict)
+    """When each message of the bot came."""
     told: dict[tuple[int, int], list[str]] = field(default_factory=dict)
     """Everything that a message ever said."""
     inline: list[list[dict[str, Any]]] = field(default_factory=list)
@@ -160,6 +181,8 @@ class Server:
         body = {"message_id": number, "date": int(time.time()), "chat": self.chats[chat], "from": sender, **content}
         self.messages[chat, number] = body
         self.told[chat, number] = [said(body)]
+        if sender["is_bot"]:
+            self.times[chat, number] = time.monotonic()
         return body
 
     def store(self, data: bytes) -> str:
@@ -219,7 +242,12 @@ class Server:
             self.calls.append((time.monotonic(), method, given))
             for error in self._injected(method, after=False):
                 raise error
+            wrong, late = self.weather.now()
+            if wrong and not late:
+                raise wrong
             result = await getattr(self, f"_{method}")(given)
+            if wrong:
+                raise wrong
             for error in self._injected(method, after=True):
                 raise error
         except Refused as refused:

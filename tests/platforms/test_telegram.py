@@ -679,7 +679,7 @@ async def test_the_pace_is_never_too_quick(world: World, anna: Person) -> None:
     await world.stop()
     world.server.rates = Rates(private=5, group=3)
     telegram = await world.start()
-    telegram.outbox._calls._pace = Pace(private=Rate(5, 20), group=Rate(3, 60))
+    telegram.outbox.calls._pace = Pace(private=Rate(5, 20), group=Rate(3, 60))
     posts = [telegram.outbox.say(Place(anna.id), Message(f"{n}")) for n in range(5)]
     posts += [telegram.outbox.say(Place(group), Message(f"{n}")) for n in range(3)]
     await asyncio.gather(*posts)

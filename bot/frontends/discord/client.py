@@ -21,7 +21,7 @@ from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
 from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, reason
 from bot.frontends.discord.registry import slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
+from bot.frontends.discord.rendering import Press, Rendered, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
@@ -278,8 +278,17 @@ class DiscordBot(discord.Client):
             hidden = place != Place.DM
             sent = await _quietly(interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True))
         else:
-            sent = await _quietly(interaction.edit_original_response(**rendered.to_edit()))
+            # An edit can be done as often as like; a broken line must not cost the reply.
+            sent = await _quietly(self._edited(interaction, rendered))
         return sent.id if sent else None
+
+    async def _edited(self, interaction: Interaction, rendered: Rendered) -> discord.InteractionMessage:
+        for _ in range(_TRIES - 1):
+            with suppress(aiohttp.ClientError, OSError):
+                return await interaction.edit_original_response(**rendered.to_edit())
+            for file in rendered.files or ():
+                file.reset()
+        return await interaction.edit_original_response(**rendered.to_edit())
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
         """[Show me]: the answer, for its person alone."""
@@ -324,14 +333,21 @@ class DiscordBot(discord.Client):
         if interaction.id in self._heard:
             return False
         self._heard.append(interaction.id)
-        try:
-            if (told := await interaction.response.defer(**how)) is not None:
-                interaction.extras["message"] = told.message_id
-        except TROUBLE as error:
-            # A try that seemed to fail may have got through.
-            if not isinstance(error, discord.HTTPException) or error.code != _ACKNOWLEDGED:
-                log.warning("an interaction was not acknowledged: %s", reason(error))
-                return False
+        for left in reversed(range(_TRIES)):
+            try:
+                if (told := await interaction.response.defer(**how)) is not None:
+                    interaction.extras["message"] = told.message_id
+            except TROUBLE as error:
+                if isinstance(error, discord.HTTPException):
+                    # A try that seemed to fail may have got through.
+                    if error.code == _ACKNOWLEDGED:
+                        break
+                    left = 0
+                if not left:
+                    log.warning("an interaction was not acknowledged: %s", reason(error))
+                    return False
+            else:
+                break
         return True
 
     # Photos

@@ -60,6 +60,8 @@ class Calls:
         self._moves = moves
         self._pace = pace
         self._noticing: set[asyncio.Task[None]] = set()
+        # Few connections that are used again are quicker than one for each person.
+        self._few = asyncio.Semaphore(16)
 
     async def text(
         self,
@@ -189,18 +191,18 @@ class Calls:
                     await asyncio.sleep(0.5 * tries)
 
     def _notice(self, place: Place) -> None:
-        """Let the person see that the bot is at it, where the words have to wait for their turn."""
+        self._noticing.add(task := asyncio.create_task(self.typing(place)))
+        task.add_done_callback(self._noticing.discard)
 
-        async def typing() -> None:
+    async def typing(self, place: Place) -> None:
+        """Let the person see that the bot is at it, where the words have to wait."""
+        async with self._few:
             for _ in range(TRIES):
                 with suppress(TelegramError):
                     await self._bot.send_chat_action(
                         self._moves.now(place.chat), ChatAction.TYPING, message_thread_id=place.thread
                     )
                     return
-
-        self._noticing.add(task := asyncio.create_task(typing()))
-        task.add_done_callback(self._noticing.discard)
 
     async def close(self) -> None:
         """Wait for what runs beside."""

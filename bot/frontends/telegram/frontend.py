@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,6 +60,10 @@ log = logging.getLogger(__name__)
 
 QUIET = 1.5
 """Seconds without another photo after which an album counts as whole for now."""
+CROWD = 10
+"""Updates under way from which on people are told first that the bot is at it."""
+NOTICING = 2.0
+"""Seconds that the work waits for that."""
 INLINE_MOST = 50
 _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
@@ -112,7 +116,8 @@ class Telegram:
         self.albums = Albums(
             self.bot, storage.records, storage.blobs, self.commands, self.outbox, self._turn, self._of_album, quiet
         )
-        self.intake = Intake(self.bot, storage.records, self._handle)
+        self.intake = Intake(self.bot, storage.records, self._handle, came=self._came)
+        self._noticing: set[asyncio.Task[None]] = set()
         self._left: dict[int, Note] = {}
         self._interrupted: set[int] = set()
         for handler in (
@@ -143,6 +148,7 @@ class Telegram:
             await self.albums.resume()
             yield
         finally:
+            await asyncio.gather(*self._noticing, return_exceptions=True)
             await self.intake.close()
             await self.albums.close()
             await self.outbox.close()
@@ -214,7 +220,19 @@ class Telegram:
         async with lock:
             yield
 
+    def _came(self, updates: Sequence[Update]) -> None:
+        """Whoever comes in a crowd sees at once that the bot is at it."""
+        if self.intake.busy + len(updates) < CROWD:
+            return
+        for message in [update.message for update in updates if update.message is not None]:
+            if (message.text or "").startswith("/"):
+                self._noticing.add(task := asyncio.create_task(self.outbox.calls.typing(self._place(message))))
+                task.add_done_callback(self._noticing.discard)
+
     async def _handle(self, update: Update, left: Note | None) -> None:
+        if self._noticing:
+            # First everybody is told; the work would only slow that down.
+            await asyncio.wait(self._noticing, timeout=NOTICING)
         who = update.effective_user or update.effective_chat
         async with self._turn(who.id if who else 0):
             if left is not None:

@@ -86,7 +86,7 @@ class Outbox:
         self._records = records
         self._blobs = blobs
         self._moves = moves
-        self._calls = Calls(bot, moves, pace)
+        self.calls = Calls(bot, moves, pace)
         self.edits = Edits(bot, blobs, moves, gaps or Gaps())
         self._names: OrderedDict[int, str] = OrderedDict()
         self._posting: dict[str, asyncio.Task[str]] = {}
@@ -99,7 +99,7 @@ class Outbox:
         """Finish what is being sent, and leave out the edits that still wait."""
         await self.edits.close()
         await asyncio.gather(*self._posting.values(), return_exceptions=True)
-        await self._calls.close()
+        await self.calls.close()
 
     # The port
 
@@ -186,7 +186,7 @@ class Outbox:
         ref = NOWHERE
         for number, part in enumerate(parts, start=1):
             shown = markup if number == len(parts) else None
-            sent = await self._calls.text(
+            sent = await self.calls.text(
                 place, part, entities=entities, markup=shown, reply_to=going.reply_to, **self._noting(going, "text")
             )
             ref = f"{place.room}#{sent.message_id}"
@@ -200,7 +200,7 @@ class Outbox:
         while True:
             if "stub" not in going.state:
                 head, named = _addressed(over.text, going.mention)
-                sent = await self._calls.text(place, head, entities=named, reply_to=going.reply_to)
+                sent = await self.calls.text(place, head, entities=named, reply_to=going.reply_to)
                 going.state["stub"] = f"{place.room}#{sent.message_id}"
                 await self._keep(going)
             ref = str(going.state["stub"])
@@ -243,7 +243,7 @@ class Outbox:
                 lacking.append(account.file_large(file, FILE_MOST))
                 continue
             caption = clipped(file.text, CAPTION_MOST)
-            await self._calls.document(place, data, file.name, caption, **self._noting(going, "file"))
+            await self.calls.document(place, data, file.name, caption, **self._noting(going, "file"))
             going.state["handed"] = number
         return lacking
 
@@ -260,7 +260,7 @@ class Outbox:
         """Send pictures as albums, the caption on the first; the ids under which Telegram has them."""
         files: list[str] = []
         for start in range(0, len(pictures), ALBUM_MOST):
-            sent = await self._calls.album(
+            sent = await self.calls.album(
                 place,
                 pictures[start : start + ALBUM_MOST],
                 caption if start == 0 else "",
