@@ -130,6 +130,7 @@ class Server:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._updates: list[dict[str, Any]] = []
+        self._came: dict[int, float] = {}
         self._news = asyncio.Condition()
         self._polls = 0
         self._queries: set[str] = set()
@@ -162,6 +163,7 @@ class Server:
     async def push(self, times: int = 1, **update: Any) -> None:
         """Hand an update out, or the same one several times."""
         body = {"update_id": next(self._numbers), **update}
+        self._came[body["update_id"]] = time.time()
         async with self._news:
             self._updates.extend([body] * times)
             self._news.notify_all()
@@ -284,7 +286,9 @@ class Server:
 
         async with self._news:
             self._news.notify_all()
-            self._updates = [update for update in self._updates if update["update_id"] >= offset]
+            # What nobody has fetched within a day is lost.
+            kept = [one for one in self._updates if self._came[one["update_id"]] > time.time() - 24 * 3600]
+            self._updates = [update for update in kept if update["update_id"] >= offset]
             try:
                 async with asyncio.timeout(given.get("timeout", 0)):
                     await self._news.wait_for(lambda: waiting() or self._polls != mine)
@@ -441,8 +445,12 @@ class Server:
         return True
 
     async def _deleteMessage(self, given: dict[str, Any]) -> bool:
-        if self.messages.pop((given["chat_id"], given["message_id"]), None) is None:
+        where = (given["chat_id"], given["message_id"])
+        if where not in self.messages:
             raise Refused(400, "Bad Request: message to delete not found")
+        if self.messages[where]["date"] < time.time() - 48 * 3600:
+            raise Refused(400, "Bad Request: message can't be deleted for everyone")
+        del self.messages[where]
         return True
 
     async def _answerCallbackQuery(self, given: dict[str, Any]) -> bool:
@@ -536,6 +544,7 @@ class Person:
 
     async def ask(self, words: str) -> None:
         """Type the bot's name and words into any chat."""
+        assert _units(words) <= 256, "Telegram lets nobody type more"
         query = {"id": str(next(self.server._numbers)), "from": self.user, "query": words, "offset": ""}
         await self.server.push(inline_query=query)
 

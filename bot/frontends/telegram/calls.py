@@ -37,6 +37,8 @@ from bot.messages import Shown
 log = logging.getLogger(__name__)
 
 TRIES = 3
+PHOTO_MOST = 10_000_000
+"""Bytes of a picture that Telegram shows as such."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
 """What is in the library's errors for answers that do not come from the Bot API but from what stands before it."""
 
@@ -123,6 +125,7 @@ class Calls:
 
             return send
 
+        documents = documents or any(len(data) > PHOTO_MOST for _, data in some)
         try:
             return await self.at_turn(place, len(some), way(documents), before, after)
         except BadRequest:
