@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
@@ -420,6 +421,17 @@ class Records:
             .where(own.c.id == job_id, own.c.state == State.QUEUED)
         )
         return int((await self._rows(query))[0][0])
+
+    async def queue_places(self) -> dict[str, int]:
+        """The place of every queued job, as `queue_place` gives it, by the job's id."""
+        table = tables.jobs
+        query = select(table.c.id, table.c.kind).where(table.c.state == State.QUEUED)
+        ahead: Counter[str] = Counter()
+        places = {}
+        for job_id, kind in await self._rows(query.order_by(table.c.created, table.c.id)):
+            ahead[kind] += 1
+            places[job_id] = ahead[kind]
+        return places
 
     async def claim(self, job_id: str) -> Job | None:
         """Take the job: it is running, its attempt one higher, and every earlier attempt is fenced out.

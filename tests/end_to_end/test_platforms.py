@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from storage.embedded import EmbeddedRedis
 from storage.open import Storage, open_storage
 from storage.settings import StorageSettings
 from tests.platforms import discord_server, telegram_server
@@ -63,7 +64,7 @@ async def nothing_is_left(storage: Storage, home: Path, *traces: str) -> None:
         dumped = "\n".join(records.iterdump())
     records.close()
     raw = (home / "records.sqlite").read_bytes()
-    async with Redis.from_url(f"unix://{home}/redis/redis.sock") as redis:
+    async with Redis(unix_socket_path=str(EmbeddedRedis(home / "redis").address)) as redis:
         held = [key + await redis.dump(key) async for key in redis.scan_iter()]
     for trace in traces:
         assert trace not in dumped, trace
