@@ -6,7 +6,7 @@ every few seconds makes up for, so a restart goes on where it was.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +26,8 @@ _ENDS = frozenset({"done", "failed", "cancelled"})
 _PATIENCE = 2.0
 """Seconds that a sweep waits for the rooms it delivers to; they go on without it."""
 _NOTICE_LIFE = timedelta(days=1)
+_NEAR = 3
+"""Places from which on every step is told."""
 
 
 @dataclass(slots=True)
@@ -146,14 +148,18 @@ class Delivery:
                 task.result()
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
-        paused = bool(waiting) and await self._records.paused()
-        for followed in waiting:
-            job_id = followed.job.id
-            # It may have begun while its place was looked up.
-            if (place := await self._records.queue_place(job_id)) and followed.code == "queued":
-                followed.facts = {"place": place, "paused": paused}
-                self._changed[job_id] = None
+        if waiting:
+            await self._tell_places(waiting)
         await self._tell_notices()
+
+    async def _tell_places(self, waiting: Sequence[_Followed]) -> None:
+        paused, places = await self._records.paused(), await self._records.queue_places()
+        for followed in waiting:
+            facts = {"place": places.get(followed.job.id), "paused": paused}
+            # It may have begun while its place was looked up.
+            if facts["place"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
+                followed.facts = facts
+                self._changed[followed.job.id] = None
 
     async def _tell_notices(self) -> None:
         """Post what operators tell every room. A room that takes nothing for a day is gone."""
@@ -274,6 +280,13 @@ async def whole(step: Coroutine[None, None, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
+
+
+def _worth_telling(told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a place in the queue is news: in a long one each end of a job would be an edit for everybody."""
+    if "place" not in told or told.get("paused") != now["paused"]:
+        return True
+    return bool(now["place"] != told["place"] and (now["place"] <= _NEAR or now["place"] <= 0.8 * told["place"]))
 
 
 def _outdated(followed: _Followed, event: Event) -> bool:

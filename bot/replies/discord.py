@@ -60,6 +60,18 @@ def followed_nowhere() -> Message:
     return Message(text, tone="warning")
 
 
+def interrupted() -> Message:
+    """The process ended between a command and its answer."""
+    return Message(
+        say("I was restarted while I was at this, and nothing came of it. Please send it again."), tone="warning"
+    )
+
+
+def went_on() -> Message:
+    """The process ended between a command and its answer, but not before the job was written down."""
+    return Message(say("I was restarted meanwhile, and it is on its way."))
+
+
 def posted() -> Message:
     """Something was put into the channel, so that everybody sees it."""
     return Message(say("Posted for everybody here."))

@@ -6,7 +6,6 @@ from bot.messages import Button, Message
 from bot.replies import CONSENT
 from bot.replies.words import photos
 from bot.table import COMMANDS
-from storage.records import Job
 
 START = marked("Open our private chat, see what I can do")
 """What /start does, for Telegram's list of commands."""
@@ -172,10 +171,17 @@ def no_command() -> Message:
     )  # fmt: skip
 
 
-def unsure(job: Job) -> Message:
-    """The line broke while the answer was sent: it may be there or not, and it must not come twice."""
-    return Message(
-        say("This is done, but the line broke while I answered. If there is no answer below, press Show."),
-        job=job.id,
-        buttons=(Button(say("Show the answer"), f"t.show:{job.id}", "primary"),),
-    )
+def moment() -> Message:
+    """Stands where an answer comes within a moment."""
+    return Message(say("Your answer comes at once."))
+
+
+PICTURES = marked("Show the pictures")
+"""The button under an answer whose pictures may not have got through."""
+
+FILE_UNSEEN = marked("The line broke while I sent the file. If it is not there, send the command again.")
+
+
+def unsure() -> Message:
+    """The line broke while a command was answered: the reply may be there or not, and it must not come twice."""
+    return Message(say("The line broke while I answered. If there is no answer above, please send that once more."))

@@ -7,9 +7,11 @@ an invalid body, a first answer after 3 s) is noted in `faults` besides; a test 
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,6 +23,8 @@ TOKEN = "token-of-the-bot"
 BOT, GUILD = 900, 700
 FIRST_ANSWER, TOKEN_LIFE, NONCE_LIFE = 3.0, 15 * 60.0, 5 * 60.0
 REQUEST = 25 * 1024 * 1024
+RATE = 50
+INVALID, INVALID_SPAN = 10_000, 600.0
 EPHEMERAL, LOADING = 1 << 6, 1 << 7
 PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15
 SLASH, PRESSED, COMPLETES, SUBMITTED = 2, 3, 4, 5
@@ -134,6 +138,7 @@ class DiscordServer:
         self.asked: dict[int, Asked] = {}
         self.locales: dict[int, str] = {}
         self.requests: list[tuple[str, str, int]] = []
+        self.invalid: list[float] = []
         self.identified = self.resumed = 0
         self._uploads: dict[int, bytes] = {}
         self._kill = [0, 0, 0]
@@ -141,6 +146,8 @@ class DiscordServer:
         self._ahead = 0.0
         self._count = 0
         self._failures: list[tuple[str, int, bool]] = []
+        self._chance, self._pick = 0.0, random.Random(0)
+        self._times: deque[float] = deque()
         self._sockets: list[web.WebSocketResponse] = []
         self._events: list[JSON] = []
         app = web.Application(client_max_size=2 * REQUEST, middlewares=[self._guard])
@@ -176,6 +183,11 @@ class DiscordServer:
         self._kill = [request, process, int(handled)]
         self._killed = asyncio.Event()
         return self._killed
+
+    def storm(self, chance: float, seed: int = 0) -> None:
+        """From now on each kind of trouble comes with this chance: 429, 500, broken lines before and after a request
+        is done, events that come twice."""
+        self._chance, self._pick = chance, random.Random(seed)
 
     async def repeat(self) -> None:
         """Send the last event once more."""
@@ -481,7 +493,17 @@ class DiscordServer:
     ) -> web.StreamResponse:
         line = f"{request.method} {request.path.removeprefix('/api/v10')}"
         failure = next((one for one in self._failures if re.search(one[0], line)), None)
+        luck = self._pick.random() / self._chance if self._chance and not request.path.startswith("/gateway") else 9.0
         try:
+            if luck < 2:
+                failure = failure or (line, 429 if luck < 1 else 500, False)
+                raise Refused(failure[1], 0, "injected")
+            if luck < 3:
+                if self._pick.random() < 0.5:
+                    await handler(request)
+                assert request.transport
+                request.transport.abort()
+                return web.Response()
             if failure:
                 self._failures.remove(failure)
                 if failure[2]:
@@ -496,6 +518,8 @@ class DiscordServer:
                 os.kill(self._kill[1], signal.SIGKILL)
                 self._killed.set()
                 raise Refused(500, 0, "nobody hears this")
+            if self._too_quick(request):
+                raise Refused(429, 0, "too quick")
             response = await handler(request)
         except Refused as refused:
             if refused.status in (400, 413) and not failure and refused.code != 40060:
@@ -510,7 +534,24 @@ class DiscordServer:
             self.faults.append(f"{line}: no such route")
             response = _json({"code": 0, "message": f"{error.status}: {error.reason}"}, error.status)
         self.requests.append((request.method, request.path, response.status))
+        if response.status in (401, 403, 429) and (request.path.startswith("/api/") and not failure):
+            self.invalid.append(time.monotonic())
+            recent = [at for at in self.invalid if at > time.monotonic() - INVALID_SPAN]
+            if len(recent) > INVALID:
+                self.faults.append(f"more than {INVALID} invalid requests within ten minutes: the bot is banned")
         return response
+
+    def _too_quick(self, request: web.Request) -> bool:
+        """Whether these are more than 50 requests within a second; what answers interactions does not count."""
+        if not request.path.startswith("/api/") or "/interactions/" in request.path or "/webhooks/" in request.path:
+            return False
+        now = time.monotonic()
+        while self._times and self._times[0] <= now - 1:
+            self._times.popleft()
+        if len(self._times) >= RATE:
+            return True
+        self._times.append(now)
+        return False
 
     def _dies(self, request: web.Request) -> bool:
         if request.path.startswith("/gateway") or self._kill[0] == 0:
@@ -600,8 +641,10 @@ class DiscordServer:
     async def _dispatch(self, name: str, data: JSON) -> None:
         event = {"op": 0, "t": name, "s": len(self._events) + 1, "d": data}
         self._events.append(event)
+        twice = self._chance > 0 and self._pick.random() < self._chance
         for socket in self._sockets:
-            await socket.send_json(event)
+            for _ in range(1 + twice):
+                await socket.send_json(event)
 
 
 # What Discord validates
@@ -612,7 +655,10 @@ def check_message(payload: JSON, files: Mapping[str, bytes], limit: int, edited:
     demand(len(content) <= 2000, "content is longer than 2000")
     if edited is None:
         demand(content.strip() or files or payload.get("embeds") or rows, "empty message")
-    demand(len(payload.get("embeds", [])) <= 10, "embeds")
+    embeds = payload.get("embeds", [])
+    demand(len(embeds) <= 10, "embeds")
+    demand(sum(len(one.get(part) or "") for one in embeds for part in ("title", "description")) <= 6000, "embeds' text")
+    demand(sum(1 + len(row["components"]) for row in rows) <= 40, "components")
     if any(len(data) > limit for data in files.values()) or sum(map(len, files.values())) > REQUEST:
         raise Refused(413, 40005, "Request entity too large")
     named = {str(one["id"]): one for one in payload.get("attachments", [])}

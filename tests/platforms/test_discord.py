@@ -27,7 +27,7 @@ from bot.frontends.discord.outbox import NAME
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, notice, pictures, render
 from bot.language import say, speaking
-from bot.messages import Button, Message, Progress, Shown
+from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs
 from storage.jobs import Imagine
@@ -371,6 +371,53 @@ async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio
         ref = await world.bot.outbox.post(job.room, answer, dedupe=job.id)
         assert [f"{job.room}/{one.id}" for one in server.seen(ANNA, studio)] == [ref]
     await records.request_cancel(job.id)
+
+
+async def test_after_a_restart_an_open_interaction_goes_on(world: World, studio: int) -> None:
+    """While its token is fresh, nobody has to be told in front of all that an answer is there."""
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.3
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    hidden = await server.sees(ANNA, studio, "Drawing 4 pictures: step 1 of 4")
+    await world.stop()
+    await world.start()
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await world.idle()
+    assert drawn is hidden and len(drawn.files) == 4
+    assert server.seen(BEN, studio) == []
+    assert len([text for text in drawn.said if "Here you are" in text]) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int, begun: bool) -> None:
+    """As if the bot was killed between an acknowledgement and its answer: before the job was written down, or after."""
+    server, run = world.server, world.bot.commands.run
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.2
+
+    async def killed(*given: object) -> Reply:
+        if begun:
+            await run(*given)  # type: ignore[arg-type]
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.bot.commands.run = killed  # type: ignore[method-assign, assignment]
+    asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    async with asyncio.timeout(20):
+        while not await world.storage.records.notes("discord/open") or (begun and not world.engine.seen[2:]):
+            await asyncio.sleep(0.02)
+    for task in set().union(*world.bot.outbox._talking.values()):
+        task.cancel()
+    await world.stop()
+    await world.start()
+    if begun:
+        assert (await server.sees(ANNA, studio, "Here you are")).id == asked.original
+    else:
+        assert (await server.sees(ANNA, studio, "Please send it again")).id == asked.original
+    await world.idle()
+    assert server.seen(BEN, studio) == []
+    assert await world.storage.records.notes("discord/open") == []
 
 
 async def test_a_deleted_progress_message(world: World) -> None:

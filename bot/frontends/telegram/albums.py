@@ -20,7 +20,8 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot import limits, replies
 from bot.commands import COMMANDS, Commands
-from bot.frontends.telegram.outbox import Outbox, Unreachable
+from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.outbox import Outbox
 from bot.frontends.telegram.places import NAME, Place
 from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import Line, parse
@@ -391,7 +392,7 @@ class Albums:
         self._said[chat, tray] = message
         await self._keep(chat, tray, replace(known, asked=asked))
         if known.asked is not None:
-            await self._outbox.delete(known.asked)
+            await self._outbox.edits.delete(known.asked)
 
     # Notes
 
