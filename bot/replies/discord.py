@@ -10,6 +10,9 @@ SHOW = "Show me"
 POST_HERE = "Post here"
 """The button that shows private pictures to everybody in the channel."""
 
+EDIT = "Edit prompt"
+"""The button that opens the form of /imagine with what was asked for."""
+
 
 def form_title(command: str) -> str:
     """The heading of the form that a command opens; Discord cuts off after 45 characters."""
