@@ -11,6 +11,9 @@ SHOW = marked("Show me")
 POST_HERE = marked("Post here")
 """The button that shows private pictures to everybody in the channel."""
 
+EDIT = marked("Edit prompt")
+"""The button that opens the form of /imagine with what was asked for."""
+
 
 LABELS = {
     "token": marked("Token"),

@@ -436,9 +436,9 @@ class Records:
         query = select(table.c.id, table.c.kind).where(table.c.state == State.QUEUED)
         ahead: Counter[str] = Counter()
         places = {}
-        for job_id, kind in await self._rows(query.order_by(table.c.created, table.c.id)):
-            ahead[kind] += 1
-            places[job_id] = ahead[kind]
+        for row in await self._rows(query.order_by(table.c.created, table.c.id)):
+            ahead[row.kind] += 1
+            places[row.id] = ahead[row.kind]
         return places
 
     async def claim(self, job_id: str) -> Job | None:

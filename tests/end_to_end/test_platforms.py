@@ -1,5 +1,5 @@
-"""The whole story on each platform, over sockets: three processes, the real engine, the embedded base, and at the end
-nothing left of the person."""
+"""The whole story on each platform, over sockets: three processes, the real engine, and at the end nothing left of the
+person. On a tiny base model of the real classes, and on the embedded one with its real recipe."""
 
 import asyncio
 import os
@@ -45,12 +45,12 @@ async def process(*arguments: str, ready: bytes, **environment: str) -> AsyncIte
 
 
 @asynccontextmanager
-async def at_work(home: Path, platform: str, **environment: str) -> AsyncIterator[Storage]:
+async def at_work(home: Path, platform: str, base: dict[str, str], **environment: str) -> AsyncIterator[Storage]:
     """The storage with its Redis, an engine and a bot."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(StorageSettings(_env_file=None, home=home)))
         place = {"AVATAR_HOME": str(home)}
-        await stack.enter_async_context(process("engine", "work", ready=b"The engine is ready", **place))
+        await stack.enter_async_context(process("engine", "work", ready=b"The engine is ready", **place, **base))
         ready = {"telegram": b"The bot is at", "discord": b"Talking on Discord"}[platform]
         await stack.enter_async_context(process("bot", platform, ready=ready, **place, **environment))
         yield storage
@@ -72,12 +72,18 @@ async def nothing_is_left(storage: Storage, home: Path, *traces: str) -> None:
         assert not any(trace.encode() in one for one in held), trace
 
 
-async def test_on_telegram(tmp_path: Path) -> None:
+@pytest.fixture(params=["tiny", pytest.param("embedded", marks=pytest.mark.learning)])
+def base(request: pytest.FixtureRequest, tiny_folder: Path) -> dict[str, str]:
+    """The setting of the base model."""
+    return {"AVATAR_BASE_MODEL": str(tiny_folder)} if request.param == "tiny" else {}
+
+
+async def test_on_telegram(tmp_path: Path, base: dict[str, str]) -> None:
     server = Server()
     anna, ben, group = server.person("Annabella"), server.person("Ben"), server.group()
     async with served(server) as address:
         telegram = {"AVATAR_TELEGRAM_TOKEN": telegram_server.TOKEN, "AVATAR_TELEGRAM_API_URL": address}
-        async with at_work(tmp_path, "telegram", **telegram) as storage:
+        async with at_work(tmp_path, "telegram", base, **telegram) as storage:
             await anna.send(PHOTOS, "/train cr7d man")
             await anna.press(await server.until(anna.id, "cr7d man: 6 photos. One question"), "They agreed")
             checked = await server.until(anna.id, "6 photos, all good", seconds=PATIENCE)
@@ -114,7 +120,7 @@ async def test_on_telegram(tmp_path: Path) -> None:
     assert server.faults == []
 
 
-async def test_on_discord(tmp_path: Path) -> None:
+async def test_on_discord(tmp_path: Path, base: dict[str, str]) -> None:
     async with DiscordServer() as server:
         dm, studio = server.dm(ANNA), server.add("server", ANNA, BEN)
         discord = {
@@ -122,7 +128,7 @@ async def test_on_discord(tmp_path: Path) -> None:
             "AVATAR_DISCORD_API_URL": server.api,
             "AVATAR_DISCORD_GATEWAY_URL": server.gateway,
         }
-        async with at_work(tmp_path, "discord", **discord) as storage:
+        async with at_work(tmp_path, "discord", base, **discord) as storage:
             await server.until(lambda: server._sockets, 60)
             form = await server.slash(ANNA, dm, "train", token="cr7d")
             await server.until(lambda: form.answer)

@@ -202,6 +202,30 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     assert "not shared with you here" in refused.content
 
 
+async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    assert list(drawn.buttons) == ["Again", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"]
+    await world.stop()
+    await world.start()
+    await server.press(ANNA, drawn, "U3")
+    alone = await server.until(lambda: next((one for one in server.seen(ANNA, studio) if len(one.files) == 1), None))
+    assert alone.only_for == ANNA and alone.files[0]["data"] == drawing(7)
+    form = await world.acknowledged(await server.press(ANNA, drawn, "Edit prompt"))
+    await server.submit(form, prompt="mia7 woman on the moon", count="1")
+    await server.until(lambda: server.find(ANNA, studio, "Here you are (seed 5)"))
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    for label in ("U1", "Edit prompt"):
+        before = len(server.seen(BEN, studio))
+        await server.press(BEN, posted, label)
+        await server.until(lambda before=before: len(server.seen(BEN, studio)) > before)
+        assert "Only the person who started this" in server.seen(BEN, studio)[-1].content
+    assert server.seen(BEN, studio)[-1].only_for == BEN
+
+
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:
     server = world.server
     asked = await world.acknowledged(await server.slash(ANNA, studio, "train"))

@@ -29,7 +29,7 @@ from bot.replies import discord as wording
 from bot.settings import BotSettings
 from bot.table import Command, Source
 from storage.errors import UserError
-from storage.jobs import SPECS
+from storage.jobs import SPECS, Imagine
 from storage.open import Storage
 from storage.records import Job, Note
 
@@ -157,6 +157,10 @@ class DiscordBot(discord.Client):
                 await self._show(interaction, subject)
             case "post":
                 await self._post_here(interaction, subject)
+            case "edit":
+                await self._edit_prompt(interaction, subject)
+            case "pick":
+                await self._pick(interaction, *subject.split(":", 1))
             case _:
                 await self._converse(interaction, lambda caller: self.commands.press(caller, subject), pressed=True)
 
@@ -299,6 +303,28 @@ class DiscordBot(discord.Client):
         """[Show me]: the answer, for its person alone."""
         if await self._acknowledged(interaction, thinking=True, ephemeral=True):
             await self._say(interaction, await self._answer(interaction, job_id), pressed=False)
+
+    async def _pick(self, interaction: Interaction, number: str, job_id: str) -> None:
+        """[U1] to [U4]: this picture alone, in its full size."""
+        if not await self._acknowledged(interaction, thinking=True, ephemeral=Room.of(interaction).place != Place.DM):
+            return
+        message = await self._answer(interaction, job_id)
+        if message.job is not None:
+            one = message.pictures[int(number) - 1 : int(number)]
+            message = replace(message, text=message.prompt or message.text, prompt=None, pictures=one)
+        await self._say(interaction, message, pressed=False)
+
+    async def _edit_prompt(self, interaction: Interaction, job_id: str) -> None:
+        """[Edit prompt]: the form of /imagine, filled in with what was asked for."""
+        job = await self._records.job(job_id)
+        message = await self._answer(interaction, job_id)
+        if job is None or message.job is None or not isinstance(job.payload, Imagine):
+            await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
+            return
+        asked = {"prompt": job.payload.prompt, "count": job.payload.count, "steps": job.payload.steps}
+        asked["seed"] = message.pictures[0].seed if message.pictures else job.payload.seed
+        given = {name: value for name, value in asked.items() if value is not None}
+        await _quietly(interaction.response.send_modal(form(COMMANDS["imagine"], given)))
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
         """[Post here]: the pictures, for everybody in the channel."""

@@ -45,10 +45,11 @@ class Presses(Protocol):
     """What a client does when a button is pressed."""
 
     async def pressed(self, interaction: discord.Interaction[Any], verb: str, subject: str) -> None:
-        """`verb` "do": run the action `subject`; "show", "post": the answer of the job `subject`."""
+        """`verb` "do": run the action `subject`; "show", "post", "edit": the answer of the job `subject`; "pick": one
+        picture of it, from 1, as "2:job"."""
 
 
-class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post):(?P<subject>.{1,90})"):
+class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post|edit|pick):(?P<subject>.{1,90})"):
     """A button that says in its id what it does, so that it works after a restart too."""
 
     def __init__(self, button: ui.Button[Any], verb: str, subject: str) -> None:
@@ -105,6 +106,17 @@ def render(
     buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
     if postable and message.job and message.pictures and message.progress is None:
         buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, say(wording.POST_HERE), "plain")]
+    if (
+        message.job
+        and not public
+        and message.progress is None
+        and any(one.seed is not None for one in message.pictures)
+    ):
+        drawn = [Press.of("edit", message.job, say(wording.EDIT), "plain")]
+        if len(message.pictures) > 1:
+            numbers = range(1, len(message.pictures) + 1)
+            drawn += [Press.of("pick", f"{number}:{message.job}", f"U{number}", "plain") for number in numbers]
+        buttons = [*buttons, *drawn][:BUTTONS]
     users = [discord.Object(int(mention))] if mention else []
     return Rendered(
         content(message, mention=mention, public=public),
