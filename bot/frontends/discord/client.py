@@ -24,6 +24,7 @@ from bot.frontends.discord.registry import Translations, slash_command, values_o
 from bot.frontends.discord.rendering import Press, Rendered, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.language import closest, speak
+from bot.lines import Value
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
 from bot.settings import BotSettings
@@ -321,8 +322,9 @@ class DiscordBot(discord.Client):
         if job is None or message.job is None or not isinstance(job.payload, Imagine):
             await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
             return
-        asked = {"prompt": job.payload.prompt, "count": job.payload.count, "steps": job.payload.steps}
-        asked["seed"] = message.pictures[0].seed if message.pictures else job.payload.seed
+        payload = job.payload
+        asked: dict[str, Value | None] = {"prompt": payload.prompt, "count": payload.count, "steps": payload.steps}
+        asked["seed"] = message.pictures[0].seed if message.pictures else payload.seed
         given = {name: value for name, value in asked.items() if value is not None}
         await _quietly(interaction.response.send_modal(form(COMMANDS["imagine"], given)))
 
