@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 TORCH ?= $(shell if [ "$$(uname -s)" = Darwin ] || nvidia-smi -L >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes
 
-.PHONY: demo chat test bench check format lock clean
+.PHONY: demo chat simulate test bench check format words lock clean
 
 # The main job from an album to pictures, in the terminal; leaves them in ./demo
 demo: $(READY)
@@ -19,6 +19,10 @@ chat: $(READY)
 	@$(BIN)/python -m engine work & engine=$$!; \
 	trap 'kill $$engine 2>/dev/null; wait $$engine 2>/dev/null' EXIT; trap 'exit 0' INT TERM; \
 	$(BIN)/python -m bot chat $(ARGS)
+
+# The real Discord and Telegram bots with an engine, against simulators: a page to play two people on, no token needed
+simulate: $(READY)
+	@$(BIN)/python -m tests.platforms.simulate $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
@@ -36,6 +40,10 @@ check: $(READY)
 format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# Bring the catalogues in bot/words up to date with the sentences in the code
+words: $(READY)
+	@$(BIN)/python .ci/words.py
 
 # Write the lock files anew after a change of pyproject.toml; uv comes and goes with a folder of its own
 lock:

@@ -6,7 +6,7 @@ every few seconds makes up for, so a restart goes on where it was.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from bot import replies
+from bot.language import speaking
 from bot.messages import Frontend, Message
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
@@ -25,6 +26,8 @@ _ENDS = frozenset({"done", "failed", "cancelled"})
 _PATIENCE = 2.0
 """Seconds that a sweep waits for the rooms it delivers to; they go on without it."""
 _NOTICE_LIFE = timedelta(days=1)
+_NEAR = 3
+"""Places from which on every step is told."""
 
 
 @dataclass(slots=True)
@@ -89,7 +92,9 @@ class Delivery:
         # A quick engine may be done before the first message was posted.
         job = await self._records.job(job_id)
         if job is not None and job.over:
-            await self._edit(ref, replies.ended(job, await self._token(job)))
+            token = await self._token(job)
+            with speaking(job.language):
+                await self._edit(ref, replies.ended(job, token))
 
     async def news(self, event: Event) -> None:
         """Take in one event. Doubled and outdated ones change nothing."""
@@ -118,13 +123,14 @@ class Delivery:
                 del self._changed[job_id]
             elif followed.job.room not in rooms:
                 del self._changed[job_id]
-                message = replies.under_way(
-                    followed.job, followed.token, followed.code, followed.facts, followed.sample
-                )
+                with speaking(followed.job.language):
+                    message = replies.under_way(
+                        followed.job, followed.token, followed.code, followed.facts, followed.sample
+                    )
                 if message != followed.shown:
                     rooms.add(followed.job.room)
                     followed.shown = message
-                    edits.append(self._edit(followed.ref, message))
+                    edits.append(self._edit(followed.ref, message, followed.job.language))
         await asyncio.gather(*edits)
 
     async def sweep(self) -> None:
@@ -142,21 +148,25 @@ class Delivery:
                 task.result()
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
-        paused = bool(waiting) and await self._records.paused()
-        for followed in waiting:
-            job_id = followed.job.id
-            # It may have begun while its place was looked up.
-            if (place := await self._records.queue_place(job_id)) and followed.code == "queued":
-                followed.facts = {"place": place, "paused": paused}
-                self._changed[job_id] = None
+        if waiting:
+            await self._tell_places(waiting)
         await self._tell_notices()
+
+    async def _tell_places(self, waiting: Sequence[_Followed]) -> None:
+        paused, places = await self._records.paused(), await self._records.queue_places()
+        for followed in waiting:
+            facts = {"place": places.get(followed.job.id), "paused": paused}
+            # It may have begun while its place was looked up.
+            if facts["place"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
+                followed.facts = facts
+                self._changed[followed.job.id] = None
 
     async def _tell_notices(self) -> None:
         """Post what operators tell every room. A room that takes nothing for a day is gone."""
         done = []
         for notice in await self._records.notices(self._frontend.name):
             try:
-                await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
+                await self._frontend.post(notice.room, Message(notice.text), dedupe=notice.id)
             except Exception as error:
                 log.warning("a notice was not posted: %s", type(error).__name__)
                 if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
@@ -207,9 +217,10 @@ class Delivery:
             self._changed.pop(job_id, None)
             lock = self._rooms.setdefault(job.room, asyncio.Lock())
             async with lock:
-                if job.progress_ref is not None:
-                    await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
-                await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
+                with speaking(job.language):
+                    if job.progress_ref is not None:
+                        await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
+                    await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
                 await self._records.mark_delivered(job.id)
         except TimeoutError:
             # The frontend is still at it; the next sweep asks again.
@@ -225,7 +236,8 @@ class Delivery:
         self._changed.pop(job_id, None)
         followed = self._followed.pop(job_id, None)
         if followed is not None and followed.ref is not None:
-            await self._edit(followed.ref, replies.let_go())
+            with speaking(followed.job.language):
+                await self._edit(followed.ref, replies.let_go())
 
     async def _compose(self, job: Job) -> Message:
         try:
@@ -236,9 +248,11 @@ class Delivery:
             log.exception("error %s while answering job %s", error_id, job.id)
             return replies.apology(error_id)
 
-    async def _edit(self, ref: str, message: Message) -> None:
+    async def _edit(self, ref: str, message: Message, language: str | None = None) -> None:
+        """Edit, in this language or else the task's own: the frontend has words of its own, on buttons for example."""
         try:
-            await self._frontend.edit(ref, message)
+            with speaking(language):
+                await self._frontend.edit(ref, message)
         except Exception:
             log.exception("a progress message was not edited")
 
@@ -266,6 +280,13 @@ async def whole(step: Coroutine[None, None, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
+
+
+def _worth_telling(told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a place in the queue is news: in a long one each end of a job would be an edit for everybody."""
+    if "place" not in told or told.get("paused") != now["paused"]:
+        return True
+    return bool(now["place"] != told["place"] and (now["place"] <= _NEAR or now["place"] <= 0.8 * told["place"]))
 
 
 def _outdated(followed: _Followed, event: Event) -> bool:

@@ -1,10 +1,14 @@
-"""The commands as data. Every frontend registers exactly this table."""
+"""The commands as data. Every frontend registers exactly this table.
+
+Descriptions and topics stand here in English; whoever shows them says them with `bot.language.say`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bot import limits
+from bot.language import marked
 from storage import naming
 
 
@@ -63,14 +67,14 @@ class Command:
     description: str
     example: str
     options: tuple[Option, ...] = ()
-    topic: str = "Other"
+    topic: str = marked("Other")
     operators: bool = False
 
 
 DUTIES = ("pause", "resume", "queue", "stats", "ban", "unban", "quota", "broadcast")
 """What /operator can do."""
 
-_MAKE, _SHARE, _DATA = "Make and draw", "Share", "Your data"
+_MAKE, _SHARE, _DATA = marked("Make and draw"), marked("Share"), marked("Your data")
 _COUNTS = tuple(str(number) for number in range(1, limits.COUNT_MOST + 1))
 
 COMMANDS: Mapping[str, Command] = {

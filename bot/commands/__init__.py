@@ -24,7 +24,7 @@ from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Events
 from storage.jobs import Imagine, Inspect, State, Train
-from storage.records import Job, Records
+from storage.records import Job, Picture, Records
 
 __all__ = ["COMMANDS", "Commands", "Completion", "JobQueue"]
 
@@ -100,6 +100,15 @@ class Commands:
                 ]
             case Source.CHOICES:
                 return []
+
+    async def drawings(self, caller: Caller, skip: int, most: int) -> list[tuple[Job, list[Picture]]]:
+        """What the person had drawn, newest first, wherever they asked for it: `most` jobs after the first `skip`."""
+        return await self._imagining.drawings(caller, skip, most)
+
+    async def asked_for(self, caller: Caller, job_id: str) -> bool:
+        """Whether this person asked for the job."""
+        job = await self._desk.records.job(job_id)
+        return job is not None and job.user_id == (await self._desk.user(caller)).id
 
     async def may_save(self, caller: Caller, key: str) -> bool:
         """Whether the blob of a message's file is this person's to have: their own avatar's adapter."""

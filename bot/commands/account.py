@@ -19,7 +19,7 @@ _FIELDS: Mapping[str, Sequence[str]] = {
     # Not to whom: that is about somebody else.
     "grants_given": ("avatar_id", "grantee_kind", "created", "expires"),
     "grants_received": ("created", "expires"),
-    "jobs": ("id", "kind", "frontend", "payload", "state", "created", "started", "finished", "error"),
+    "jobs": ("id", "kind", "frontend", "payload", "state", "created", "started", "finished", "error", "language"),
     "pictures": ("job_id", "position", "seed", "created"),
     "notes": ("space", "body", "created"),
     "chat_lines": ("room", "body", "created"),

@@ -95,7 +95,7 @@ class Avatars:
         if caller.direct:
             raise UserError("share_where", token=avatar.token)
         grant = await records.grant(avatar.id, "room", caller.place, lasts)
-        share = rights.Share(grant.id, avatar.token, "this group", grant.expires)
+        share = rights.Share(grant.id, avatar.token, rights.this_group(), grant.expires)
         return Reply(rights.shared_here(avatar, caller.name, share))
 
     async def unshare(self, caller: Caller, token: str, person: str = "") -> Reply:
@@ -141,11 +141,11 @@ class Avatars:
 
     async def _in_words(self, caller: Caller, avatar: Avatar, grant: Grant) -> rights.Share:
         if grant.grantee_kind == "room":
-            whom = "this group" if grant.grantee_id == caller.place else "another group"
+            whom = rights.this_group() if grant.grantee_id == caller.place else rights.another_group()
         else:
             accounts = await self._desk.records.accounts(grant.grantee_id)
             here = [account for account in accounts if account.platform == caller.platform]
-            whom = _called((here or accounts)[0]) if accounts else "somebody"
+            whom = _called((here or accounts)[0]) if accounts else rights.somebody()
         return rights.Share(grant.id, avatar.token, whom, grant.expires)
 
     # /export and /delete

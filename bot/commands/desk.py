@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from bot import limits
+from bot.language import spoken
 from bot.messages import Caller
+from bot.replies import rights
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Event, Events
@@ -58,7 +60,7 @@ class Desk:
         """What a person is called, on this platform if they are there."""
         accounts = await self.records.accounts(user_id)
         here = [account for account in accounts if account.platform == platform]
-        return (here or accounts)[0].name if accounts else "somebody"
+        return (here or accounts)[0].name if accounts else rights.somebody()
 
     # Whose
 
@@ -125,7 +127,9 @@ class Desk:
     async def create_job(self, user: User, caller: Caller, payload: Payload) -> Job:
         """Write a job down."""
         kind = _KINDS[type(payload)]
-        return await self.records.create_job(kind, user.id, caller.platform, caller.room, payload, caller.place)
+        return await self.records.create_job(
+            kind, user.id, caller.platform, caller.room, payload, caller.place, spoken()
+        )
 
     async def enqueue(self, job: Job) -> None:
         """Hand a job to the engines."""

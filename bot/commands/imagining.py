@@ -9,7 +9,7 @@ from bot.messages import Caller, Message, Reply
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Imagine, State
-from storage.records import Avatar, Job, User
+from storage.records import Avatar, Job, Picture, User
 
 
 class Imagining:
@@ -103,6 +103,18 @@ class Imagining:
             if avatar.id == avatar_id:
                 return Reply(replies.how_to_imagine(avatar), private=True)
         raise UserError("avatar_gone" if await self._desk.records.avatar(avatar_id) is None else "not_yours")
+
+    async def drawings(self, caller: Caller, skip: int, most: int) -> list[tuple[Job, list[Picture]]]:
+        """The person's drawings that have pictures left."""
+        user = await self._desk.user(caller)
+        found: list[tuple[Job, list[Picture]]] = []
+        for job in await self._desk.records.jobs_of(user.id):
+            if len(found) == skip + most:
+                break
+            if isinstance(job.payload, Imagine) and job.state == State.SUCCEEDED:
+                pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
+                found += [(job, pictures)] if pictures else []
+        return found[skip:]
 
     async def answer_imagine(self, job: Job) -> Message:
         """The message that ends a drawing. Pictures of somebody else's avatar say whose it is."""

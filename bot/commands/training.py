@@ -70,7 +70,8 @@ class Training:
         async with self._desk.admission:
             avatar = await self._desk.own_avatar(caller, avatar_id)
             user = await self._desk.user(caller)
-            if avatar.state == "training":
+            # A process may have died between writing the job down and saying so of the avatar.
+            if avatar.state == "training" or await self._training(avatar):
                 raise UserError("already_training", token=avatar.token)
             if avatar.state == "ready":
                 raise UserError("already_trained", token=avatar.token, noun=avatar.noun)
@@ -107,7 +108,7 @@ class Training:
                 return replies.refusal(UserError("avatar_gone"))
             if not enough and avatar is not None:
                 await self._desk.erase(avatar)
-            return replies.checked(avatar_id, avatar.token if avatar else "it", verdicts, job.id)
+            return replies.checked(avatar_id, avatar.token if avatar else None, verdicts, job.id)
         if avatar is not None and avatar.state == "draft":
             await self._desk.erase(avatar)
         return replies.cancelled(job, None) if job.state == State.CANCELLED else replies.failed(job)
@@ -119,14 +120,16 @@ class Training:
             if avatar is None:
                 return replies.refusal(UserError("avatar_gone"))
             return replies.trained(avatar, job.result or {}, job.id)
-        if avatar is not None and avatar.state == "training" and not await self._trains_anew(avatar, job):
+        if avatar is not None and avatar.state == "training" and not await self._training(avatar, job):
             await self._desk.records.avatar_set(avatar.id, state="failed")
         token = avatar.token if avatar else None
         return replies.cancelled(job, token) if job.state == State.CANCELLED else replies.failed(job)
 
-    async def _trains_anew(self, avatar: Avatar, ended: Job) -> bool:
+    async def _training(self, avatar: Avatar, ended: Job | None = None) -> bool:
+        """Whether a training of it is under way, other than the one that ended."""
         active = await self._desk.records.jobs_of(avatar.owner_id, active_only=True)
-        return any(job.id != ended.id and job.payload == ended.payload for job in active)
+        trainings = [job for job in active if isinstance(job.payload, Train) and job.payload.avatar_id == avatar.id]
+        return any(ended is None or job.id != ended.id for job in trainings)
 
 
 async def _measured(chunks: AsyncIterator[bytes], number: int) -> AsyncIterator[bytes]:

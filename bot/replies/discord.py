@@ -2,64 +2,101 @@
 
 from textwrap import shorten
 
+from bot.language import marked, say
 from bot.messages import Message
 from bot.table import COMMANDS
 
-SHOW = "Show me"
+SHOW = marked("Show me")
 """The button under a notice that only its person can open."""
-POST_HERE = "Post here"
+POST_HERE = marked("Post here")
 """The button that shows private pictures to everybody in the channel."""
+
+EDIT = marked("Edit prompt")
+"""The button that opens the form of /imagine with what was asked for."""
+
+
+LABELS = {
+    "token": marked("Token"),
+    "noun": marked("Noun"),
+    "photos": marked("Photos"),
+    "consent": marked("Consent"),
+}
+"""What stands over the fields of a form, by the option they fill."""
+
+
+def label(option: str) -> str:
+    """What stands over a field of a form."""
+    return say(LABELS[option]) if option in LABELS else option.replace("_", " ").capitalize()
+
+
+def job(job_id: str) -> str:
+    """The name of a job, in small letters under its messages."""
+    return say("job {job}", job=job_id)
 
 
 def form_title(command: str) -> str:
     """The heading of the form that a command opens; Discord cuts off after 45 characters."""
-    return shorten(COMMANDS[command].description, 45, placeholder="…")
+    return shorten(say(COMMANDS[command].description), 45, placeholder="…")
 
 
 def waiting_for_you(job_id: str) -> Message:
     """Said in front of everybody, in place of an answer that only its person may see."""
-    return Message("Your answer is ready, and only you can open it.", job=job_id)
+    return Message(say("Your answer is ready, and only you can open it."), job=job_id)
 
 
 def followed_below() -> Message:
     """Said to the one person; how far it is stands in a message for all."""
-    return Message("It is on its way. I'll say in this channel how far it is.")
+    return Message(say("It is on its way. I'll say in this channel how far it is."))
 
 
 def followed_in_private() -> Message:
     """How far it is stands in the private chat, since the bot cannot write here."""
-    return Message("It is on its way. I can't write here, so I'll say in our private chat how far it is.")
+    return Message(say("It is on its way. I can't write here, so I'll say in our private chat how far it is."))
 
 
 def followed_nowhere() -> Message:
     """Neither the room nor the private chat is open to the bot."""
-    return Message(
+    text = say(
         "It is on its way, but I can write to you neither here nor in a private chat. Ask /status how far it is, and "
-        "allow messages from this app to hear of the end.",
-        tone="warning",
+        "allow messages from this app to hear of the end."
     )
+    return Message(text, tone="warning")
+
+
+def interrupted() -> Message:
+    """The process ended between a command and its answer."""
+    return Message(
+        say("I was restarted while I was at this, and nothing came of it. Please send it again."), tone="warning"
+    )
+
+
+def went_on() -> Message:
+    """The process ended between a command and its answer, but not before the job was written down."""
+    return Message(say("I was restarted meanwhile, and it is on its way."))
 
 
 def posted() -> Message:
     """Something was put into the channel, so that everybody sees it."""
-    return Message("Posted for everybody here.")
+    return Message(say("Posted for everybody here."))
 
 
 def posted_before() -> Message:
     """The button was pressed twice."""
-    return Message("That is posted here already.")
+    return Message(say("That is posted here already."))
 
 
 def pictures_gone() -> Message:
     """The pictures were erased since."""
-    return Message("These pictures are erased. /imagine draws new ones.", tone="warning")
+    return Message(say("These pictures are erased. /imagine draws new ones."), tone="warning")
 
 
 def no_token() -> str:
     """Said to whoever starts the bot without its token."""
-    return "set AVATAR_DISCORD_TOKEN to the bot's token from Discord's developer portal"
+    return say("set AVATAR_DISCORD_TOKEN to the bot's token from Discord's developer portal")
 
 
 def wrong_token() -> str:
     """Said to whoever starts the bot with a token that Discord does not know."""
-    return "Discord does not accept AVATAR_DISCORD_TOKEN; reset the token in the developer portal and set the new one"
+    return say(
+        "Discord does not accept AVATAR_DISCORD_TOKEN; reset the token in the developer portal and set the new one"
+    )

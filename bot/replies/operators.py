@@ -2,39 +2,65 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bot.language import listing, marked, number, say, several
 from bot.messages import Message
-from bot.replies.words import Facts, duration, listing, plural, until
+from bot.replies.words import Facts, duration, jobs, pictures, trainings, until
 from bot.table import DUTIES
 from storage.jobs import State
 from storage.records import Job
 
-PAUSED = "I'm having a rest; your place is kept, and it goes on by itself when I'm back."
+PAUSED = marked("I'm having a rest; your place is kept, and it goes on by itself when I'm back.")
+
+_CODES: Mapping[str, str] = {
+    "draft": marked("not trained yet"),
+    "training": marked("in training"),
+    "ready": marked("ready"),
+    "failed": marked("failed"),
+    "inspect": marked("photo check"),
+    "train": marked("training"),
+    "imagine": marked("drawing"),
+    "queued": marked("waiting"),
+    "running": marked("running"),
+    "succeeded": marked("done"),
+    "cancelled": marked("cancelled"),
+}
 
 
 def _quota_used(facts: Facts) -> str:
-    what = "trainings" if facts["what"] == "trainings" else "pictures"
+    learning = facts["what"] == "trainings"
+    amount = (trainings if learning else pictures)(facts["limit"])
     if not facts["limit"]:
-        return f"There are no {what} here for now; an operator has set it so."
+        return (
+            say("There are no trainings here for now; an operator has set it so.")
+            if learning
+            else say("There are no pictures here for now; an operator has set it so.")
+        )
     if facts["asked"] > facts["limit"]:
-        return f"You have {facts['limit']} {what} a day here, fewer than the {facts['asked']} you ask for."
+        return say(
+            "You have {amount} a day here, fewer than the {asked} you ask for.",
+            amount=amount,
+            asked=number(facts["asked"]),
+        )
     left = facts["limit"] - facts["used"]
-    rest = f"{left} of your {facts['limit']} {what} a day are left" if left > 0 else (
-        f"Your {facts['limit']} {what} of today are used up"
-    )  # fmt: skip
-    return f"{rest}. There is room for this again {until(facts['free'])}."
+    rest = (
+        say("{left} of your {amount} a day are left.", left=number(left), amount=amount)
+        if left > 0
+        else say("You have used up your {amount} of today.", amount=amount)
+    )
+    return f"{rest} " + say("There is room for this again {when}.", when=until(facts["free"]))
 
 
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {
-    "operators_only": lambda facts: "Only the operators of this bot can do that.",
-    "unknown_duty": lambda facts: f"I can {listing(list(DUTIES))}, as in /operator pause.",
-    "account_shape": lambda facts: "Name the account as platform:id, as in discord:1234.",
-    "unknown_account": lambda facts: f"I know nobody by {facts['account']}.",
-    "ban_operator": lambda facts: "That is an operator of this bot. Take them out of AVATAR_OPERATORS first.",
-    "quota_shape": lambda facts: (
+    "operators_only": lambda facts: say("Only the operators of this bot can do that."),
+    "unknown_duty": lambda facts: say("I can {duties}, as in /operator pause.", duties=listing(DUTIES)),
+    "account_shape": lambda facts: say("Name the account as platform:id, as in discord:1234."),
+    "unknown_account": lambda facts: say("I know nobody by {account}.", **facts),
+    "ban_operator": lambda facts: say("That is an operator of this bot. Take them out of AVATAR_OPERATORS first."),
+    "quota_shape": lambda facts: say(
         "Say /operator quota trainings 3 or pictures 100, with none for no limit and platform:id for one person alone."
     ),
     "quota_used": _quota_used,
-    "notice_empty": lambda facts: (
+    "notice_empty": lambda facts: say(
         "What shall I tell everybody? For example: /operator broadcast I rest tonight at ten."
     ),
 }
@@ -43,28 +69,47 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
 def paused(waiting: int) -> Message:
     """No job is taken from now on."""
     return Message(
-        f"Paused. What runs goes on to its end; {plural(waiting, 'job')} and all that are still to come wait. "
-        "/operator resume goes on."
+        say(
+            "Paused. What runs goes on to its end; what waits ({jobs}) and all that is still to come stays waiting. "
+            "/operator resume goes on.",
+            jobs=jobs(waiting),
+        )
     )
 
 
 def resumed(waiting: int) -> Message:
     """Jobs are taken again."""
-    return Message(f"I'm back, and go on with {plural(waiting, 'waiting job')}.", tone="good")
+    text = several("I'm back, and go on with {count} waiting job.", "I'm back, and go on with {count} waiting jobs.",
+                   waiting)  # fmt: skip
+    return Message(text, tone="good")
 
 
-def queue(jobs: Sequence[tuple[Job, float]], pause: bool) -> Message:
+def queue(under_way: Sequence[tuple[Job, float]], pause: bool) -> Message:
     """All jobs under way, each with its age in seconds, oldest first. No names and no prompts."""
-    state = "paused" if pause else "at work"
-    if not jobs:
-        return Message(f"Nothing waits and nothing runs; I'm {state}.")
-    running = sum(1 for job, _ in jobs if job.state == State.RUNNING)
+    state = say("I'm paused.") if pause else say("I'm at work.")
+    if not under_way:
+        return Message(say("Nothing waits and nothing runs.") + f" {state}")
+    running = sum(1 for job, _ in under_way if job.state == State.RUNNING)
     lines = [
-        f"{job.kind} · {job.state} · for {duration(age)} · {job.frontend} · job {job.id}" for job, age in jobs[:15]
+        say(
+            "{kind} · {state} · for {span} · {platform} · job {job}",
+            kind=_named(job.kind),
+            state=_named(job.state),
+            span=duration(age),
+            platform=job.frontend,
+            job=job.id,
+        )
+        for job, age in under_way[:15]
     ]
-    more = [f"and {len(jobs) - 15} more"] if len(jobs) > 15 else []
-    head = f"{running} running, {len(jobs) - running} waiting; I'm {state}."
-    return Message("\n".join([head, *lines, *more]))
+    more = [say("and {count} more", count=number(len(under_way) - 15))] if len(under_way) > 15 else []
+    head = say(
+        "{running} running, {waiting} waiting.", running=number(running), waiting=number(len(under_way) - running)
+    )
+    return Message("\n".join([f"{head} {state}", *lines, *more]))
+
+
+def _named(code: str) -> str:
+    return say(_CODES[code]) if code in _CODES else code
 
 
 def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
@@ -72,45 +117,51 @@ def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
 
     def row(name: str, title: str) -> str:
         counts = figures[name]
-        each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-        return f"{title}: {sum(counts.values())}" + (f" ({each})" if each else "")
+        each = ", ".join(f"{number(count)} {_named(what)}" for what, count in sorted(counts.items()))
+        return f"{title}: {number(sum(counts.values()))}" + (f" ({each})" if each else "")
 
-    return Message(
-        "\n".join(
-            [
-                row("people", "People"),
-                row("avatars", "Avatars"),
-                row("jobs", "Jobs in the last 24 hours"),
-                row("states", "of which"),
-            ]
-        )
-    )
+    rows = [
+        row("people", say("People")),
+        row("avatars", say("Avatars")),
+        row("jobs", say("Jobs in the last 24 hours")),
+        row("states", say("of which")),
+    ]
+    return Message("\n".join(rows))
 
 
 def banned(account: str, known: bool, stopped: int) -> Message:
     """Somebody is banned."""
     if not known:
-        return Message(f"{account} is banned from the first word on; I haven't met them yet.")
-    return Message(f"{account} is banned. {plural(stopped, 'job')} stopped; their avatars rest, for everybody.")
+        return Message(say("{account} is banned from the first word on; I haven't met them yet.", account=account))
+    text = say("{account} is banned; their avatars rest, for everybody. Stopped: {jobs}.", account=account,
+               jobs=jobs(stopped))  # fmt: skip
+    return Message(text)
 
 
 def unbanned(account: str) -> Message:
     """A ban is lifted."""
-    return Message(f"{account} is welcome again.", tone="good")
+    return Message(say("{account} is welcome again.", account=account), tone="good")
 
 
 def quotas(quota: Mapping[str, int | None], account: str | None) -> Message:
     """What the quotas are now."""
-    each = [f"{quota[what]} {what}" if quota.get(what) is not None else f"any number of {what}"
-            for what in ("trainings", "pictures")]  # fmt: skip
-    return Message(f"{account or 'Everybody'} has {listing(each)} a day.")
+    learning, drawing = quota.get("trainings"), quota.get("pictures")
+    each = listing(
+        [
+            say("any number of trainings") if learning is None else trainings(learning),
+            say("any number of pictures") if drawing is None else pictures(drawing),
+        ]
+    )
+    if account is None:
+        return Message(say("Everybody has {each} a day.", each=each))
+    return Message(say("{account} has {each} a day.", account=account, each=each))
 
 
 def broadcast(rooms: int) -> Message:
     """The notice is on its way."""
-    return Message(f"On its way to {plural(rooms, 'room')}.", tone="good")
+    return Message(several("On its way to {count} room.", "On its way to {count} rooms.", rooms), tone="good")
 
 
 def notice(text: str) -> Message:
-    """What an operator tells a room."""
-    return Message(f"A word from those who run this bot: {text}")
+    """What an operator tells a room, in the operator's language as the text itself is."""
+    return Message(say("A word from those who run this bot: {text}", text=text))

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from bot.language import listing, say
 from bot.messages import Button, Message
-from bot.replies.words import Facts, listing, until
+from bot.replies.words import Facts, span_to, until
 from storage.records import Avatar
 
 
@@ -20,73 +21,99 @@ class Share:
 
 
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {
-    "share_where": lambda facts: (
-        f"Here are only you and I. Send /share {facts['token']} in the group that may draw it, or name a person."
+    "share_where": lambda facts: say(
+        "Here are only you and I. Send /share {token} in the group that may draw it, or name a person.", **facts
     ),
-    "share_self": lambda facts: "That is you, and what is yours you can draw anyway.",
-    "unknown_person": lambda facts: (
-        f"I know nobody called {facts['person']} here. Whoever it is has to write to me once; then try again."
+    "share_self": lambda facts: say("That is you, and what is yours you can draw anyway."),
+    "unknown_person": lambda facts: say(
+        "I know nobody called {person} here. Whoever it is has to write to me once; then try again.", **facts
     ),
-    "several_persons": lambda facts: (
-        f"{facts['count']} people here are called {facts['person']}. Mention the right one, or give their id."
+    "several_persons": lambda facts: say(
+        "{count} people here are called {person}. Mention the right one, or give their id.", **facts
     ),
-    "lifetime_shape": lambda facts: (
+    "lifetime_shape": lambda facts: say(
         "Say how long as a number with m, h, d or w: --expires 2h or --expires 7d, a year at most."
     ),
-    "no_share": lambda facts: f"{facts['token']} is not shared. Nobody but you can draw it.",
-    "not_shared": lambda facts: "That avatar is not shared with you here. /avatars shows those you can use.",
-    "share_gone": lambda facts: "That is not shared any more.",
+    "no_share": lambda facts: say("{token} is not shared. Nobody but you can draw it.", **facts),
+    "not_shared": lambda facts: say("That avatar is not shared with you here. /avatars shows those you can use."),
+    "share_gone": lambda facts: say("That is not shared any more."),
 }
+
+
+def this_group() -> str:
+    """Whom a grant to this room names."""
+    return say("this group")
+
+
+def another_group() -> str:
+    """Whom a grant to another room names; which one is nobody's business here."""
+    return say("another group")
+
+
+def somebody() -> str:
+    """Whom a grant names who has no account any more."""
+    return say("somebody")
 
 
 def belongs(token: str, name: str) -> str:
     """Whose a shared avatar is."""
-    return f"{token} is {name}'s."
+    return say("{token} is {name}'s.", token=token, name=name)
 
 
 def line_of(share: Share) -> str:
     """One grant, as a line of a list."""
-    ends = f"until {until(share.expires).removeprefix('in ')} from now" if share.expires else "until you take it back"
-    return f"Shared with {share.whom}, {ends}."
+    if share.expires:
+        return say("Shared with {whom} for another {span}.", whom=share.whom, span=span_to(share.expires))
+    return say("Shared with {whom}, until you take it back.", whom=share.whom)
 
 
 def take_back(share: Share) -> Button:
     """The one tap that ends a grant."""
-    return Button(f"Take back from {share.whom}", f"revoke:{share.grant_id}")
+    return Button(say("Take back from {whom}", whom=share.whom), f"revoke:{share.grant_id}")
+
+
+def _ends(share: Share) -> list[str]:
+    return [say("This ends {when}.", when=until(share.expires))] if share.expires else []
 
 
 def shared_here(avatar: Avatar, name: str, share: Share) -> Message:
     """Everybody in the group may draw the avatar; they all read this."""
-    ends = f" This ends {until(share.expires)}." if share.expires else ""
+    text = say(
+        "{name} shares {token} with this group: /imagine {token} {noun} in a suit.",
+        name=name,
+        token=avatar.token,
+        noun=avatar.noun,
+    )
     return Message(
-        f"{name} shares {avatar.token} with this group: /imagine {avatar.token} {avatar.noun} in a suit.{ends}",
+        " ".join([text, *_ends(share)]),
         tone="good",
-        buttons=(Button("Take it back", f"revoke:{share.grant_id}"),),
+        buttons=(Button(say("Take it back"), f"revoke:{share.grant_id}"),),
         avatar=avatar.id,
     )
 
 
 def shared_with(avatar: Avatar, share: Share) -> Message:
     """One person may draw the avatar; its owner reads this."""
-    ends = f" This ends {until(share.expires)}." if share.expires else ""
+    text = say("{whom} can draw {token} now, wherever I am.", whom=share.whom, token=avatar.token)
     return Message(
-        f"{share.whom} can draw {avatar.token} now, wherever I am.{ends}",
+        " ".join([text, *_ends(share)]),
         tone="good",
-        buttons=(Button("Take it back", f"revoke:{share.grant_id}"),),
+        buttons=(Button(say("Take it back"), f"revoke:{share.grant_id}"),),
         avatar=avatar.id,
     )
 
 
 def unshared(token: str, whom: str, stopped: int, left: Sequence[Share]) -> Message:
     """A grant was taken back."""
-    jobs = "" if not stopped else " What was on its way there is stopped."
-    more = f" It is still shared with {listing([share.whom for share in left])}." if left else ""
-    return Message(f"{token} is not shared with {whom} any more.{jobs}{more}", buttons=tuple(map(take_back, left[:4])))
+    parts = [say("{token} is not shared with {whom} any more.", token=token, whom=whom)]
+    if stopped:
+        parts.append(say("What was on its way there is stopped."))
+    if left:
+        parts.append(say("It is still shared with {whom}.", whom=listing([share.whom for share in left])))
+    return Message(" ".join(parts), buttons=tuple(map(take_back, left[:4])))
 
 
 def unshare_which(token: str, shares: Sequence[Share]) -> Message:
     """It is shared elsewhere, so the person chooses."""
-    return Message(
-        "\n".join([f"{token} is not shared there. These can draw it:", *map(line_of, shares)]),
-        buttons=tuple(map(take_back, shares[:4])),
-    )
+    head = say("{token} is not shared there. These can draw it:", token=token)
+    return Message("\n".join([head, *map(line_of, shares)]), buttons=tuple(map(take_back, shares[:4])))

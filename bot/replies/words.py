@@ -1,8 +1,10 @@
-"""Small words: times, numbers and lists as people say them."""
+"""Small words: times, amounts and places as people say them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
+
+from bot.language import say, several
 
 Facts = Mapping[str, Any]
 
@@ -11,35 +13,86 @@ def duration(seconds: float) -> str:
     """A time that people say: '12 s', '3 min', '1 h 20 min'."""
     whole = max(0, round(seconds))
     if whole < 60:
-        return f"{whole} s"
+        return say("{seconds} s", seconds=whole)
     minutes = max(1, round(whole / 60))
     if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
-
-
-def plural(count: int, noun: str) -> str:
-    """'1 photo', '2 photos'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def listing(words: Sequence[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+        return say("{minutes} min", minutes=minutes)
+    hours, minutes = divmod(minutes, 60)
+    return say("{hours} h {minutes} min", hours=hours, minutes=minutes) if minutes else say("{hours} h", hours=hours)
 
 
 def place(number: int) -> str:
     """A place in the queue."""
-    return "next in line" if number <= 1 else f"number {number} in line"
+    return say("next in line") if number <= 1 else say("number {number} in line", number=number)
 
 
 def until(moment: datetime | str) -> str:
-    """How long it is to a moment, given as such or in ISO's spelling: 'in 3 h 20 min'."""
+    """How long it is to a moment, given as such or in ISO's spelling: 'in 3 h 20 min', from two days on 'in 3 days'."""
+    seconds = _seconds_to(moment)
+    if seconds < 2 * 86400:
+        return say("in {span}", span=duration(seconds))
+    return several("in {count} day", "in {count} days", round(seconds / 86400))
+
+
+def span_to(moment: datetime | str) -> str:
+    """As `until`, without the 'in'."""
+    seconds = _seconds_to(moment)
+    return duration(seconds) if seconds < 2 * 86400 else several("{count} day", "{count} days", round(seconds / 86400))
+
+
+def _seconds_to(moment: datetime | str) -> float:
     end = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
-    return f"in {span((end - datetime.now(UTC)).total_seconds())}"
+    return (end - datetime.now(UTC)).total_seconds()
 
 
-def span(seconds: float) -> str:
-    """As `duration`, but days from two days on."""
-    days = round(seconds / 86400)
-    return duration(seconds) if seconds < 2 * 86400 else f"{days} days"
+# Amounts
+
+
+def photos(count: int) -> str:
+    """'1 photo', '2 photos'."""
+    return several("{count} photo", "{count} photos", count)
+
+
+def avatars(count: int) -> str:
+    """'1 avatar', '2 avatars'."""
+    return several("{count} avatar", "{count} avatars", count)
+
+
+def pictures(count: int) -> str:
+    """'1 picture', '2 pictures'."""
+    return several("{count} picture", "{count} pictures", count)
+
+
+def trainings(count: int) -> str:
+    """'1 training', '2 trainings'."""
+    return several("{count} training", "{count} trainings", count)
+
+
+def requests(count: int) -> str:
+    """'1 request', '2 requests'."""
+    return several("{count} request", "{count} requests", count)
+
+
+def permissions(count: int) -> str:
+    """'1 permission', '2 permissions'."""
+    return several("{count} permission", "{count} permissions", count)
+
+
+def chat_lines(count: int) -> str:
+    """'1 chat line', '2 chat lines'."""
+    return several("{count} chat line", "{count} chat lines", count)
+
+
+def files(count: int) -> str:
+    """'1 file', '2 files'."""
+    return several("{count} file", "{count} files", count)
+
+
+def times(count: int) -> str:
+    """'1 time', '2 times'."""
+    return several("{count} time", "{count} times", count)
+
+
+def jobs(count: int) -> str:
+    """'1 job', '2 jobs'."""
+    return several("{count} job", "{count} jobs", count)

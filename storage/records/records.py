@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,9 @@ class Records:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._writing = engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._turn: AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+        )
 
     @classmethod
     async def open(cls, url: str) -> "Records":
@@ -87,9 +91,12 @@ class Records:
     def _read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         return self._engine.connect()
 
-    def _write(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        # Taking SQLite's write lock first: a reader that turns writer is refused without waiting if another wrote.
-        return self._writing.begin()
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        # Taking SQLite's write lock first: a reader that turns writer is refused without waiting if another wrote. And
+        # in turn within the process: SQLite lets whoever waits sleep for up to 0.1 s, and wakes them in no order.
+        async with self._turn, self._writing.begin() as connection:
+            yield connection
 
     async def _rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         async with self._read() as connection:
@@ -359,7 +366,14 @@ class Records:
     # jobs
 
     async def create_job(
-        self, kind: Kind, user_id: str, frontend: str, room: str, payload: Payload, place: str | None = None
+        self,
+        kind: Kind,
+        user_id: str,
+        frontend: str,
+        room: str,
+        payload: Payload,
+        place: str | None = None,
+        language: str | None = None,
     ) -> Job:
         """Write a queued job down. Raises TypeError if the payload is another kind's, UserError forgotten."""
         if not isinstance(payload, SPECS[kind].payload):
@@ -375,6 +389,7 @@ class Records:
             "attempt": 0,
             "cancel_requested": False,
             "place": place,
+            "language": language,
         }
         async with self._write() as connection:
             values["user_id"] = await people.person_id(connection, user_id)
@@ -414,6 +429,17 @@ class Records:
             .where(own.c.id == job_id, own.c.state == State.QUEUED)
         )
         return int((await self._rows(query))[0][0])
+
+    async def queue_places(self) -> dict[str, int]:
+        """The place of every queued job, as `queue_place` gives it, by the job's id."""
+        table = tables.jobs
+        query = select(table.c.id, table.c.kind).where(table.c.state == State.QUEUED)
+        ahead: Counter[str] = Counter()
+        places = {}
+        for row in await self._rows(query.order_by(table.c.created, table.c.id)):
+            ahead[row.kind] += 1
+            places[row.id] = ahead[row.kind]
+        return places
 
     async def claim(self, job_id: str) -> Job | None:
         """Take the job: it is running, its attempt one higher, and every earlier attempt is fenced out.
@@ -655,6 +681,21 @@ class Records:
             values = {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
             await connection.execute(table.insert().values(values))
             return True
+
+    async def notes_add(self, space: str, notes: Mapping[str, tuple[Mapping[str, Any], str | None]]) -> set[str]:
+        """Write many notes down at once, each a body and an owner by its key; the keys that were new."""
+        table = tables.notes
+        async with self._write() as connection:
+            known = select(table.c.key).where(table.c.space == space, table.c.key.in_(notes.keys()))
+            new = notes.keys() - set(await connection.scalars(known))
+            rows = [
+                {"space": space, "key": key, "body": dict(body), "owner": owner, "created": _now()}
+                for key, (body, owner) in notes.items()
+                if key in new
+            ]
+            if rows:
+                await connection.execute(table.insert(), rows)
+            return set(new)
 
     async def note_set(self, space: str, key: str, body: Mapping[str, Any], owner: str | None = None) -> None:
         """Write a note down, in place of what the key held, its owner too."""

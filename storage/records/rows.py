@@ -92,6 +92,8 @@ class Job:
     delivered: datetime | None
     place: str | None = None
     """Where its person was when it was asked for, as a grant to a room names it."""
+    language: str | None = None
+    """What its person read when it was asked for, as `de`; its answer is in it too."""
 
     @property
     def over(self) -> bool:

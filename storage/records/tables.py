@@ -134,6 +134,8 @@ jobs = Table(
     Column("delivered", Moment),
     # Where its person was when it was asked for, as grants to a room name it.
     Column("place", String(255)),
+    # What its person reads; null if that is not known.
+    Column("language", String(16)),
     Index("ix_jobs_state_kind_created", "state", "kind", "created"),
 )
 

@@ -107,8 +107,7 @@ async def test_mydata_counts_and_lists(bot: Any) -> None:
     await bot.records.chat_append("studio", "Ben", {"text": "mine", "photos": 0})
     reply = await bot.say("/mydata")
     assert reply.private
-    assert "1 avatar, 6 photos, 2 pictures and 3 requests" in reply.message.text
-    assert "1 line you wrote" in reply.message.text
+    assert "1 avatar, 6 photos, 2 pictures, 3 requests and 1 chat line of yours." in reply.message.text
     [file] = reply.message.files
     data = json.loads(file.content)
     assert [one["name"] for one in data["accounts"]] == ["Anna"]

@@ -1,12 +1,14 @@
 """The page in a real Chromium: two people in one room."""
 
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -96,10 +98,10 @@ async def test_two_people_in_one_room(
     # Completion by keyboard alone: the command, then the class noun.
     await text.fill("")
     await text.press_sequentially("/tr")
-    await expect(anna.get_by_role("option")).to_have_count(1)
+    await expect(anna.locator("#options").get_by_role("option")).to_have_count(1)
     await text.press("Tab")
     await text.press_sequentially("mia7 wo")
-    await expect(anna.get_by_role("option", name="woman")).to_be_visible()
+    await expect(anna.locator("#options").get_by_role("option", name="woman")).to_be_visible()
     await anna.screenshot(path=tmp_path / "2-tray.png")
     await text.press("Tab")
     await expect(text).to_have_value("/train mia7 woman ")
@@ -179,4 +181,157 @@ async def test_two_people_in_one_room(
     await anna.get_by_role("button", name="Log out").click()
     await expect(anna.get_by_label("Your name")).to_be_visible()
     await anna.screenshot(path=tmp_path / "11-welcome-dark.png")
+    assert watch.complaints == []
+
+
+async def barriers(page: Page) -> list[str]:
+    """What axe-core finds on the page as it is now, at the levels A and AA and by good practice."""
+    found = await Axe().run(page, options={"resultTypes": ["violations"]})
+    return [f"{one['id']}: {node['html'][:120]}" for one in found.response["violations"] for node in one["nodes"]]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width", "height"), [("light", 1280, 860), ("dark", 1280, 860), ("light", 390, 844), ("dark", 390, 844)]
+)
+async def test_everybody_can_use_it(
+    browser: Browser, chat: str, bot: Any, tmp_path: Path, scheme: Any, width: int, height: int
+) -> None:
+    """No barrier that axe knows, whatever is on the page, in light and dark, on a desk and on a phone."""
+    narrow = width < 700
+    watch = Watch(chat)
+    bot.engine.verdicts = {2: {"ok": True, "codes": ["soft"], "facts": {}}}
+    page = await (
+        await browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, bypass_csp=True,
+                                  reduced_motion="reduce")
+    ).new_page()  # fmt: skip
+    page.set_default_timeout(15_000)
+    watch.over(page)
+    await page.goto(chat)
+    await expect(page.get_by_label("Your name")).to_be_visible()
+    found = {"welcome": await barriers(page)}
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-0-welcome.png")
+    await page.get_by_label("Your name").fill("Anna Berg")
+    await page.keyboard.press("Enter")
+    text = page.get_by_label("Message", exact=True)
+    await expect(text).to_be_focused()
+    found["empty"] = await barriers(page)
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-1-empty.png")
+
+    checked = await bot.answer(await bot.say("/train mia7 woman", 6, name="Anna Berg"))
+    await bot.press(checked.buttons[0].action, name="Anna Berg")
+    await expect(page.get_by_text("6 photos, all good.")).to_be_visible()
+    await expect(page.get_by_text("mia7 is ready")).to_be_visible()
+    await text.fill("/imagine mia7 woman in a red hoodie, smiling --seed 20")
+    await text.press("Enter")
+    await expect(page.get_by_text("Here you are")).to_be_visible()
+    await text.fill("/avatars mia7 --nonsense")
+    await text.press("Enter")
+    await expect(page.get_by_text("has no option")).to_be_visible()
+    await page.wait_for_timeout(300)
+    found["pictures"] = await barriers(page)
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-2-pictures.png")
+    await text.fill("/help")
+    await text.press("Enter")
+    await expect(text).to_have_value("")
+    await text.press_sequentially("/i")
+    await expect(page.locator("#options").get_by_role("option")).to_have_count(1)
+    found["help and completion"] = await barriers(page)
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-3-help.png")
+    await text.fill("")
+
+    if narrow:
+        await page.get_by_role("button", name="Rooms", exact=True).click()
+        found["rooms"] = await barriers(page)
+        await page.screenshot(path=tmp_path / f"{scheme}-{width}-4-rooms.png")
+    await page.get_by_role("button", name="My pictures").click()
+    await expect(page.locator("#gallery .picture img")).to_have_count(4)
+    await expect(page.locator("#gallery")).to_contain_text("mia7 woman in a red hoodie, smiling")
+    await expect(page.locator("#gallery")).to_contain_text("seed 20")
+    await page.wait_for_timeout(300)
+    found["gallery"] = await barriers(page)
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-5-gallery.png")
+    await page.locator("#gallery .picture").nth(1).focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#lightbox")).to_contain_text("seed 21")
+    found["lightbox"] = await barriers(page)
+    await page.screenshot(path=tmp_path / f"{scheme}-{width}-6-lightbox.png")
+    await page.get_by_role("button", name="Use prompt and seed").click()
+    await expect(text).to_have_value("/imagine mia7 woman in a red hoodie, smiling --seed 21")
+    assert {state: barrier for state, barrier in found.items() if barrier} == {}
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert watch.complaints == []
+
+
+async def test_by_keyboard_alone(browser: Browser, chat: str, bot: Any) -> None:
+    """From the log-in to a picture, the gallery and another room, without a pointer."""
+    watch = Watch(chat)
+    await bot.avatar("mia7")
+    page = await (await browser.new_context(viewport={"width": 1280, "height": 860})).new_page()
+    page.set_default_timeout(15_000)
+    watch.over(page)
+    await page.goto(chat)
+    await expect(page.get_by_label("Your name")).to_be_focused()
+    keys = page.keyboard
+
+    async def go_to(name: str) -> None:
+        """Press Tab until this has the focus."""
+        for _ in range(60):
+            said = await page.evaluate(
+                "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent.trim()"
+            )
+            if said == name:
+                return
+            await keys.press("Tab")
+        raise AssertionError(f"Tab never comes to {name}")
+
+    await keys.type("Anna")
+    await keys.press("Enter")
+    await expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    await keys.type("/imagine mia7 woman in a suit --count 2")
+    await keys.press("Enter")
+    await expect(page.get_by_text("Here you are")).to_be_visible()
+    await go_to("Again")
+    await keys.press("Enter")
+    await expect(page.get_by_text("Here you are")).to_have_count(2)
+    await go_to("My pictures")
+    await keys.press("Space")
+    await expect(page.locator("#gallery .picture img")).to_have_count(4)
+    await keys.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await go_to("Make or join a room")
+    await keys.type("garden")
+    await keys.press("Enter")
+    await expect(page.get_by_role("heading", name="garden")).to_be_visible()
+    await expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    assert watch.complaints == []
+
+
+async def test_the_page_speaks_german(browser: Browser, chat: str, bot: Any, tmp_path: Path) -> None:
+    watch = Watch(chat)
+    await bot.avatar("mia7")
+    page = await (await browser.new_context(locale="de-DE", viewport={"width": 1280, "height": 860})).new_page()
+    page.set_default_timeout(15_000)
+    watch.over(page)
+    await page.goto(f"{chat}/r/garten")
+    await page.get_by_label("Dein Name").fill("Anna")
+    await page.get_by_role("button", name="Eintreten").click()
+    await expect(page.get_by_text("Wen soll ich zeichnen?")).to_be_visible()
+    text = page.get_by_label("Nachricht", exact=True)
+    await text.press_sequentially("/imag")
+    await expect(page.locator("#options").get_by_role("option")).to_contain_text("Den Avatar von jemandem zeichnen")
+    await text.fill("/imagine mia7 woman in a suit --count 2")
+    await text.press("Enter")
+    await expect(page.get_by_text("Bitte schön (Seeds 7 und 8).")).to_be_visible()
+    await page.screenshot(path=tmp_path / "german.png")
+    for element in await page.locator("[aria-label], [placeholder], button, h1, h2, label").all():
+        said = " ".join(
+            [await element.get_attribute("aria-label") or "", await element.get_attribute("placeholder") or "",
+             await element.text_content() or ""]
+        )  # fmt: skip
+        assert not re.search(r"\b(the|your|room|photos?|pictures?|close|send|message|next|use)\b", said.lower()), said
+    # Whoever wants another language than their browser's chooses it, and keeps it.
+    await page.locator("#language").select_option("English")
+    await expect(page.get_by_label("Message", exact=True)).to_be_visible()
+    await page.reload()
+    await expect(page.get_by_role("button", name="My pictures")).to_be_visible()
     assert watch.complaints == []

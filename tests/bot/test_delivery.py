@@ -263,14 +263,14 @@ async def test_a_job_that_begins_while_its_place_is_looked_up(
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7 --count 1")
     await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
-    look_up = bot.records.queue_place
+    look_up = bot.records.queue_places
 
-    async def slow(job_id: str) -> int:
-        place = await look_up(job_id)
-        await delivery.news(step(await bot.records.claim(job_id), 4))
-        return int(place)
+    async def slow() -> dict[str, int]:
+        places: dict[str, int] = await look_up()
+        await delivery.news(step(await bot.records.claim(reply.job_id), 4))
+        return places
 
-    monkeypatch.setattr(bot.records, "queue_place", slow)
+    monkeypatch.setattr(bot.records, "queue_places", slow)
     await delivery.sweep()
     await delivery.flush()
     assert "step 4 of 10" in room.messages[0].text
@@ -287,6 +287,25 @@ async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
     await delivery.sweep()
     await delivery.flush()
     assert "next in line" in room.messages[0].text
+
+
+async def test_in_a_long_queue_not_every_step_is_told(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivery = delivery_of(bot, room)
+    await bot.avatar("mia7")
+    reply = await bot.say("/imagine mia7")
+    await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
+    places = iter([100, 99, 81, 80, 64, 4, 4, 3, 2])
+
+    async def queue_places() -> dict[str, int]:
+        return {reply.job_id: next(places)}
+
+    monkeypatch.setattr(bot.records, "queue_places", queue_places)
+    told = []
+    for _ in range(9):
+        await delivery.sweep()
+        await delivery.flush()
+        told.append(room.messages[0].progress.place)
+    assert told == [100, 100, 100, 80, 64, 4, 4, 3, 2]
 
 
 async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None:

@@ -66,7 +66,7 @@ async def test_a_pause_keeps_jobs_and_says_so(bot: Any) -> None:
     assert "Paused" in await do(bot, "pause")
     reply = await bot.say("/imagine mia7")
     assert "having a rest; your place is kept" in reply.message.text
-    assert "1 waiting; I'm paused" in await do(bot, "queue")
+    assert "1 waiting. I'm paused." in await do(bot, "queue")
     wall = Wall()
     delivery = Delivery(bot.records, bot.events, wall, bot.commands.answer)
     await delivery.follow(reply.job_id, await wall.post("studio", reply.message), reply.message)
@@ -85,7 +85,7 @@ async def test_a_ban_stops_everything_but_what_is_ones_own(bot: Any) -> None:
     await bot.avatar("ben5", "Ben")
     await bot.say("/share ben5", name="Ben")
     hers, his = await bot.say("/imagine ben5"), await bot.say("/imagine ben5", name="Ben")
-    assert "2 jobs stopped" in await do(bot, "ban chat:ben")
+    assert "Stopped: 2 jobs." in await do(bot, "ban chat:ben")
     assert (await bot.records.job(hers.job_id)).state == State.CANCELLED
     assert (await bot.records.job(his.job_id)).state == State.CANCELLED
     assert (await bot.say("/imagine ben5")).job_id is None
@@ -144,7 +144,7 @@ async def test_quotas_of_trainings_outlast_an_erasure(bot: Any) -> None:
     await do(bot, "quota trainings 1")
     await bot.avatar("mia7")
     reply = await bot.say("/train ann3 woman", 6)
-    assert "Your 1 trainings of today are used up" in reply.message.text
+    assert "You have used up your 1 training of today" in reply.message.text
     assert len([key for key in await bot.kept() if key.startswith("photos/")]) == 6
     await bot.press((await bot.say("/forget")).message.buttons[0].action)
     assert "used up" in (await bot.say("/train ann3 woman", 6)).message.text

@@ -54,7 +54,7 @@ async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pyte
     assert (await bot.say("/imagine mia7", name="Ben", room="kitchen")).job_id is not None
     assert (await bot.say("/imagine mia7", name="Cleo")).job_id is None
     card = (await bot.say("/avatars mia7")).message
-    assert "Shared with Ben, until 2 h from now." in card.text
+    assert "Shared with Ben for another 2 h." in card.text
 
     now = people.now
     monkeypatch.setattr(people, "now", lambda: now() + timedelta(hours=2, seconds=1))

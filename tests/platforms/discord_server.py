@@ -7,9 +7,11 @@ an invalid body, a first answer after 3 s) is noted in `faults` besides; a test 
 import asyncio
 import json
 import os
+import random
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,9 +23,13 @@ TOKEN = "token-of-the-bot"
 BOT, GUILD = 900, 700
 FIRST_ANSWER, TOKEN_LIFE, NONCE_LIFE = 3.0, 15 * 60.0, 5 * 60.0
 REQUEST = 25 * 1024 * 1024
+RATE = 50
+INVALID, INVALID_SPAN = 10_000, 600.0
 EPHEMERAL, LOADING = 1 << 6, 1 << 7
 PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15
 SLASH, PRESSED, COMPLETES, SUBMITTED = 2, 3, 4, 5
+LOCALES = set("id da de en-GB en-US es-ES es-419 fr hr it lt hu nl no pl pt-BR ro fi sv-SE vi tr cs el bg ru uk hi th "
+              "zh-CN ja zh-TW ko".split())  # fmt: skip
 T = TypeVar("T")
 JSON = dict[str, Any]
 
@@ -130,7 +136,9 @@ class DiscordServer:
         self.channels: dict[int, Channel] = {}
         self.messages: dict[int, Sent] = {}
         self.asked: dict[int, Asked] = {}
+        self.locales: dict[int, str] = {}
         self.requests: list[tuple[str, str, int]] = []
+        self.invalid: list[float] = []
         self.identified = self.resumed = 0
         self._uploads: dict[int, bytes] = {}
         self._kill = [0, 0, 0]
@@ -138,6 +146,8 @@ class DiscordServer:
         self._ahead = 0.0
         self._count = 0
         self._failures: list[tuple[str, int, bool]] = []
+        self._chance, self._pick = 0.0, random.Random(0)
+        self._times: deque[float] = deque()
         self._sockets: list[web.WebSocketResponse] = []
         self._events: list[JSON] = []
         app = web.Application(client_max_size=2 * REQUEST, middlewares=[self._guard])
@@ -173,6 +183,11 @@ class DiscordServer:
         self._kill = [request, process, int(handled)]
         self._killed = asyncio.Event()
         return self._killed
+
+    def storm(self, chance: float, seed: int = 0) -> None:
+        """From now on each kind of trouble comes with this chance: 429, 500, broken lines before and after a request
+        is done, events that come twice."""
+        self._chance, self._pick = chance, random.Random(seed)
 
     async def repeat(self) -> None:
         """Send the last event once more."""
@@ -277,7 +292,8 @@ class DiscordServer:
         self.asked[number] = asked
         payload = {"id": str(number), "application_id": str(BOT), "type": kind, "data": data, "token": asked.token,
                    "version": 1, "channel_id": str(channel), "channel": where.payload(), "app_permissions": "0",
-                   "locale": "en-US", "entitlements": [], "attachment_size_limit": asked.limit}  # fmt: skip
+                   "locale": self.locales.get(user, "en-US"), "entitlements": [],
+                   "attachment_size_limit": asked.limit}  # fmt: skip
         if where.kind == "server":
             member = {"user": person(user), "roles": [], "flags": 0, "permissions": "0", "deaf": False, "mute": False,
                       "joined_at": "2020-01-01T00:00:00+00:00", "nick": None, "avatar": None}  # fmt: skip
@@ -477,7 +493,17 @@ class DiscordServer:
     ) -> web.StreamResponse:
         line = f"{request.method} {request.path.removeprefix('/api/v10')}"
         failure = next((one for one in self._failures if re.search(one[0], line)), None)
+        luck = self._pick.random() / self._chance if self._chance and not request.path.startswith("/gateway") else 9.0
         try:
+            if luck < 2:
+                failure = failure or (line, 429 if luck < 1 else 500, False)
+                raise Refused(failure[1], 0, "injected")
+            if luck < 3:
+                if self._pick.random() < 0.5:
+                    await handler(request)
+                assert request.transport
+                request.transport.abort()
+                return web.Response()
             if failure:
                 self._failures.remove(failure)
                 if failure[2]:
@@ -492,6 +518,8 @@ class DiscordServer:
                 os.kill(self._kill[1], signal.SIGKILL)
                 self._killed.set()
                 raise Refused(500, 0, "nobody hears this")
+            if self._too_quick(request):
+                raise Refused(429, 0, "too quick")
             response = await handler(request)
         except Refused as refused:
             if refused.status in (400, 413) and not failure and refused.code != 40060:
@@ -506,7 +534,24 @@ class DiscordServer:
             self.faults.append(f"{line}: no such route")
             response = _json({"code": 0, "message": f"{error.status}: {error.reason}"}, error.status)
         self.requests.append((request.method, request.path, response.status))
+        if response.status in (401, 403, 429) and (request.path.startswith("/api/") and not failure):
+            self.invalid.append(time.monotonic())
+            recent = [at for at in self.invalid if at > time.monotonic() - INVALID_SPAN]
+            if len(recent) > INVALID:
+                self.faults.append(f"more than {INVALID} invalid requests within ten minutes: the bot is banned")
         return response
+
+    def _too_quick(self, request: web.Request) -> bool:
+        """Whether these are more than 50 requests within a second; what answers interactions does not count."""
+        if not request.path.startswith("/api/") or "/interactions/" in request.path or "/webhooks/" in request.path:
+            return False
+        now = time.monotonic()
+        while self._times and self._times[0] <= now - 1:
+            self._times.popleft()
+        if len(self._times) >= RATE:
+            return True
+        self._times.append(now)
+        return False
 
     def _dies(self, request: web.Request) -> bool:
         if request.path.startswith("/gateway") or self._kill[0] == 0:
@@ -596,8 +641,10 @@ class DiscordServer:
     async def _dispatch(self, name: str, data: JSON) -> None:
         event = {"op": 0, "t": name, "s": len(self._events) + 1, "d": data}
         self._events.append(event)
+        twice = self._chance > 0 and self._pick.random() < self._chance
         for socket in self._sockets:
-            await socket.send_json(event)
+            for _ in range(1 + twice):
+                await socket.send_json(event)
 
 
 # What Discord validates
@@ -608,7 +655,10 @@ def check_message(payload: JSON, files: Mapping[str, bytes], limit: int, edited:
     demand(len(content) <= 2000, "content is longer than 2000")
     if edited is None:
         demand(content.strip() or files or payload.get("embeds") or rows, "empty message")
-    demand(len(payload.get("embeds", [])) <= 10, "embeds")
+    embeds = payload.get("embeds", [])
+    demand(len(embeds) <= 10, "embeds")
+    demand(sum(len(one.get(part) or "") for one in embeds for part in ("title", "description")) <= 6000, "embeds' text")
+    demand(sum(1 + len(row["components"]) for row in rows) <= 40, "components")
     if any(len(data) > limit for data in files.values()) or sum(map(len, files.values())) > REQUEST:
         raise Refused(413, 40005, "Request entity too large")
     named = {str(one["id"]): one for one in payload.get("attachments", [])}
@@ -657,6 +707,7 @@ def check_command(command: JSON) -> None:
     name = re.compile(r"[-_'a-z0-9]{1,32}")
     demand(name.fullmatch(command["name"]), "name")
     demand(1 <= len(command["description"]) <= 100, "description")
+    check_localizations(command)
     options = command.get("options", [])
     demand(len(options) <= 25, "options")
     demand(len({option["name"] for option in options}) == len(options), "two options of one name")
@@ -665,6 +716,7 @@ def check_command(command: JSON) -> None:
     length = len(command["name"] + command["description"])
     for option in options:
         demand(name.fullmatch(option["name"]) and 1 <= len(option["description"]) <= 100, f"option {option['name']}")
+        check_localizations(option)
         choices = option.get("choices", [])
         demand(len(choices) <= 25 and not (choices and option.get("autocomplete")), "choices")
         demand(all(1 <= len(choice["name"]) <= 100 for choice in choices), "choice")
@@ -673,6 +725,13 @@ def check_command(command: JSON) -> None:
         length += len(option["name"] + option["description"])
         length += sum(len(choice["name"]) + len(str(choice["value"])) for choice in choices)
     demand(length <= 8000, "length")
+
+
+def check_localizations(described: JSON) -> None:
+    for locale, text in (described.get("description_localizations") or {}).items():
+        demand(locale in LOCALES and 1 <= len(text) <= 100, f"description in {locale}")
+    for locale, text in (described.get("name_localizations") or {}).items():
+        demand(locale in LOCALES and re.fullmatch(r"[-_'\w]{1,32}", text), f"name in {locale}")
 
 
 async def _body(request: web.Request) -> tuple[JSON, dict[str, bytes]]:

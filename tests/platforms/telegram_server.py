@@ -8,6 +8,7 @@ there has failed. Source of the rules: core.telegram.org/bots/api and the limits
 import asyncio
 import itertools
 import json
+import random
 import re
 import sys
 import time
@@ -34,7 +35,7 @@ PARAMETERS: dict[str, set[str]] = {
     "sendPhoto": _MESSAGE | {"photo", "caption"},
     "sendDocument": _MESSAGE | {"document", "caption"},
     "sendMediaGroup": _MESSAGE - {"reply_markup"} | {"media"},
-    "editMessageText": _EDIT | {"text", "link_preview_options"},
+    "editMessageText": _EDIT | {"text", "entities", "link_preview_options"},
     "editMessageCaption": _EDIT | {"caption"},
     "editMessageMedia": _EDIT | {"media"},
     "editMessageReplyMarkup": _EDIT,
@@ -43,6 +44,7 @@ PARAMETERS: dict[str, set[str]] = {
     "answerInlineQuery": {"inline_query_id", "results", "cache_time", "is_personal"},
     "getFile": {"file_id"},
     "getChatMember": {"chat_id", "user_id"},
+    "sendChatAction": {"chat_id", "message_thread_id", "action"},
 }
 MEGABYTE = 1024 * 1024
 
@@ -79,11 +81,29 @@ class Injection:
 
 
 @dataclass
+class Weather:
+    """How often a call goes wrong by chance, for each kind: 429, 500, the line breaks before it or after it."""
+
+    chance: float = 0.0
+    pick: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def now(self) -> tuple[Exception | None, bool]:
+        """What goes wrong with this call, if anything, and whether it has its effect before."""
+        luck = self.pick.random() / self.chance if self.chance else 9.0
+        if luck < 1:
+            return Refused(429, "Too Many Requests: retry after 1", retry_after=1), False
+        if luck < 2:
+            return Refused(500, "Internal Server Error"), False
+        return (Cut(), self.pick.random() < 0.5) if luck < 3 else (None, False)
+
+
+@dataclass
 class Server:
     """The state of a small Telegram with one bot in it."""
 
     token: str = TOKEN
     rates: Rates = field(default_factory=Rates)
+    weather: Weather = field(default_factory=Weather)
     faults: list[str] = field(default_factory=list)
     refusals: list[tuple[str, str]] = field(default_factory=list)
     calls: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
@@ -98,12 +118,19 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     commands: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     alerts: list[tuple[str | None, bool]] = field(default_factory=list)
+    actions: list[tuple[float, int]] = field(default_factory=list)
+    """When somebody saw in which chat that the bot is typing."""
+    times: dict[tuple[int, int], float] = field(default_factory=dict)
+    """When each message of the bot came."""
+    told: dict[tuple[int, int], list[str]] = field(default_factory=dict)
+    """Everything that a message ever said."""
     inline: list[list[dict[str, Any]]] = field(default_factory=list)
     webhook: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._updates: list[dict[str, Any]] = []
+        self._came: dict[int, float] = {}
         self._news = asyncio.Condition()
         self._polls = 0
         self._queries: set[str] = set()
@@ -111,10 +138,10 @@ class Server:
 
     # What people do
 
-    def person(self, name: str, start: bool = True) -> "Person":
-        """Somebody new; `start`: they have opened the bot's private chat."""
+    def person(self, name: str, start: bool = True, language: str = "en") -> "Person":
+        """Somebody new; `start`: they have opened the bot's private chat. language: what their Telegram is in."""
         number = 1000 + next(self._numbers)
-        self.people[number] = {"id": number, "is_bot": False, "first_name": name}
+        self.people[number] = {"id": number, "is_bot": False, "first_name": name, "language_code": language}
         self.chats[number] = {"id": number, "type": "private", "first_name": name}
         if start:
             self.started.add(number)
@@ -136,6 +163,7 @@ class Server:
     async def push(self, times: int = 1, **update: Any) -> None:
         """Hand an update out, or the same one several times."""
         body = {"update_id": next(self._numbers), **update}
+        self._came[body["update_id"]] = time.time()
         async with self._news:
             self._updates.extend([body] * times)
             self._news.notify_all()
@@ -154,6 +182,9 @@ class Server:
         number = next(self._numbers)
         body = {"message_id": number, "date": int(time.time()), "chat": self.chats[chat], "from": sender, **content}
         self.messages[chat, number] = body
+        self.told[chat, number] = [said(body)]
+        if sender["is_bot"]:
+            self.times[chat, number] = time.monotonic()
         return body
 
     def store(self, data: bytes) -> str:
@@ -213,7 +244,12 @@ class Server:
             self.calls.append((time.monotonic(), method, given))
             for error in self._injected(method, after=False):
                 raise error
+            wrong, late = self.weather.now()
+            if wrong and not late:
+                raise wrong
             result = await getattr(self, f"_{method}")(given)
+            if wrong:
+                raise wrong
             for error in self._injected(method, after=True):
                 raise error
         except Refused as refused:
@@ -250,7 +286,9 @@ class Server:
 
         async with self._news:
             self._news.notify_all()
-            self._updates = [update for update in self._updates if update["update_id"] >= offset]
+            # What nobody has fetched within a day is lost.
+            kept = [one for one in self._updates if self._came[one["update_id"]] > time.time() - 24 * 3600]
+            self._updates = [update for update in kept if update["update_id"] >= offset]
             try:
                 async with asyncio.timeout(given.get("timeout", 0)):
                     await self._news.wait_for(lambda: waiting() or self._polls != mine)
@@ -282,7 +320,10 @@ class Server:
         scope = given.get("scope", {"type": "default"})
         if scope["type"] == "chat":
             self._chat({"chat_id": scope["chat_id"]}, 0)
-        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip()] = commands
+        language = given.get("language_code") or ""
+        if language and not re.fullmatch(r"[a-z]{2}", language):
+            raise Refused(400, "Bad Request: invalid language code specified")
+        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip() + f" {language}".rstrip()] = commands
         return True
 
     def _chat(self, given: dict[str, Any], messages: int) -> int:
@@ -328,11 +369,8 @@ class Server:
         return self.add(chat, BOT, **content)
 
     async def _sendMessage(self, given: dict[str, Any]) -> dict[str, Any]:
-        text = _text(given)
-        for entity in given.get("entities", ()):
-            if entity["offset"] + entity["length"] > _units(text):
-                raise Refused(400, "Bad Request: ENTITY_BOUNDS_INVALID")
-        return self._sent(given, self._chat(given, 1), text=text, entities=given.get("entities", []))
+        text, entities = _text(given), _entities(given)
+        return self._sent(given, self._chat(given, 1), text=text, entities=entities)
 
     async def _sendPhoto(self, given: dict[str, Any]) -> dict[str, Any]:
         caption, chat = _caption(given), self._chat(given, 1)
@@ -383,13 +421,14 @@ class Server:
             )
         body.clear()
         body.update({name: value for name, value in new.items() if value is not None})
+        self.told[chat, body["message_id"]].append(said(body))
         return body
 
     async def _editMessageText(self, given: dict[str, Any]) -> dict[str, Any]:
         body = self.messages.get((given["chat_id"], given["message_id"]))
         if body is not None and "text" not in body and body["from"]["is_bot"]:
             raise Refused(400, "Bad Request: there is no text in the message to edit")
-        return self._edited(given, text=_text(given))
+        return self._edited(given, text=_text(given), entities=_entities(given))
 
     async def _editMessageCaption(self, given: dict[str, Any]) -> dict[str, Any]:
         return self._edited(given, caption=_caption(given))
@@ -402,9 +441,19 @@ class Server:
     async def _editMessageReplyMarkup(self, given: dict[str, Any]) -> dict[str, Any]:
         return self._edited(given)
 
+    async def _sendChatAction(self, given: dict[str, Any]) -> bool:
+        if given["action"] != "typing":
+            raise Refused(400, "Bad Request: wrong parameter action in request")
+        self.actions.append((time.monotonic(), self._chat(given, 0)))
+        return True
+
     async def _deleteMessage(self, given: dict[str, Any]) -> bool:
-        if self.messages.pop((given["chat_id"], given["message_id"]), None) is None:
+        where = (given["chat_id"], given["message_id"])
+        if where not in self.messages:
             raise Refused(400, "Bad Request: message to delete not found")
+        if self.messages[where]["date"] < time.time() - 48 * 3600:
+            raise Refused(400, "Bad Request: message can't be deleted for everyone")
+        del self.messages[where]
         return True
 
     async def _answerCallbackQuery(self, given: dict[str, Any]) -> bool:
@@ -498,6 +547,7 @@ class Person:
 
     async def ask(self, words: str) -> None:
         """Type the bot's name and words into any chat."""
+        assert _units(words) <= 256, "Telegram lets nobody type more"
         query = {"id": str(next(self.server._numbers)), "from": self.user, "query": words, "offset": ""}
         await self.server.push(inline_query=query)
 
@@ -540,6 +590,13 @@ def _text(given: dict[str, Any]) -> str:
     if _units(text) > 4096:
         raise Refused(400, "Bad Request: message is too long")
     return text
+
+
+def _entities(given: dict[str, Any]) -> list[dict[str, Any]]:
+    for entity in given.get("entities", ()):
+        if entity["offset"] + entity["length"] > _units(str(given["text"])):
+            raise Refused(400, "Bad Request: ENTITY_BOUNDS_INVALID")
+    return list(given.get("entities", ()))
 
 
 def _caption(given: dict[str, Any]) -> str:

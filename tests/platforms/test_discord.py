@@ -26,7 +26,8 @@ from bot.frontends.discord.form import form
 from bot.frontends.discord.outbox import NAME
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, notice, pictures, render
-from bot.messages import Button, Message, Progress, Shown
+from bot.language import say, speaking
+from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs
 from storage.jobs import Imagine
@@ -201,6 +202,30 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     assert "not shared with you here" in refused.content
 
 
+async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    assert list(drawn.buttons) == ["Again", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"]
+    await world.stop()
+    await world.start()
+    await server.press(ANNA, drawn, "U3")
+    alone = await server.until(lambda: next((one for one in server.seen(ANNA, studio) if len(one.files) == 1), None))
+    assert alone.only_for == ANNA and alone.files[0]["data"] == drawing(7)
+    form = await world.acknowledged(await server.press(ANNA, drawn, "Edit prompt"))
+    await server.submit(form, prompt="mia7 woman on the moon", count="1")
+    await server.until(lambda: server.find(ANNA, studio, "Here you are (seed 5)"))
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    for label in ("U1", "Edit prompt"):
+        before = len(server.seen(BEN, studio))
+        await server.press(BEN, posted, label)
+        await server.until(lambda before=before: len(server.seen(BEN, studio)) > before)
+        assert "Only the person who started this" in server.seen(BEN, studio)[-1].content
+    assert server.seen(BEN, studio)[-1].only_for == BEN
+
+
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:
     server = world.server
     asked = await world.acknowledged(await server.slash(ANNA, studio, "train"))
@@ -372,6 +397,53 @@ async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio
     await records.request_cancel(job.id)
 
 
+async def test_after_a_restart_an_open_interaction_goes_on(world: World, studio: int) -> None:
+    """While its token is fresh, nobody has to be told in front of all that an answer is there."""
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.3
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    hidden = await server.sees(ANNA, studio, "Drawing 4 pictures: step 1 of 4")
+    await world.stop()
+    await world.start()
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await world.idle()
+    assert drawn is hidden and len(drawn.files) == 4
+    assert server.seen(BEN, studio) == []
+    assert len([text for text in drawn.said if "Here you are" in text]) == 1
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int, begun: bool) -> None:
+    """As if the bot was killed between an acknowledgement and its answer: before the job was written down, or after."""
+    server, run = world.server, world.bot.commands.run
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.2
+
+    async def killed(*given: object) -> Reply:
+        if begun:
+            await run(*given)  # type: ignore[arg-type]
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    world.bot.commands.run = killed  # type: ignore[method-assign, assignment]
+    asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    async with asyncio.timeout(20):
+        while not await world.storage.records.notes("discord/open") or (begun and not world.engine.seen[2:]):
+            await asyncio.sleep(0.02)
+    for task in set().union(*world.bot.outbox._talking.values()):
+        task.cancel()
+    await world.stop()
+    await world.start()
+    if begun:
+        assert (await server.sees(ANNA, studio, "Here you are")).id == asked.original
+    else:
+        assert (await server.sees(ANNA, studio, "Please send it again")).id == asked.original
+    await world.idle()
+    assert server.seen(BEN, studio) == []
+    assert await world.storage.records.notes("discord/open") == []
+
+
 async def test_a_deleted_progress_message(world: World) -> None:
     server, dm = world.server, world.server.dm(ANNA)
     await world.avatar(dm)
@@ -461,6 +533,27 @@ async def test_exactly_the_table_is_registered(world: World) -> None:
         assert names == {option.name for option in COMMANDS[command["name"]].options}
 
 
+async def test_somebody_is_answered_in_their_language(world: World, studio: int) -> None:
+    server = world.server
+    server.locales[ANNA] = "de"
+    for command in server.commands.values():
+        with speaking("de"):
+            assert command["description_localizations"] == {"de": say(COMMANDS[command["name"]].description)}
+    asked = await server.slash(ANNA, studio, "train")
+    await server.until(lambda: asked.answer)
+    labels = [one["label"] for one in asked.data["components"]]
+    assert labels == ["Name", "Was die Person ist", "Fotos", "Einwilligung"]
+    await server.submit(asked, PHOTOS, token="mia7", noun="woman", consent=True)
+    await server.press(ANNA, await server.sees(ANNA, studio, "6 Fotos, alle gut"), "mia7 lernen")
+    notice = await server.sees(ANNA, studio, "Deine Antwort ist da")
+    # The delivery loop says it in the language in which it was asked for, whatever process it is.
+    await server.press(ANNA, notice, "Zeig es mir")
+    shown = await server.sees(ANNA, studio, "mia7 ist fertig: 400 Schritte")
+    assert "-# Auftrag" in shown.content and "Hier zeigen" in shown.buttons
+    await server.slash(BEN, studio, "status")
+    await server.sees(BEN, studio, "Nothing of yours is under way")
+
+
 async def test_without_operators_there_is_no_command_for_them(world: World) -> None:
     bot = DiscordBot(world.storage, operators={"telegram:11"})
     assert {command.name for command in bot.tree.get_commands()} == COMMANDS.keys() - {"operator"}
@@ -468,7 +561,7 @@ async def test_without_operators_there_is_no_command_for_them(world: World) -> N
 
 async def test_the_operator_is_known(world: World, studio: int) -> None:
     await world.server.slash(ANNA, studio, "operator", duty="queue")
-    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs; I'm at work.")
+    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs. I'm at work.")
     assert seen.only_for == ANNA
     await world.server.slash(BEN, studio, "operator", duty="pause")
     refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))

@@ -266,6 +266,9 @@ async def test_places_in_the_queue(records: Records, ann: User) -> None:
     await records.request_cancel(jobs[2].id)
     assert [await records.queue_place(job.id) for job in jobs] == [0, 1, 0, 2]
     assert await records.queue_place("nothing") == 0
+    places = await records.queue_places()
+    assert [places.get(job.id, 0) for job in jobs] == [0, 1, 0, 2]
+    assert sorted(places.values()) == [1, 1, 2]
 
 
 async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User) -> None:
@@ -365,3 +368,13 @@ async def test_notes_are_unique_in_their_space(records: Records) -> None:
     assert await records.notes_prune("sent", before.created) == 0
     assert await records.notes_prune("sent", datetime.now(UTC)) == 1
     assert [note.space for note in await records.notes("seen")] == ["seen"]
+
+
+async def test_many_notes_at_once(records: Records) -> None:
+    await records.note_add("inbox", "2", {"n": 2})
+    assert await records.notes_add("inbox", {"1": ({"n": 1}, "x:1"), "2": ({"n": 9}, None)}) == {"1"}
+    assert await records.notes_add("inbox", {}) == set()
+    assert {note.key: (note.body, note.owner) for note in await records.notes("inbox")} == {
+        "1": ({"n": 1}, "x:1"),
+        "2": ({"n": 2}, None),
+    }

@@ -3,39 +3,37 @@
 import asyncio
 import ipaddress
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import BodyPartReader, ClientError, MultipartReader, WSMsgType, web
 
 from bot import limits, replies
-from bot.commands import COMMANDS, Commands
+from bot.commands import Commands
 from bot.delivery import Delivery
+from bot.frontends.chat import pages
 from bot.frontends.chat.hub import NAME, Hub, private
+from bot.frontends.chat.pages import TEXT_MOST
 from bot.frontends.chat.sessions import LIFETIME, Session, Signer
+from bot.language import closest, speak
 from bot.messages import Caller, Reply, Upload
 from bot.settings import BotSettings
 from bot.table import Source
 from storage.errors import UnknownBlob, UserError
-from storage.jobs import Train
+from storage.jobs import Imagine, Train
 from storage.open import Storage
 from storage.records import Job
 
 COOKIE = "avatar_session"
-TEXT_MOST = 4000
-"""Characters of a message."""
 _TEXT_BYTES = 64 * 1024
 _CHUNK = 64 * 1024
-_PAGE = Path(__file__).parent / "page"
-_FILES = {
-    "/chat.css": ("chat.css", "text/css"),
-    "/chat.js": ("chat.js", "text/javascript"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-}
+_YEAR = 365 * 24 * 3600
+_GALLERY_MOST = 40
+"""Drawings that the gallery shows at a time."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -66,13 +64,14 @@ class Chat:
 
     def app(self) -> web.Application:
         """The web application."""
-        app = web.Application(middlewares=[self._guard, _kindly], client_max_size=_TEXT_BYTES)
-        app.router.add_get("/", self.page)
-        app.router.add_get("/r/{room}", self.page)
-        for path in _FILES:
-            app.router.add_get(path, self.file)
+        app = web.Application(middlewares=[self._guard, _in_their_language, _kindly], client_max_size=_TEXT_BYTES)
+        app.router.add_get("/", pages.page)
+        app.router.add_get("/r/{room}", pages.page)
+        for path in pages.FILES:
+            app.router.add_get(path, pages.file)
         app.router.add_get("/api/me", self.me)
-        app.router.add_get("/api/commands", self.table)
+        app.router.add_get("/api/commands", pages.table)
+        app.router.add_post("/api/language", self.language)
         app.router.add_post("/api/login", self.login)
         app.router.add_post("/api/logout", self.logout)
         app.router.add_post("/api/rooms", self.join)
@@ -81,36 +80,14 @@ class Chat:
         app.router.add_post("/api/rooms/{room}/press", self.press)
         app.router.add_get("/api/rooms/{room}/complete", self.complete)
         app.router.add_get("/api/rooms/{room}/socket", self.socket)
+        app.router.add_get("/api/gallery", self.gallery)
+        app.router.add_get("/api/gallery/{job}/{name}", self.own_picture)
         app.router.add_get("/api/rooms/{room}/pictures/{job}/{name}", self.picture)
         app.router.add_get("/api/rooms/{room}/samples/{avatar}/{job}-{attempt}/{name}", self.sample)
         app.router.add_get("/api/rooms/{room}/files/{key:.+}", self.saved)
         app.on_response_prepare.append(_harden)
         app.on_shutdown.append(self._shutdown)
         return app
-
-    # The page
-
-    async def page(self, request: web.Request) -> web.StreamResponse:
-        return web.FileResponse(_PAGE / "index.html", headers={"Cache-Control": "no-cache"})
-
-    async def file(self, request: web.Request) -> web.StreamResponse:
-        name, kind = _FILES[request.path]
-        return web.FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache", "Content-Type": kind})
-
-    async def table(self, request: web.Request) -> web.Response:
-        """The table of commands, as the page registers it."""
-        return web.json_response(
-            {
-                "commands": [asdict(command) for command in COMMANDS.values()],
-                "consent": replies.CONSENT,
-                "photos": {
-                    "fewest": limits.PHOTOS_FEWEST,
-                    "most": limits.PHOTOS_MOST,
-                    "bytes": limits.PHOTO_BYTES,
-                },
-                "text": {"most": TEXT_MOST},
-            }
-        )
 
     # Logging in and rooms
 
@@ -136,6 +113,13 @@ class Chat:
     async def leave(self, request: web.Request) -> web.Response:
         session, room = self._member(request)
         return self._signed(session.left(room))
+
+    async def language(self, request: web.Request) -> web.Response:
+        """Somebody chooses a language in the page."""
+        chosen = closest([str((await _json(request)).get("language", ""))])
+        response = web.json_response({"language": chosen})
+        response.set_cookie(pages.CHOSEN, chosen, max_age=_YEAR, path="/", httponly=True, samesite="Strict")
+        return response
 
     def _signed(self, session: Session, **more: str) -> web.Response:
         response = _me(session, **more)
@@ -265,6 +249,32 @@ class Chat:
             await response.write(chunk)
         return response
 
+    async def gallery(self, request: web.Request) -> web.Response:
+        """What the person had drawn, newest first, wherever they asked for it; `skip` leaves out as many drawings."""
+        skip = request.query.get("skip", "0")
+        if not re.fullmatch(r"\d{1,6}", skip, re.ASCII):
+            raise web.HTTPBadRequest(text="skip is a number")
+        caller = _caller(self._logged_in(request), "")
+        drawings = await self.commands.drawings(caller, int(skip), _GALLERY_MOST + 1)
+        shown = [
+            {
+                "prompt": job.payload.prompt if isinstance(job.payload, Imagine) else "",
+                "at": job.created.isoformat(),
+                "pictures": [
+                    {"url": f"/api/gallery/{job.id}/{one.key.rpartition('/')[2]}", "seed": one.seed} for one in drawn
+                ],
+            }
+            for job, drawn in drawings[:_GALLERY_MOST]
+        ]
+        return web.json_response({"drawings": shown, "more": len(drawings) > _GALLERY_MOST})
+
+    async def own_picture(self, request: web.Request) -> web.StreamResponse:
+        """A picture of the gallery, for the person who asked for it."""
+        caller, job_id = _caller(self._logged_in(request), ""), request.match_info["job"]
+        if not await self.commands.asked_for(caller, job_id):
+            raise web.HTTPNotFound
+        return await self._png(f"pictures/{job_id}/{request.match_info['name']}")
+
     async def _drew(self, request: web.Request, room: str) -> Job:
         job = await self._records.job(request.match_info["job"])
         if job is None or (job.frontend, job.room) != (NAME, room):
@@ -367,6 +377,12 @@ async def _json(request: web.Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="not an object")
     return body
+
+
+@web.middleware
+async def _in_their_language(request: web.Request, handler: Handler) -> web.StreamResponse:
+    speak(pages.language_of(request))
+    return await handler(request)
 
 
 @web.middleware

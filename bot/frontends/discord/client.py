@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,17 +20,19 @@ from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
 from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, reason
-from bot.frontends.discord.registry import slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
+from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
+from bot.frontends.discord.rendering import Press, Rendered, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
+from bot.language import closest, speak
+from bot.lines import Value
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
 from bot.settings import BotSettings
 from bot.table import Command, Source
 from storage.errors import UserError
-from storage.jobs import SPECS
+from storage.jobs import SPECS, Imagine
 from storage.open import Storage
-from storage.records import Job
+from storage.records import Job, Note
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,8 @@ _HEARD = 10_000
 """Interactions that are remembered, in case Discord sends one again."""
 _ACKNOWLEDGED = 40060
 """Discord's code for an interaction that was answered before."""
+_OPEN = "discord/open"
+"""`<interaction>`: {"token", "room", "message", "limit"}: acknowledged, and not answered yet."""
 
 
 class DiscordBot(discord.Client):
@@ -55,7 +60,7 @@ class DiscordBot(discord.Client):
         storage: Storage,
         *,
         operators: Collection[str] = (),
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
         edit_every: float = 5.0,
         sweep_every: float = 5.0,
         **options: Any,
@@ -87,18 +92,26 @@ class DiscordBot(discord.Client):
         for command in [command for command in COMMANDS.values() if anyone or not command.operators]:
             self.tree.add_command(slash_command(command, self.asked, self.completed))
         self._downloads: aiohttp.ClientSession | None = None
+        self._taking_up: asyncio.Task[None] | None = None
         self._heard: deque[int] = deque(maxlen=_HEARD)
 
     async def setup_hook(self) -> None:
         self._downloads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         self.add_dynamic_items(Press)
+        await self.tree.set_translator(Translations())
         try:
             await self.tree.sync()
         except (*TROUBLE, app_commands.AppCommandError):
             # Those that were registered before go on working.
             log.exception("the commands were not registered")
+        await self.outbox.tidy()
+        left = await self._records.notes(_OPEN)
+        self._taking_up = asyncio.create_task(self._take_up(left))
 
     async def close(self) -> None:
+        if self._taking_up is not None:
+            await asyncio.gather(self._taking_up, return_exceptions=True)
+        await self.outbox.close()
         if self._downloads is not None:
             await self._downloads.close()
         await super().close()
@@ -107,6 +120,7 @@ class DiscordBot(discord.Client):
 
     async def asked(self, interaction: Interaction, command: Command, given: Mapping[str, Any]) -> None:
         """A slash command. One that needs several photos and came without opens a form."""
+        _speak(interaction)
         values, attached = values_of(command, given)
         if wants_form(command) and not attached:
             try:
@@ -123,6 +137,7 @@ class DiscordBot(discord.Client):
         """A form that was sent in; the library sees to everything else."""
         if interaction.type != discord.InteractionType.modal_submit:
             return
+        _speak(interaction)
         try:
             read = filled_in(interaction)
         except UserError as error:
@@ -137,11 +152,16 @@ class DiscordBot(discord.Client):
 
     async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
         """A button, of whatever age."""
+        _speak(interaction)
         match verb:
             case "show":
                 await self._show(interaction, subject)
             case "post":
                 await self._post_here(interaction, subject)
+            case "edit":
+                await self._edit_prompt(interaction, subject)
+            case "pick":
+                await self._pick(interaction, *subject.split(":", 1))
             case _:
                 await self._converse(interaction, lambda caller: self.commands.press(caller, subject), pressed=True)
 
@@ -164,6 +184,7 @@ class DiscordBot(discord.Client):
         if not await self._acknowledged(interaction, **thinking):
             return
         with self.outbox.talking(str(interaction.user.id)):
+            await self._note_open(interaction, room, pressed)
             reply = await call(_caller(interaction))
             if pressed and reply.spent:
                 await _quietly(interaction.edit_original_response(view=None))
@@ -173,7 +194,41 @@ class DiscordBot(discord.Client):
                 await self._say(interaction, reply.message, pressed)
             else:
                 await self._announce(interaction, reply.message, pressed)
+            await self._records.note_delete(_OPEN, str(interaction.id))
             await self._catch_up(interaction)
+
+    async def _note_open(self, interaction: Interaction, room: Room, pressed: bool) -> None:
+        """So that the person can be told, should the process die before it answers."""
+        message = None if pressed else interaction.extras.get("message")
+        body = {"token": interaction.token, "room": str(room), "limit": interaction.filesize_limit, "message": message}
+        await self._records.note_add(_OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
+
+    async def _take_up(self, left: Sequence[Note]) -> None:
+        """Tell those whom an earlier process acknowledged and never answered what became of it."""
+        for note in left:
+            with suppress(*TROUBLE):
+                await self._tell_of(note, (note.owner or "").partition(":")[2])
+            await self._records.note_delete(_OPEN, note.key)
+
+    async def _tell_of(self, note: Note, person: str) -> None:
+        asker = await self._records.find_users(NAME, person)
+        jobs = await self._records.jobs_of(asker[0].id) if asker else []
+        here = [job for job in jobs if job.room == note.body["room"] and job.created >= note.created]
+        message = wording.went_on() if here else wording.interrupted()
+        if here and here[0].delivered:
+            return
+        hook, room, number = self.outbox.hook(note.body["token"]), Room.read(note.body["room"]), note.body["message"]
+        rendered = render(message)
+        if number is not None:
+            await hook.edit_message(number, **rendered.to_edit())
+        else:
+            number = (await hook.send(**rendered.to_send(), ephemeral=room.place != Place.DM, wait=True)).id
+        if here and not here[0].progress_ref:
+            ref = f"{room}/{number}"
+            if room.place != Place.DM:
+                door = self.outbox.door(note.body["token"], number, note.body["limit"])
+                ref = await self.outbox.opened(room, here[0].id, door, person)
+            await self.delivery.follow(here[0].id, ref, message)
 
     async def _follow(self, interaction: Interaction, room: Room, message: Message, job: Job, pressed: bool) -> None:
         """Show the message that tells how far the job is, and let the delivery loop keep it up to date."""
@@ -182,7 +237,7 @@ class DiscordBot(discord.Client):
         else:
             sent = await self._say(interaction, message, pressed)
             ref = f"{room}/{sent}" if sent and room.place == Place.DM else ""
-            ref = ref or self.outbox.opened(room, job.id, interaction, sent)
+            ref = ref or await self._opened(interaction, room, job, sent)
         await self.delivery.follow(job.id, ref, message)
 
     async def _follow_openly(
@@ -192,7 +247,7 @@ class DiscordBot(discord.Client):
             ref = await self.outbox.post(str(room), message, dedupe=f"progress:{job.id}")
         except TROUBLE as error:
             log.warning("the message of job %s comes later: %s", job.id, reason(error))
-            return self.outbox.opened(room, job.id, interaction, None)
+            return await self._opened(interaction, room, job, None)
         if ref.endswith("/-"):
             await self._say(interaction, wording.followed_nowhere(), pressed)
         elif not ref.startswith(f"{room}/"):
@@ -200,6 +255,10 @@ class DiscordBot(discord.Client):
         elif not pressed:
             await self._say(interaction, wording.followed_below(), pressed)
         return ref
+
+    async def _opened(self, interaction: Interaction, room: Room, job: Job, sent: int | None) -> str:
+        door = self.outbox.door(interaction.token, sent, interaction.filesize_limit) if sent else None
+        return await self.outbox.opened(room, job.id, door, str(interaction.user.id))
 
     async def _catch_up(self, interaction: Interaction) -> None:
         """Tell the person of answers that could be told nowhere, now that they are here."""
@@ -229,13 +288,45 @@ class DiscordBot(discord.Client):
             hidden = place != Place.DM
             sent = await _quietly(interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True))
         else:
-            sent = await _quietly(interaction.edit_original_response(**rendered.to_edit()))
+            # An edit can be done as often as like; a broken line must not cost the reply.
+            sent = await _quietly(self._edited(interaction, rendered))
         return sent.id if sent else None
+
+    async def _edited(self, interaction: Interaction, rendered: Rendered) -> discord.InteractionMessage:
+        for _ in range(_TRIES - 1):
+            with suppress(aiohttp.ClientError, OSError):
+                return await interaction.edit_original_response(**rendered.to_edit())
+            for file in rendered.files or ():
+                file.reset()
+        return await interaction.edit_original_response(**rendered.to_edit())
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
         """[Show me]: the answer, for its person alone."""
         if await self._acknowledged(interaction, thinking=True, ephemeral=True):
             await self._say(interaction, await self._answer(interaction, job_id), pressed=False)
+
+    async def _pick(self, interaction: Interaction, number: str, job_id: str) -> None:
+        """[U1] to [U4]: this picture alone, in its full size."""
+        if not await self._acknowledged(interaction, thinking=True, ephemeral=Room.of(interaction).place != Place.DM):
+            return
+        message = await self._answer(interaction, job_id)
+        if message.job is not None:
+            one = message.pictures[int(number) - 1 : int(number)]
+            message = replace(message, text=message.prompt or message.text, prompt=None, pictures=one)
+        await self._say(interaction, message, pressed=False)
+
+    async def _edit_prompt(self, interaction: Interaction, job_id: str) -> None:
+        """[Edit prompt]: the form of /imagine, filled in with what was asked for."""
+        job = await self._records.job(job_id)
+        message = await self._answer(interaction, job_id)
+        if job is None or message.job is None or not isinstance(job.payload, Imagine):
+            await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
+            return
+        payload = job.payload
+        asked: dict[str, Value | None] = {"prompt": payload.prompt, "count": payload.count, "steps": payload.steps}
+        asked["seed"] = message.pictures[0].seed if message.pictures else payload.seed
+        given = {name: value for name, value in asked.items() if value is not None}
+        await _quietly(interaction.response.send_modal(form(COMMANDS["imagine"], given)))
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
         """[Post here]: the pictures, for everybody in the channel."""
@@ -275,13 +366,21 @@ class DiscordBot(discord.Client):
         if interaction.id in self._heard:
             return False
         self._heard.append(interaction.id)
-        try:
-            await interaction.response.defer(**how)
-        except TROUBLE as error:
-            # A try that seemed to fail may have got through.
-            if not isinstance(error, discord.HTTPException) or error.code != _ACKNOWLEDGED:
-                log.warning("an interaction was not acknowledged: %s", reason(error))
-                return False
+        for left in reversed(range(_TRIES)):
+            try:
+                if (told := await interaction.response.defer(**how)) is not None:
+                    interaction.extras["message"] = told.message_id
+            except TROUBLE as error:
+                if isinstance(error, discord.HTTPException):
+                    # A try that seemed to fail may have got through.
+                    if error.code == _ACKNOWLEDGED:
+                        break
+                    left = 0
+                if not left:
+                    log.warning("an interaction was not acknowledged: %s", reason(error))
+                    return False
+            else:
+                break
         return True
 
     # Photos
@@ -307,6 +406,11 @@ class DiscordBot(discord.Client):
                 if begun or not left:
                     raise UserError("upload_cut") from None
             await asyncio.sleep(0.5)
+
+
+def _speak(interaction: Interaction) -> None:
+    """Say everything in the language that the person's Discord is in."""
+    speak(closest([interaction.locale.value]))
 
 
 def _caller(interaction: Interaction) -> Caller:

@@ -13,6 +13,7 @@ from discord import ui
 
 from bot import replies
 from bot.frontends.discord.rendering import cut
+from bot.language import say
 from bot.lines import Value
 from bot.replies import discord as wording
 from bot.table import COMMANDS, Command, Kind, Option
@@ -45,10 +46,10 @@ def form(command: Command, given: Mapping[str, Value]) -> ui.Modal:
     """The form of a command, filled in with what was given already. What has no room keeps its default."""
     modal = ui.Modal(title=wording.form_title(command.name), custom_id=f"{_ID}{command.name}")
     for option in sorted(command.options, key=lambda option: not option.required)[:FIELDS]:
-        description = replies.CONSENT if option.name == "consent" else option.description
+        description = say(replies.CONSENT if option.name == "consent" else option.description)
         modal.add_item(
             ui.Label(
-                text=cut(option.name.replace("_", " ").capitalize(), LABEL),
+                text=cut(wording.label(option.name), LABEL),
                 description=cut(description, DESCRIPTION),
                 component=_field(option, given.get(option.name)),
             )
@@ -92,7 +93,7 @@ def _field(option: Option, given: Value | None) -> ui.Item[Any]:
             return ui.FileUpload(custom_id=option.name, required=option.required, min_values=fewest, max_values=most)
         case Kind.FLAG:
             box = discord.CheckboxGroupOption(
-                label=cut(option.description[:1].upper() + option.description[1:], DESCRIPTION),
+                label=cut(_capital(say(option.description)), DESCRIPTION),
                 value=_TICKED,
                 default=bool(given),
             )
@@ -112,6 +113,10 @@ def _field(option: Option, given: Value | None) -> ui.Item[Any]:
                 placeholder=cut(", ".join(option.choices), DESCRIPTION) or None,
                 max_length=_TEXT if kind == Kind.TEXT else _WORD,
             )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _number(option: Option, text: str) -> Value:

@@ -2,6 +2,9 @@
 
 A reference is "<room>/<message>" for an ordinary message, which the bot edits with its own token for as long as it
 likes; "<room>/@<job>" for one that lives in an interaction; "<room>/-" for what could be said nowhere.
+
+An answer comes once. One in an interaction is an edit of the message that told how far its job is, and an edit can be
+done as often as like; an ordinary one is written down before and after it is sent, and looked for in between.
 """
 
 import asyncio
@@ -10,7 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -32,6 +36,8 @@ _FRESH = TOKEN_LIFE - 60.0
 """Seconds for which it is used: a minute less, for retries."""
 _SETTLE = 3.0
 """Seconds that an answer waits for its person's command to be answered first."""
+_FAREWELL = 10.0
+"""Seconds that commands have to be answered once the process ends."""
 _SEARCHED = 100
 """Messages looked through for one that was sent by a process that then died."""
 _NOWHERE = "-"
@@ -45,11 +51,15 @@ _MISSED = "discord/missed"
 """`<person>/<job>`: {"told"}: an answer that could be shown its person nowhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Door:
-    """An interaction that its person can still be answered through. `limit`: bytes that a file may have."""
+_DOORS = "discord/doors"
+"""`<job>`: the fields of `Door`."""
 
-    webhook: discord.Webhook
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """A message that lives in an interaction. `until`: when its token is too old. `limit`: bytes of a file."""
+
+    token: str
     message: int
     until: float
     limit: int
@@ -59,13 +69,13 @@ class Outbox:
     """The frontend port of Discord."""
 
     def __init__(
-        self, client: discord.Client, records: Records, blobs: Blobs, clock: Callable[[], float] = time.monotonic
+        self, client: discord.Client, records: Records, blobs: Blobs, clock: Callable[[], float] = time.time
     ) -> None:
         self._client = client
         self._records = records
         self._blobs = blobs
         self._clock = clock
-        self._doors: dict[str, _Door] = {}
+        self._doors: dict[str, Door] = {}
         self._moved: dict[str, str] = {}
         self._talking: dict[str, set[asyncio.Task[Any]]] = {}
         # What an edited message shows, so that the same picture is not uploaded again every few seconds.
@@ -92,14 +102,42 @@ class Outbox:
             if not tasks:
                 self._talking.pop(person, None)
 
-    def opened(self, room: Room, job_id: str, interaction: discord.Interaction[Any], message: int | None) -> str:
-        """The reference of a job's message that only its person sees; None if it could not be sent."""
-        now = self._clock()
-        self._doors = {known: door for known, door in self._doors.items() if door.until > now}
-        if message is not None:
-            limit = interaction.filesize_limit
-            self._doors[job_id] = _Door(interaction.followup, message, now + _FRESH, limit)
+    async def opened(self, room: Room, job_id: str, door: Door | None, person: str) -> str:
+        """The reference of a job's message that only its person sees; `door` is None if it could not be sent."""
+        if door is not None:
+            now = self._clock()
+            self._doors = {known: door for known, door in self._doors.items() if door.until > now}
+            self._doors[job_id] = door
+            await self._records.note_set(_DOORS, job_id, asdict(door), f"{NAME}:{person}")
         return f"{room}/@{job_id}"
+
+    def door(self, token: str, message: int, limit: int) -> Door:
+        """A message of an interaction that has just been asked for."""
+        return Door(token, message, self._clock() + _FRESH, limit)
+
+    def hook(self, token: str) -> discord.Webhook:
+        """What an interaction's token lets the bot do."""
+        hook = discord.Webhook.partial(self._client.application_id or 0, token, client=self._client)
+        hook.type = discord.WebhookType.application  # or it may send nothing that only one person sees
+        return hook
+
+    async def _open(self, job_id: str) -> Door | None:
+        """The door of a job, if it is there and not too old."""
+        door = self._doors.get(job_id)
+        if door is None and (note := await self._records.note(_DOORS, job_id)) is not None:
+            door = self._doors[job_id] = Door(**note.body)
+        if door is not None and door.until <= self._clock():
+            await self._close(job_id)
+            return None
+        return door
+
+    async def _close(self, job_id: str) -> None:
+        self._doors.pop(job_id, None)
+        await self._records.note_delete(_DOORS, job_id)
+
+    async def tidy(self) -> None:
+        """Forget the doors that nobody went through in time."""
+        await self._records.notes_prune(_DOORS, datetime.now(UTC) - timedelta(seconds=TOKEN_LIFE))
 
     async def missed(self, person: str) -> list[str]:
         """The jobs whose answers could be told this person nowhere."""
@@ -109,6 +147,12 @@ class Outbox:
     async def told(self, person: str, job_id: str) -> None:
         """The person has heard of this answer now."""
         await self._records.note_set(_MISSED, f"{person}/{job_id}", {"told": True}, f"{NAME}:{person}")
+
+    async def close(self) -> None:
+        """Let the commands that are being answered be answered; what takes too long is left to the next process."""
+        tasks = set().union(*self._talking.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=_FAREWELL)
 
     # What the delivery loop tells it
 
@@ -133,6 +177,8 @@ class Outbox:
         nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:25]
         ref = await self._send(Room.read(room), message, job, person, answers, nonce, tried)
         await self._records.note_set(SENT, key, {"ref": ref}, owner)
+        if job and answers:
+            await self._close(job.id)
         return ref
 
     async def edit(self, ref: str, message: Message) -> None:
@@ -168,7 +214,7 @@ class Outbox:
         tried: Note | None,
     ) -> str:
         """`answers`: this ends the job, so its person is mentioned. `tried`: an earlier try, with unknown outcome."""
-        if answers and job and tried is None and await self._send_through(job.id, message):
+        if answers and job and await self._fill(job.id, message, tried is not None):
             return f"{room}/@{job.id}"
         mention = person.platform_id if answers and person else None
         if room.place != Place.PRIVATE:
@@ -198,15 +244,29 @@ class Outbox:
             return notice(message.job, mention)
         return render(message, mention=mention, public=True)
 
-    async def _send_through(self, job_id: str, message: Message) -> bool:
+    async def _fill(self, job_id: str, message: Message, tried: bool) -> bool:
         """Answer where only the person sees it. False if no interaction is open any more."""
-        door = self._doors.pop(job_id, None)
-        if door is None or door.until <= self._clock():
+        door = await self._open(job_id)
+        if door is None:
             return False
-        files = await pictures(self._blobs, message.pictures, door.limit)
-        rendered = render(message, files=files, postable=True)
+        hook = self.hook(door.token)
+        rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
         try:
-            await door.webhook.send(**rendered.to_send(), ephemeral=True, wait=True)
+            if f"@{job_id}" not in self._gone:
+                await hook.edit_message(door.message, **rendered.to_edit())
+                return True
+        except TROUBLE as error:
+            if isinstance(error, discord.DiscordServerError):
+                raise
+            if reason(error) != str(_DISMISSED):
+                log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
+                return False
+        # Who put away what told of the progress gets the answer as a message of its own.
+        if tried:
+            return False
+        rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
+        try:
+            await hook.send(**rendered.to_send(), ephemeral=True, wait=True)
         except TROUBLE as error:
             log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
             return False
@@ -245,18 +305,17 @@ class Outbox:
     # Editing
 
     async def _edit_through(self, job_id: str, message: Message) -> bool:
-        door = self._doors.get(job_id)
-        if door is None or door.until <= self._clock():
-            self._doors.pop(job_id, None)
+        door = await self._open(job_id)
+        if door is None:
             return False
         if f"@{job_id}" in self._gone:
             return True
         rendered = render(message, files=await self._changed(f"@{job_id}", message, door.limit))
         try:
-            await door.webhook.edit_message(door.message, **rendered.to_edit())
+            await self.hook(door.token).edit_message(door.message, **rendered.to_edit())
         except discord.HTTPException as error:
             if error.code in (_NO_HOOK, _NO_TOKEN):
-                self._doors.pop(job_id, None)
+                await self._close(job_id)
                 return False
             if error.code != _DISMISSED:
                 raise

@@ -8,6 +8,7 @@ import discord
 from discord import app_commands
 
 from bot.commands import Completion
+from bot.language import ENGLISH, closest, say, speaking
 from bot.lines import Value
 from bot.table import Command, Kind, Option, Source
 
@@ -32,6 +33,26 @@ _TYPES: Mapping[Kind, type[str | int | float]] = {
     Kind.NUMBER: float,
     Kind.FLAG: bool,
 }
+
+
+class Translations(app_commands.Translator):
+    """Descriptions in every language of the bot. Names stay, since people tell each other what to type."""
+
+    async def translate(
+        self,
+        string: app_commands.locale_str,
+        locale: discord.Locale,
+        context: app_commands.TranslationContext[Any, Any],
+    ) -> str | None:
+        described = (
+            app_commands.TranslationContextLocation.command_description,
+            app_commands.TranslationContextLocation.parameter_description,
+        )
+        language = closest([locale.value])
+        if context.location not in described or language == ENGLISH:
+            return None
+        with speaking(language):
+            return say(string.message)[:DESCRIPTION]
 
 
 def photo_options(option: Option) -> list[str]:

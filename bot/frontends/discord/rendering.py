@@ -12,6 +12,7 @@ from discord import ui
 from PIL import Image
 
 from bot.frontends.files import content as file_content
+from bot.language import say
 from bot.messages import File, Message, Role, Shown
 from bot.replies import account
 from bot.replies import discord as wording
@@ -44,10 +45,11 @@ class Presses(Protocol):
     """What a client does when a button is pressed."""
 
     async def pressed(self, interaction: discord.Interaction[Any], verb: str, subject: str) -> None:
-        """`verb` "do": run the action `subject`; "show", "post": the answer of the job `subject`."""
+        """`verb` "do": run the action `subject`; "show", "post", "edit": the answer of the job `subject`; "pick": one
+        picture of it, from 1, as "2:job"."""
 
 
-class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post):(?P<subject>.{1,90})"):
+class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post|edit|pick):(?P<subject>.{1,90})"):
     """A button that says in its id what it does, so that it works after a restart too."""
 
     def __init__(self, button: ui.Button[Any], verb: str, subject: str) -> None:
@@ -103,7 +105,18 @@ def render(
     `postable`: with [Post here], if there is something to post."""
     buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
     if postable and message.job and message.pictures and message.progress is None:
-        buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, wording.POST_HERE, "plain")]
+        buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, say(wording.POST_HERE), "plain")]
+    if (
+        message.job
+        and not public
+        and message.progress is None
+        and any(one.seed is not None for one in message.pictures)
+    ):
+        drawn = [Press.of("edit", message.job, say(wording.EDIT), "plain")]
+        if len(message.pictures) > 1:
+            numbers = range(1, len(message.pictures) + 1)
+            drawn += [Press.of("pick", f"{number}:{message.job}", f"U{number}", "plain") for number in numbers]
+        buttons = [*buttons, *drawn][:BUTTONS]
     users = [discord.Object(int(mention))] if mention else []
     return Rendered(
         content(message, mention=mention, public=public),
@@ -116,7 +129,7 @@ def render(
 def notice(job_id: str, mention: str | None) -> Rendered:
     """What stands in front of everybody for an answer that only its person may open."""
     rendered = render(wording.waiting_for_you(job_id), mention=mention)
-    show = _view([Press.of("show", job_id, wording.SHOW, "primary")])
+    show = _view([Press.of("show", job_id, say(wording.SHOW), "primary")])
     return Rendered(rendered.content, show, None, rendered.mentions)
 
 
@@ -136,7 +149,7 @@ def content(message: Message, *, mention: str | None = None, public: bool = Fals
         quoted = discord.utils.escape_markdown(" ".join(cut(message.prompt, _PROMPT).split()))
         tail.append(f"> {discord.utils.escape_mentions(quoted)}")
     if message.job:
-        tail.append(f"-# job {message.job}")
+        tail.append(f"-# {wording.job(message.job)}")
     below = "\n".join(tail)
     return cut("\n".join(head), CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
 

@@ -20,8 +20,10 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot import limits, replies
 from bot.commands import COMMANDS, Commands
-from bot.frontends.telegram.outbox import Outbox, Unreachable
+from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.outbox import Outbox
 from bot.frontends.telegram.places import NAME, Place
+from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import Line, parse
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import telegram as wording
@@ -56,6 +58,7 @@ class Tray:
     started: when its command was begun, so that a restart finds the job that came of it.
     over: how it ended; the tray stays for a while, so that late photos of its album start nothing.
     seen: the marks of the photos it had when it ended.
+    language: what its person reads.
     """
 
     user: int
@@ -66,6 +69,7 @@ class Tray:
     started: str | None = None
     over: str | None = None
     seen: tuple[str, ...] = field(default_factory=tuple)
+    language: str = ENGLISH
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +126,7 @@ class Albums:
         user = message.from_user
         assert user is not None
         chat, tray = message.chat.id, _tray_of(message)
-        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, complete=tray != LOOSE)
+        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, complete=tray != LOOSE, language=spoken())
         picked = _picked(message)
         if picked is None:
             await self._outbox.say(Place(chat), wording.no_picture(), reply_to=message.message_id)
@@ -189,7 +193,7 @@ class Albums:
                 await self._outbox.say(Place(chat), wording.which(), reply_to=message.message_id)
                 return
             tray = waiting[0] if waiting else LOOSE
-        known = await self._tray(chat, tray) or Tray(user.id, user.full_name)
+        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, language=spoken())
         if known.over is not None:
             await self._outbox.say(Place(chat), wording.too_late(), reply_to=message.message_id)
             return
@@ -217,7 +221,7 @@ class Albums:
         """The Done button; what to say beside it, if it was too early."""
         known, count = await self._tray(chat, tray), len(await self._photos(chat, tray))
         if known is None or known.over:
-            return wording.GONE
+            return say(wording.GONE)
         if count < limits.PHOTOS_FEWEST:
             return wording.needs_more(count)
         await self._keep(chat, tray, replace(known, complete=True))
@@ -238,9 +242,9 @@ class Albums:
         """The button of the consent: run the command with the photos. What to say instead, if they are gone."""
         known = await self._tray(chat, tray)
         if known is None or known.line is None:
-            return wording.GONE
+            return say(wording.GONE)
         if known.over:
-            return wording.TAKEN
+            return say(wording.TAKEN)
         line = parse(known.line)
         if known.started is not None and (job := await self._begun(caller, known.started, line)) is not None:
             await self.end(chat, tray, "taken")
@@ -299,7 +303,7 @@ class Albums:
                 await self.end(chat, tray, "expired")
                 await self._records.note_delete(TRAYS, note.key)
                 if photos:
-                    with suppress(TelegramError, Unreachable):
+                    with suppress(TelegramError, Unreachable), speaking(note.body.get("language")):
                         await self._outbox.say(Place(chat), wording.expired(len(photos)))
 
     # What to do with a tray
@@ -333,6 +337,8 @@ class Albums:
         known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
         if known is None or known.over:
             return
+        # After a restart, nothing else tells.
+        speak(known.language)
         if known.line is None:
             loose = await self._tray(chat, LOOSE)
             if tray != LOOSE and loose is not None and loose.line is not None:
@@ -386,7 +392,7 @@ class Albums:
         self._said[chat, tray] = message
         await self._keep(chat, tray, replace(known, asked=asked))
         if known.asked is not None:
-            await self._outbox.delete(known.asked)
+            await self._outbox.edits.delete(known.asked)
 
     # Notes
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -40,11 +40,14 @@ from bot import replies
 from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
+from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.edits import NOWHERE, Gaps
 from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
-from bot.frontends.telegram.outbox import ASKER, SENT, Gaps, Outbox, Unreachable
+from bot.frontends.telegram.outbox import ASKER, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
+from bot.language import ENGLISH, LANGUAGES, closest, say, speak, speaking
 from bot.messages import Caller, Message, Reply, Shown
 from bot.replies import telegram as wording
 from bot.settings import BotSettings
@@ -58,6 +61,10 @@ log = logging.getLogger(__name__)
 
 QUIET = 1.5
 """Seconds without another photo after which an album counts as whole for now."""
+CROWD = 10
+"""Updates under way from which on people are told first that the bot is at it."""
+NOTICING = 2.0
+"""Seconds that the work waits for that."""
 INLINE_MOST = 50
 _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
@@ -110,7 +117,8 @@ class Telegram:
         self.albums = Albums(
             self.bot, storage.records, storage.blobs, self.commands, self.outbox, self._turn, self._of_album, quiet
         )
-        self.intake = Intake(self.bot, storage.records, self._handle)
+        self.intake = Intake(self.bot, storage.records, self._handle, came=self._came)
+        self._noticing: set[asyncio.Task[None]] = set()
         self._left: dict[int, Note] = {}
         self._interrupted: set[int] = set()
         for handler in (
@@ -141,6 +149,7 @@ class Telegram:
             await self.albums.resume()
             yield
         finally:
+            await asyncio.gather(*self._noticing, return_exceptions=True)
             await self.intake.close()
             await self.albums.close()
             await self.outbox.close()
@@ -174,10 +183,16 @@ class Telegram:
             await asyncio.sleep(60)
 
     async def _register(self) -> None:
-        """Tell Telegram the commands, for each kind of chat."""
-        table = [BotCommand(one.name, one.description) for one in COMMANDS.values() if not one.operators]
-        for_operators = [BotCommand(one.name, one.description) for one in COMMANDS.values() if one.operators]
-        start = BotCommand("start", wording.START)
+        """Tell Telegram the commands, for each language and each kind of chat."""
+        for language in LANGUAGES:
+            # Whoever reads none of the languages gets the list that names none, which is in English.
+            with speaking(language):
+                await self._register_in(None if language == ENGLISH else language)
+
+    async def _register_in(self, language: str | None) -> None:
+        table = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if not one.operators]
+        for_operators = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if one.operators]
+        start = BotCommand("start", say(wording.START))
         scopes: list[tuple[BotCommandScope, list[BotCommand]]] = [
             (BotCommandScopeDefault(), table),
             (BotCommandScopeAllPrivateChats(), [*table, start]),
@@ -189,7 +204,7 @@ class Telegram:
                 scopes.append((BotCommandScopeChat(int(number)), [*table, *for_operators, start]))
         for scope, commands in scopes:
             try:
-                await self.bot.set_my_commands(commands, scope=scope)
+                await self.bot.set_my_commands(commands, scope=scope, language_code=language)
             except TelegramError as error:
                 log.warning("the commands were not registered: %s", type(error).__name__)
 
@@ -212,8 +227,21 @@ class Telegram:
         async with lock:
             yield
 
+    def _came(self, updates: Sequence[Update]) -> None:
+        """Whoever comes in a crowd sees at once that the bot is at it."""
+        if self.intake.busy + len(updates) < CROWD:
+            return
+        for message in [update.message for update in updates if update.message is not None]:
+            if (message.text or "").startswith("/"):
+                self._noticing.add(task := asyncio.create_task(self.outbox.calls.typing(self._place(message))))
+                task.add_done_callback(self._noticing.discard)
+
     async def _handle(self, update: Update, left: Note | None) -> None:
+        if self._noticing:
+            # First everybody is told; the work would only slow that down.
+            await asyncio.wait(self._noticing, timeout=NOTICING)
         who = update.effective_user or update.effective_chat
+        speak(closest([update.effective_user.language_code if update.effective_user else None]))
         async with self._turn(who.id if who else 0):
             if left is not None:
                 self._left[update.update_id] = left
@@ -277,7 +305,7 @@ class Telegram:
             await self.albums.order(message, line)
         elif takes_photos(line):
             command = line.split()[0].removeprefix("/").lower()
-            link = (wording.OPEN, self._deep_link(command))
+            link = (say(wording.OPEN), self._deep_link(command))
             await self.outbox.say(place, wording.in_private(command), reply_to=number, link=link)
         else:
             caller = _caller(user, place)
@@ -312,9 +340,14 @@ class Telegram:
     async def _catch_up(self, place: Place) -> None:
         for job_id in await self.outbox.missed(place.room):
             job = await self._records.job(job_id)
+            ref = None
             if job is not None and job.over:
-                with suppress(TelegramError, TimeoutError):
-                    await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+                try:
+                    ref = await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+                except (TelegramError, TimeoutError):
+                    continue
+            if ref != NOWHERE:
+                await self.outbox.caught_up(place.room, job_id)
 
     # Buttons
 
@@ -348,7 +381,7 @@ class Telegram:
         beside = reply.private and plain and units(said) <= ALERT_MOST and not place.private
         await _tell(query, said if beside else None, alert=beside)
         if reply.spent:
-            await self.outbox.spend(place, number)
+            await self.outbox.edits.spend(place, number)
         if not beside:
             await self._answer(update, caller, place, reply, number)
 
@@ -364,8 +397,8 @@ class Telegram:
                 await _tell(query, said, alert=said is not None)
             case "t.drop":
                 dropped = await self.albums.drop(place.chat, subject)
-                await _tell(query, None if dropped else wording.TAKEN)
-                await self.outbox.spend(place, number)
+                await _tell(query, None if dropped else say(wording.TAKEN))
+                await self.outbox.edits.spend(place, number)
                 if dropped:
                     await self.outbox.say(place, wording.dropped())
             case "t.agree":
@@ -380,20 +413,19 @@ class Telegram:
                     return
                 await _tell(query)
                 if reply.job_id is not None:
-                    await self.outbox.spend(place, number)
+                    await self.outbox.edits.spend(place, number)
                 await self._answer(update, caller, place, reply, number)
-            case "t.files" | "t.show":
+            case "t.files" | "t.pics":
                 job = await self._job_here(caller, subject)
                 if job is None:
                     await _tell(query, replies.refusal(UserError("not_yours")).text, alert=True)
                     return
                 await _tell(query)
-                if verb == "t.show":
-                    await self.outbox.spend(place, number)
-                    await self.outbox.say(place, await self.commands.answer(job))
+                if verb == "t.pics":
+                    await self.outbox.album(place, (await self.commands.answer(job)).pictures, number)
                 else:
                     pictures = [Shown(one.key, "", one.seed) for one in await self._records.pictures(job.id)]
-                    await self.outbox.originals(place, pictures, number)
+                    await self.outbox.album(place, pictures, number, documents=True)
             case _:
                 await _tell(query, replies.refusal(UserError("unknown_action")).text, alert=True)
 
@@ -424,12 +456,21 @@ class Telegram:
         dedupe = f"update:{update.update_id}" if update and known else None
         if reply.private and not place.private:
             try:
-                await self.outbox.say(Place(int(caller.platform_id)), reply.message, dedupe=dedupe)
+                await self.outbox.say(
+                    Place(int(caller.platform_id)), reply.message, dedupe=dedupe, instead=wording.unsure()
+                )
             except Unreachable:
-                link = (wording.OPEN, self._deep_link("start"))
+                link = (say(wording.OPEN), self._deep_link("start"))
                 await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
             return
-        await self.outbox.say(place, reply.message, reply_to=reply_to, dedupe=dedupe, owner=_account(caller))
+        await self.outbox.say(
+            place,
+            reply.message,
+            reply_to=reply_to,
+            dedupe=dedupe,
+            owner=_account(caller),
+            instead=wording.unsure(),
+        )
 
     # Inline mode
 

@@ -42,7 +42,7 @@ class Intake:
     """Gets updates and starts their handling.
 
     `handle` gets each, with its note if it was begun before; when it raises Interrupted it is called again after the
-    next of the `pauses`, in seconds.
+    next of the `pauses`, in seconds. `came` is told of them as soon as they are there, and must be quick.
     """
 
     def __init__(
@@ -51,11 +51,13 @@ class Intake:
         records: Records,
         handle: Callable[[Update, Note | None], Awaitable[None]],
         pauses: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 300.0),
+        came: Callable[[Sequence[Update]], None] = lambda updates: None,
     ) -> None:
         self._bot = bot
         self._records = records
         self._handle = handle
         self._pauses = pauses
+        self._came = came
         self._handling: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,13 +68,17 @@ class Intake:
             if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
                 self._start(note.body["update"], note)
 
-    async def take(self, update: Update) -> None:
-        """Write an update down and start its handling, unless it was here before."""
-        body = update.to_dict()
-        who = update.effective_user
-        owner = f"{NAME}:{who.id}" if who else None
-        if await self._records.note_add(INBOX, str(update.update_id), {"update": body}, owner):
-            self._start(body, None)
+    async def take(self, updates: Sequence[Update]) -> None:
+        """Write updates down and start their handling, but for those that were here before."""
+        taken: dict[str, tuple[dict[str, object], str | None]] = {}
+        for update in updates:
+            who = update.effective_user
+            taken[str(update.update_id)] = {"update": update.to_dict()}, f"{NAME}:{who.id}" if who else None
+        self._came(updates)
+        new = await self._records.notes_add(INBOX, taken)
+        for key, (body, _) in taken.items():
+            if key in new:
+                self._start(body["update"], None)  # type: ignore[arg-type]
 
     def _start(self, body: dict[str, object], note: Note | None) -> None:
         self._tasks.add(task := asyncio.create_task(self._through(body, note)))
@@ -102,6 +108,11 @@ class Intake:
         else:
             log.error("update %s was given up, since Telegram took no answer", key)
         await self._records.note_set(INBOX, key, {})
+
+    @property
+    def busy(self) -> int:
+        """How many updates are being handled."""
+        return len(self._tasks)
 
     async def close(self) -> None:
         """Finish what was begun; what takes too long is left to the next process."""
@@ -138,9 +149,9 @@ class Intake:
                     log.warning("no updates, trying again: %s", type(error).__name__)
                 await asyncio.sleep(pause)
                 continue
-            for update in updates:
-                await whole(self.take(update))
-                offset = update.update_id + 1
+            if updates:
+                await whole(self.take(updates))
+                offset = max(update.update_id for update in updates) + 1
 
     # Webhook
 
@@ -154,7 +165,7 @@ class Intake:
                 update = Update.de_json(await request.json(), self._bot)
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
                 raise web.HTTPBadRequest from None
-            await whole(self.take(update))
+            await whole(self.take([update]))
             return web.Response()
 
         app = web.Application(client_max_size=_BODY_MOST)

@@ -1,6 +1,10 @@
 """How fast Telegram may be sent messages: about 30 a second in all, 1 a second in a chat, 20 a minute in a group.
 
 Source: "My bot is hitting limits" in Telegram's bot FAQ. Every picture of an album counts as a message.
+
+The library's own AIORateLimiter keeps to the overall and the group rate alone, takes an album for one message, and lets
+all chats wait where Telegram asks for silence in one. And it waits inside of the call: what is about to be sent would
+have to be written down, as perhaps sent, long before its turn.
 """
 
 import asyncio
@@ -47,7 +51,7 @@ class Pace:
         """Return once `count` messages may be sent to this chat; they count as sent."""
         lock = self._turns.setdefault(chat, asyncio.Lock())
         async with lock:
-            window = self._chats.setdefault(chat, _Window(self._private if chat > 0 else self._group))
+            window = self._window(chat)
             while True:
                 wait = self._wait(chat, window, count)
                 if wait <= 0:
@@ -61,6 +65,16 @@ class Pace:
                 for known, window in self._chats.items()
                 if window.wait(window.rate.most, time.monotonic())
             }
+
+    def wait(self, chat: int, count: int = 1) -> float:
+        """Seconds until `count` messages may be sent to this chat, if nobody else asks meanwhile."""
+        lock = self._turns.get(chat)
+        if lock is not None and lock.locked():
+            return max(self._overall.rate.seconds, self._overall.wait(count, time.monotonic()))
+        return self._wait(chat, self._window(chat), count)
+
+    def _window(self, chat: int) -> _Window:
+        return self._chats.setdefault(chat, _Window(self._private if chat > 0 else self._group))
 
     def _wait(self, chat: int, window: _Window, count: int) -> float:
         now = time.monotonic()

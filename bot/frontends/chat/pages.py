@@ -1,0 +1,86 @@
+"""What the chat serves to everybody: its page in the reader's language, and what belongs to it."""
+
+import re
+from dataclasses import asdict
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from babel import Locale
+
+from bot import limits, replies
+from bot.commands import COMMANDS
+from bot.language import LANGUAGES, closest, dictionary, say, spoken
+
+CHOSEN = "avatar_language"
+"""The cookie with the language that somebody chose in the page."""
+TEXT_MOST = 4000
+"""Characters of a message."""
+
+_FOLDER = Path(__file__).parent / "page"
+_SCRIPTS = ("base.js", "chat.js", "composer.js", "gallery.js", "messages.js")
+FILES = {
+    "/chat.css": "text/css",
+    "/icon.svg": "image/svg+xml",
+    **{f"/{name}": "text/javascript" for name in _SCRIPTS},
+}
+
+
+def language_of(request: web.Request) -> str:
+    """The one that was chosen in the page, or else the best of those that the browser asks for."""
+    accepted = []
+    for wish in request.headers.get("Accept-Language", "").split(","):
+        tag, _, rest = wish.strip().partition(";")
+        weight = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", rest)
+        accepted.append((-float(weight[1]) if weight else -1.0, tag.strip()))
+    dearest = [tag for weight, tag in sorted(accepted, key=lambda pair: pair[0]) if weight]
+    return closest([request.cookies.get(CHOSEN), *dearest])
+
+
+async def page(request: web.Request) -> web.StreamResponse:
+    """The page itself."""
+    return web.Response(text=_page(spoken()), content_type="text/html", headers={"Cache-Control": "no-cache"})
+
+
+@cache
+def _page(language: str) -> str:
+    def option(one: str) -> str:
+        chosen = " selected" if one == language else ""
+        return (
+            f'<option value="{one}" lang="{one}"{chosen}>{(Locale(one).get_language_name(one) or one).title()}</option>'
+        )
+
+    text = (_FOLDER / "index.html").read_text("utf-8")
+    text = re.sub(r"\{\{(.+?)\}\}", lambda found: escape(say(found[1])), text)
+    return text.replace("{language}", language).replace("{languages}", "".join(map(option, LANGUAGES)))
+
+
+async def file(request: web.Request) -> web.StreamResponse:
+    """A script, a style or a picture that belongs to the page."""
+    kind = FILES[request.path]
+    headers = {"Cache-Control": "no-cache", "Content-Type": kind}
+    return web.FileResponse(_FOLDER / request.path.removeprefix("/"), headers=headers)
+
+
+async def table(request: web.Request) -> web.Response:
+    """The table of commands as the page registers it, and the words of the page, in the reader's language."""
+    return web.json_response(
+        {
+            "commands": [_in_words(asdict(command)) for command in COMMANDS.values()],
+            "consent": say(replies.CONSENT),
+            "photos": {
+                "fewest": limits.PHOTOS_FEWEST,
+                "most": limits.PHOTOS_MOST,
+                "bytes": limits.PHOTO_BYTES,
+            },
+            "text": {"most": TEXT_MOST},
+            "words": dictionary(spoken()),
+        }
+    )
+
+
+def _in_words(command: dict[str, Any]) -> dict[str, Any]:
+    options = [{**option, "description": say(option["description"])} for option in command["options"]]
+    return {**command, "description": say(command["description"]), "topic": say(command["topic"]), "options": options}

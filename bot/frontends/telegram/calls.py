@@ -1,0 +1,228 @@
+"""The calls that put messages into a chat: each at its turn, and tried again where it surely had no effect."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import httpx
+from telegram import (
+    Bot,
+    InlineKeyboardMarkup,
+    InputMediaDocument,
+    InputMediaPhoto,
+    LinkPreviewOptions,
+    MessageEntity,
+    ReplyParameters,
+)
+from telegram import Message as Sent
+from telegram.constants import ChatAction
+from telegram.error import (
+    BadRequest,
+    ChatMigrated,
+    Conflict,
+    Forbidden,
+    InvalidToken,
+    NetworkError,
+    RetryAfter,
+    TelegramError,
+)
+
+from bot.frontends.telegram.pace import Pace
+from bot.frontends.telegram.places import Moves, Place
+from bot.messages import Shown
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+PHOTO_MOST = 10_000_000
+"""Bytes of a picture that Telegram shows as such."""
+_GATEWAY = ("Bad Gateway", "(503)", "(504)")
+"""What is in the library's errors for answers that do not come from the Bot API but from what stands before it."""
+
+_Result = TypeVar("_Result")
+Loaded = Sequence[tuple[Shown, bytes]]
+"""Pictures with their bytes."""
+
+
+class Unreachable(Exception):
+    """The person or group has blocked the bot, or never spoke with it."""
+
+
+class Calls:
+    """Telegram's sending methods over one bot. Every call raises Unreachable, and TelegramError if it is not taken.
+
+    `reply_to`: the message that is answered; it may be gone by now.
+    """
+
+    def __init__(self, bot: Bot, moves: Moves, pace: Pace) -> None:
+        self._bot = bot
+        self._moves = moves
+        self._pace = pace
+        self._noticing: set[asyncio.Task[None]] = set()
+        # Few connections that are used again are quicker than one for each person.
+        self._few = asyncio.Semaphore(16)
+
+    async def text(
+        self,
+        place: Place,
+        text: str,
+        *,
+        entities: Sequence[MessageEntity] = (),
+        markup: InlineKeyboardMarkup | None = None,
+        reply_to: int | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> Sent:
+        """Send a text. `before`, `after`: as for `at_turn`."""
+
+        async def send(to: Place) -> Sent:
+            return await self._bot.send_message(
+                text=text,
+                entities=entities,
+                reply_markup=markup,
+                link_preview_options=LinkPreviewOptions(is_disabled=True),
+                **self._where(to, reply_to),
+            )
+
+        return await self.at_turn(place, 1, send, before, after)
+
+    async def document(
+        self,
+        place: Place,
+        data: bytes,
+        name: str,
+        caption: str,
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> Sent:
+        """Send a file. `before`, `after`: as for `at_turn`."""
+
+        async def send(to: Place) -> Sent:
+            where = self._where(to, None)
+            return await self._bot.send_document(document=data, filename=name, caption=caption, **where)
+
+        return await self.at_turn(place, 1, send, before, after)
+
+    async def album(
+        self,
+        place: Place,
+        some: Loaded,
+        caption: str,
+        *,
+        reply_to: int | None = None,
+        documents: bool = False,
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> Sequence[Sent]:
+        """Send 1 to 10 pictures together, the caption on the first; as files if `documents`, or if they must be."""
+
+        def way(as_files: bool) -> Callable[[Place], Awaitable[Sequence[Sent]]]:
+            async def send(to: Place) -> Sequence[Sent]:
+                return await self._album(self._where(to, reply_to), some, caption, as_files)
+
+            return send
+
+        documents = documents or any(len(data) > PHOTO_MOST for _, data in some)
+        try:
+            return await self.at_turn(place, len(some), way(documents), before, after)
+        except BadRequest:
+            # Telegram shows no picture that is too large or too narrow; as files it takes them.
+            return await self.at_turn(place, len(some), way(True), before, after)
+
+    async def _album(self, where: dict[str, Any], some: Loaded, caption: str, documents: bool) -> Sequence[Sent]:
+        names = [f"{number if shown.seed is None else shown.seed}.png" for number, (shown, _) in enumerate(some, 1)]
+        if len(some) == 1:
+            data = some[0][1]
+            if documents:
+                return [await self._bot.send_document(document=data, filename=names[0], caption=caption, **where)]
+            return [await self._bot.send_photo(photo=data, filename=names[0], caption=caption, **where)]
+        kind = InputMediaDocument if documents else InputMediaPhoto
+        media = [
+            kind(data, filename=name, caption=caption if number == 0 else None)
+            for number, (name, (_, data)) in enumerate(zip(names, some, strict=True))
+        ]
+        return await self._bot.send_media_group(media=media, **where)
+
+    def _where(self, place: Place, reply_to: int | None) -> dict[str, Any]:
+        return {
+            "chat_id": self._moves.now(place.chat),
+            "message_thread_id": place.thread,
+            "reply_parameters": ReplyParameters(reply_to, allow_sending_without_reply=True) if reply_to else None,
+        }
+
+    async def at_turn(
+        self,
+        place: Place,
+        count: int,
+        send: Callable[[Place], Awaitable[_Result]],
+        before: Callable[[], Awaitable[None]] | None = None,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> _Result:
+        """Send `count` messages at their turn.
+
+        `before` is run right before each try, `after` after each that surely had no effect.
+        """
+        tries = 0
+        while True:
+            if self._pace.wait(place.chat, count) > 0:
+                self._notice(place)
+            await self._pace.turn(place.chat, count)
+            if before is not None:
+                await before()
+            try:
+                return await send(place)
+            except TelegramError as error:
+                if not had_no_effect(error):
+                    raise
+                if after is not None:
+                    await after()
+                tries += 1
+                if isinstance(error, RetryAfter):
+                    self._pace.pause(place.chat, seconds_of(error))
+                elif isinstance(error, ChatMigrated):
+                    await self._moves.add(place.chat, error.new_chat_id)
+                elif isinstance(error, Forbidden) or "chat not found" in error.message.lower():
+                    raise Unreachable from error
+                elif isinstance(error, BadRequest) and "thread not found" in error.message and place.thread:
+                    place = Place(place.chat)
+                elif isinstance(error, (BadRequest, InvalidToken, Conflict)) or tries >= TRIES:
+                    raise
+                else:
+                    await asyncio.sleep(0.5 * tries)
+
+    def _notice(self, place: Place) -> None:
+        self._noticing.add(task := asyncio.create_task(self.typing(place)))
+        task.add_done_callback(self._noticing.discard)
+
+    async def typing(self, place: Place) -> None:
+        """Let the person see that the bot is at it, where the words have to wait."""
+        async with self._few:
+            for _ in range(TRIES):
+                with suppress(TelegramError):
+                    await self._bot.send_chat_action(
+                        self._moves.now(place.chat), ChatAction.TYPING, message_thread_id=place.thread
+                    )
+                    return
+
+    async def close(self) -> None:
+        """Wait for what runs beside."""
+        await asyncio.gather(*self._noticing, return_exceptions=True)
+
+
+def seconds_of(error: RetryAfter) -> float:
+    """How long Telegram asks to wait."""
+    after = error.retry_after
+    return after.total_seconds() if isinstance(after, timedelta) else float(after)
+
+
+def had_no_effect(error: TelegramError) -> bool:
+    """Whether Telegram surely has not taken what was sent."""
+    if not isinstance(error, NetworkError) or isinstance(error, BadRequest):
+        return True  # it answered, and refused
+    cause = error.__cause__
+    if cause is None:
+        return not any(said in error.message for said in _GATEWAY)
+    return isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))

@@ -1,0 +1,217 @@
+"""Messages that change: progress at a bearable pace, and what a message says for good."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+from telegram import Bot, InlineKeyboardMarkup, InputMediaPhoto, LinkPreviewOptions, MessageEntity
+from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, RetryAfter, TelegramError
+
+from bot.frontends.telegram.calls import TRIES, seconds_of
+from bot.frontends.telegram.places import Moves, Place
+from bot.frontends.telegram.render import CAPTION_MOST, TEXT_MOST, clipped, keyboard, text_of
+from bot.messages import Message
+from storage.blobs import Blobs
+from storage.errors import UnknownBlob
+
+log = logging.getLogger(__name__)
+
+NOWHERE = ""
+"""The reference of a message that could not be shown to anybody."""
+_SHOWN_MOST = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Gaps:
+    """Seconds between two edits of progress."""
+
+    private: float = 1.0
+    group: float = 3.0
+
+
+class Edits:
+    """Edits of one bot's messages. Doing one again changes nothing, so none needs a record."""
+
+    def __init__(self, bot: Bot, blobs: Blobs, moves: Moves, gaps: Gaps) -> None:
+        self._bot = bot
+        self._blobs = blobs
+        self._moves = moves
+        self._gaps = gaps
+        self._waiting: dict[str, Message] = {}
+        self._pacing: dict[int, asyncio.Task[None]] = {}
+        self._edited: dict[int, float] = {}
+        self._editing: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        # What a message says now and which picture it has, so that nothing is edited to what it is.
+        self._shown: OrderedDict[str, tuple[str, InlineKeyboardMarkup | None, str | None]] = OrderedDict()
+
+    async def close(self) -> None:
+        """Leave out the edits that still wait."""
+        for task in self._pacing.values():
+            task.cancel()
+        await asyncio.gather(*self._pacing.values(), return_exceptions=True)
+
+    async def edit(self, ref: str, message: Message) -> None:
+        """Show this in place of what the message says: at once, or at its turn if it is progress."""
+        if ref == NOWHERE:
+            return
+        place, _ = split(ref)
+        if message.progress is None:
+            self._waiting.pop(ref, None)
+            if await self._edit_now(ref, message) != "later":
+                return
+        self._waiting[ref] = message
+        if place.chat not in self._pacing:
+            self._pacing[place.chat] = asyncio.create_task(self._pace_edits(place))
+
+    async def fill(
+        self, ref: str, text: str, entities: Sequence[MessageEntity], markup: InlineKeyboardMarkup | None
+    ) -> bool:
+        """Let a message say this. False if it is gone. Raises TelegramError if that has to be tried later."""
+        place, number = split(ref)
+        for left in reversed(range(TRIES)):
+            try:
+                await self._bot.edit_message_text(
+                    text=text,
+                    entities=entities,
+                    reply_markup=markup,
+                    link_preview_options=LinkPreviewOptions(is_disabled=True),
+                    chat_id=self._moves.now(place.chat),
+                    message_id=number,
+                )
+            except RetryAfter as error:
+                if not left:
+                    raise
+                await asyncio.sleep(seconds_of(error))
+                continue
+            except ChatMigrated as error:
+                # The group's old messages stay behind, out of reach.
+                await self._moves.add(place.chat, error.new_chat_id)
+                return False
+            except (BadRequest, Forbidden) as error:
+                if _no_longer_there(error):
+                    return False
+                if "message is not modified" not in error.message.lower():
+                    raise
+            except NetworkError:
+                if not left:
+                    raise
+                await asyncio.sleep(0.3)
+                continue
+            break
+        self.remember(ref, text, markup)
+        return True
+
+    async def _pace_edits(self, place: Place) -> None:
+        gap = self._gaps.private if place.private else self._gaps.group
+        try:
+            while ref := next((ref for ref in self._waiting if split(ref)[0].chat == place.chat), None):
+                await asyncio.sleep(max(0.0, self._edited.get(place.chat, 0.0) + gap - time.monotonic()))
+                message = self._waiting.pop(ref, None)
+                if message is None:
+                    continue
+                try:
+                    if await self._edit_now(ref, message) == "later" and message.progress is None:
+                        self._waiting.setdefault(ref, message)
+                except Exception:
+                    log.exception("a message was not edited")
+        finally:
+            del self._pacing[place.chat]
+
+    async def _edit_now(self, ref: str, message: Message) -> Literal["shown", "gone", "later"]:
+        """Show this in place of what the message says. It may be gone, or have to be tried later."""
+        place, number = split(ref)
+        lock = self._editing.setdefault(place.chat, asyncio.Lock())
+        async with lock:
+            picture = message.pictures[0].key if message.pictures else None
+            now = (
+                clipped(text_of(message), CAPTION_MOST if picture else TEXT_MOST),
+                keyboard(message.buttons),
+                picture,
+            )
+            if self._shown.get(ref) == now:
+                return "shown"
+            if len(self._edited) > _SHOWN_MOST:
+                self._edited.clear()
+            self._edited[place.chat] = time.monotonic()
+            try:
+                await self._replace(place, number, ref, now)
+            except RetryAfter as error:
+                self._edited[place.chat] = time.monotonic() + seconds_of(error)
+                return "later"
+            except ChatMigrated as error:
+                # The group's old messages stay behind, out of reach.
+                await self._moves.add(place.chat, error.new_chat_id)
+                return "gone"
+            except (BadRequest, Forbidden) as error:
+                if not _no_longer_there(error):
+                    raise
+                return "gone"
+            except NetworkError as error:
+                log.warning("a message waits for its edit: %s", type(error).__name__)
+                return "later"
+            self.remember(ref, *now)
+            return "shown"
+
+    async def _replace(
+        self, place: Place, number: int, ref: str, now: tuple[str, InlineKeyboardMarkup | None, str | None]
+    ) -> None:
+        text, markup, picture = now
+        before = self._shown.get(ref)
+        where: dict[str, Any] = {"chat_id": self._moves.now(place.chat), "message_id": number, "reply_markup": markup}
+        try:
+            if picture is not None and (before is None or before[2] != picture):
+                with suppress(UnknownBlob):
+                    data = await self._blobs.get(picture)
+                    await self._bot.edit_message_media(InputMediaPhoto(data, caption=text), **where)
+                    return
+            if before is not None and before[2] is not None:
+                await self._bot.edit_message_caption(caption=clipped(text, CAPTION_MOST), **where)
+                return
+            try:
+                await self._bot.edit_message_text(
+                    text=text, link_preview_options=LinkPreviewOptions(is_disabled=True), **where
+                )
+            except BadRequest as error:
+                if "no text in the message" not in error.message:
+                    raise
+                await self._bot.edit_message_caption(caption=clipped(text, CAPTION_MOST), **where)
+        except BadRequest as error:
+            if "message is not modified" not in error.message.lower():
+                raise
+
+    async def spend(self, place: Place, number: int) -> None:
+        """Take the buttons off a message."""
+        self._shown.pop(f"{place.room}#{number}", None)
+        with suppress(TelegramError):
+            await self._bot.edit_message_reply_markup(chat_id=self._moves.now(place.chat), message_id=number)
+
+    async def delete(self, ref: str) -> None:
+        """Take a message away, if it is still there."""
+        place, number = split(ref)
+        with suppress(TelegramError):
+            await self._bot.delete_message(self._moves.now(place.chat), number)
+
+    def remember(self, ref: str, text: str, markup: InlineKeyboardMarkup | None, picture: str | None = None) -> None:
+        """What a message says now."""
+        self._shown[ref] = (text, markup, picture)
+        self._shown.move_to_end(ref)
+        while len(self._shown) > _SHOWN_MOST:
+            self._shown.popitem(last=False)
+
+
+def split(ref: str) -> tuple[Place, int]:
+    """A reference's place and message id."""
+    room, _, number = ref.rpartition("#")
+    return Place.of(room), int(number)
+
+
+def _no_longer_there(error: TelegramError) -> bool:
+    said = error.message.lower()
+    gone = ("message to edit not found", "message can't be edited", "message_id_invalid", "chat not found")
+    return isinstance(error, Forbidden) or any(words in said for words in gone)

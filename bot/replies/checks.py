@@ -1,0 +1,124 @@
+"""The check of the photos, in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from bot import limits
+from bot.language import listing, say, several
+from bot.messages import Button, Message, Progress, Verdict
+from bot.replies.words import Facts, photos
+from storage.records import Avatar, Job
+
+
+def _with_size(text: str, facts: Facts) -> str:
+    return f"{text} ({facts['width']} x {facts['height']})" if {"width", "height"} <= facts.keys() else text
+
+
+def _several_faces(facts: Facts) -> str:
+    match facts.get("faces", 0):
+        case 2:
+            return say("shows two faces")
+        case 3:
+            return say("shows three faces")
+        case _:
+            return say("shows several faces")
+
+
+def _duplicate(facts: Facts) -> str:
+    return say("is the same as #{number}", number=facts["of"]) if facts.get("of") else say("is there twice")
+
+
+def _near_duplicate(facts: Facts) -> str:
+    return say("is almost the same as #{number}", number=facts["of"]) if facts.get("of") else say("has a near double")
+
+
+_VERDICTS: Mapping[str, Callable[[Facts], str]] = {
+    "empty": lambda facts: say("is an empty file"),
+    "too_heavy": lambda facts: say("is too big a file"),
+    "not_image": lambda facts: say("is not a picture"),
+    "broken": lambda facts: say("is damaged and can't be opened"),
+    "too_many_pixels": lambda facts: say("has far too many pixels"),
+    "animated": lambda facts: say("is an animation"),
+    "too_small": lambda facts: _with_size(say("is too small"), facts),
+    "aspect": lambda facts: say("is too long and narrow"),
+    "no_face": lambda facts: say("shows no face that I can see"),
+    "several_faces": _several_faces,
+    "blurred": lambda facts: say("is blurred"),
+    "too_dark": lambda facts: say("is too dark"),
+    "duplicate": _duplicate,
+    "soft": lambda facts: say("is a little soft"),
+    "face_small": lambda facts: say("shows the face rather small"),
+    "face_cut": lambda facts: say("cuts the face off at the edge"),
+    "near_duplicate": _near_duplicate,
+    "rotated": lambda facts: say("was turned upright"),
+    "grayscale": lambda facts: say("has no colours"),
+    "compressed": lambda facts: say("is strongly compressed"),
+    "dark": lambda facts: say("is rather dark"),
+    "drawn": lambda facts: say("looks drawn"),
+    "low_resolution": lambda facts: _with_size(say("has few pixels"), facts),
+}
+
+
+def verdict(number: int, entry: Facts) -> Verdict:
+    """One photo's verdict from the inspection's `{"ok", "codes", "facts"}`."""
+    facts = entry.get("facts") or {}
+    said = [_VERDICTS[code](facts) for code in entry.get("codes", ()) if code in _VERDICTS]
+    if entry["ok"]:
+        return Verdict(number, "warning" if said else "good", listing(said) if said else say("is good"))
+    return Verdict(number, "trouble", listing(said) if said else say("can't be used"))
+
+
+def checking(avatar: Avatar, count: int, job: Job) -> Message:
+    """The first answer to /train."""
+    return Message(
+        say("Thank you! I'm looking at the {count} photos of {token}.", count=count, token=avatar.token),
+        job=job.id,
+        progress=Progress(say("Checking the photos")),
+        buttons=(Button(say("Cancel"), f"cancel:{job.id}"),),
+    )
+
+
+def checked(avatar_id: str, token: str | None, entries: Sequence[Facts], job_id: str) -> Message:
+    """The result of the inspection: what is good, what is not, and the buttons to go on."""
+    verdicts = tuple(verdict(number, entry) for number, entry in enumerate(entries, start=1))
+    bad = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "trouble"]
+    good = len(verdicts) - len(bad)
+    if good < limits.PHOTOS_FEWEST:
+        return _too_few(verdicts, bad, job_id)
+    if bad:
+        text = say("{photos}: {good} good, {why}.", photos=photos(len(verdicts)), good=good, why=listing(bad))
+        train = say("Train with the {good} good ones", good=good)
+    else:
+        hints = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "warning"]
+        text = say("{photos}, all good.", photos=photos(len(verdicts)))
+        text += " " + say("A hint: {hints}.", hints=listing(hints)) if hints else ""
+        train = say("Train {token}", token=token)
+    return Message(
+        text,
+        tone="good",
+        job=job_id,
+        verdicts=verdicts,
+        buttons=(Button(train, f"train:{avatar_id}", "primary"), Button(say("Cancel"), f"discard:{avatar_id}")),
+    )
+
+
+def _too_few(verdicts: Sequence[Verdict], bad: Sequence[str], job_id: str) -> Message:
+    good = len(verdicts) - len(bad)
+    count, why = photos(len(verdicts)), listing(bad) if bad else ""
+    parts = [
+        say("{photos}, but only {good} that I can learn from: {why}.", photos=count, good=good, why=why)
+        if good
+        else say("{photos}, but none that I can learn from: {why}.", photos=count, why=why),
+        several(
+            "Please replace that one or add {missing} more, sharp and with one face, and send /train again.",
+            "Please replace those or add {missing} more, sharp and with one face, and send /train again.",
+            len(bad),
+            missing=limits.PHOTOS_FEWEST - good,
+        ),
+        say("I have kept nothing."),
+    ]
+    return Message(" ".join(parts), tone="warning", job=job_id, verdicts=tuple(verdicts))
+
+
+def discarded(token: str) -> Message:
+    """The draft of an avatar was dropped before training."""
+    return Message(say("All right, I have erased the photos of {token}. Send /train whenever you like.", token=token))

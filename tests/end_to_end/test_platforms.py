@@ -1,0 +1,172 @@
+"""The whole story on each platform, over sockets: three processes, the real engine, and at the end nothing left of the
+person. On a tiny base model of the real classes, and on the embedded one with its real recipe."""
+
+import asyncio
+import os
+import sqlite3
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from storage.embedded import EmbeddedRedis
+from storage.open import Storage, open_storage
+from storage.settings import StorageSettings
+from tests.platforms import discord_server, telegram_server
+from tests.platforms.discord_server import DiscordServer
+from tests.platforms.telegram_server import Server, labels, said, served
+
+pytestmark = pytest.mark.slow
+PATIENCE = 1800.0
+"""Seconds for a training with the real recipe, on a machine that is busy with other things too."""
+PHOTOS = [(Path("bot/demo_album") / f"{number}.png").read_bytes() for number in range(1, 7)]
+ANNA, BEN = 1011, 1012
+
+
+@asynccontextmanager
+async def process(*arguments: str, ready: bytes, **environment: str) -> AsyncIterator[Process]:
+    """One of our processes, once it says that it is ready."""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, stdout=PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    )
+    try:
+        assert running.stdout
+        async with asyncio.timeout(180):
+            assert ready in await running.stdout.readline()
+        yield running
+    finally:
+        running.terminate()
+        async with asyncio.timeout(60):
+            await running.wait()
+
+
+@asynccontextmanager
+async def at_work(home: Path, platform: str, base: dict[str, str], **environment: str) -> AsyncIterator[Storage]:
+    """The storage with its Redis, an engine and a bot."""
+    async with AsyncExitStack() as stack:
+        storage = await stack.enter_async_context(open_storage(StorageSettings(_env_file=None, home=home)))
+        place = {"AVATAR_HOME": str(home)}
+        await stack.enter_async_context(process("engine", "work", ready=b"The engine is ready", **place, **base))
+        ready = {"telegram": b"The bot is at", "discord": b"Talking on Discord"}[platform]
+        await stack.enter_async_context(process("bot", platform, ready=ready, **place, **environment))
+        yield storage
+
+
+async def nothing_is_left(storage: Storage, home: Path, *traces: str) -> None:
+    """Neither records nor blobs nor Redis hold any of this, in any key, value or file."""
+    assert [key for key in await storage.blobs.list() if not key.startswith("priors/")] == []
+    with sqlite3.connect(home / "records.sqlite") as records:
+        records.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        dumped = "\n".join(records.iterdump())
+    records.close()
+    raw = (home / "records.sqlite").read_bytes()
+    async with Redis(unix_socket_path=str(EmbeddedRedis(home / "redis").address)) as redis:
+        held = [key + await redis.dump(key) async for key in redis.scan_iter()]
+    for trace in traces:
+        assert trace not in dumped, trace
+        assert trace.encode() not in raw, trace
+        assert not any(trace.encode() in one for one in held), trace
+
+
+@pytest.fixture(params=["tiny", pytest.param("embedded", marks=pytest.mark.learning)])
+def base(request: pytest.FixtureRequest, tiny_folder: Path) -> dict[str, str]:
+    """The setting of the base model."""
+    return {"AVATAR_BASE_MODEL": str(tiny_folder)} if request.param == "tiny" else {}
+
+
+async def test_on_telegram(tmp_path: Path, base: dict[str, str]) -> None:
+    server = Server()
+    anna, ben, group = server.person("Annabella"), server.person("Ben"), server.group()
+    async with served(server) as address:
+        telegram = {"AVATAR_TELEGRAM_TOKEN": telegram_server.TOKEN, "AVATAR_TELEGRAM_API_URL": address}
+        async with at_work(tmp_path, "telegram", base, **telegram) as storage:
+            await anna.send(PHOTOS, "/train cr7d man")
+            await anna.press(await server.until(anna.id, "cr7d man: 6 photos. One question"), "They agreed")
+            checked = await server.until(anna.id, "6 photos, all good", seconds=PATIENCE)
+            await anna.press(checked, "Train")
+            ready = await server.until(anna.id, "cr7d is ready", seconds=PATIENCE)
+            [progress] = [texts for texts in server.told.values() if texts[0].startswith("Training cr7d")]
+            assert len([text for text in progress if "step" in text]) > 1
+            assert len([body for body in server.of_bot(anna.id) if "photo" in body]) >= 1
+            assert labels(ready) == ["Imagine", "Delete", "Share here"]
+
+            await anna.say("/imagine cr7d man in a suit --count 2")
+            drawn = await server.until(anna.id, "Here you are", seconds=PATIENCE)
+            assert labels(drawn) == ["Again", "Originals"]
+            assert len([body for body in server.of_bot(anna.id) if said(body) == "cr7d man in a suit"]) == 1
+
+            await anna.say("/share cr7d", chat=group)
+            await server.until(group, "shares cr7d with this group")
+            await ben.say("/imagine cr7d man in a suit --count 1", chat=group)
+            theirs = await server.until(group, "Here you are", seconds=PATIENCE)
+            assert said(theirs).startswith("Ben, ")
+            await anna.say("/unshare cr7d", chat=group)
+            await server.until(anna.id, "cr7d", count=1)
+            async with asyncio.timeout(60):
+                while "room" in {one["grantee_kind"] for one in await grants(tmp_path)}:
+                    await asyncio.sleep(0.1)
+            await ben.say("/imagine cr7d man in a suit --count 1", chat=group)
+            await server.until(ben.id, "no avatar")
+
+            await anna.say("/forget")
+            await anna.press(await server.until(anna.id, "Forget you for good?"), "Erase everything")
+            await server.until(anna.id, "You are forgotten")
+            await asyncio.sleep(3)
+            await nothing_is_left(storage, tmp_path, "cr7d", "Annabella", f"telegram:{anna.id}", "in a suit")
+    assert server.faults == []
+
+
+async def test_on_discord(tmp_path: Path, base: dict[str, str]) -> None:
+    async with DiscordServer() as server:
+        dm, studio = server.dm(ANNA), server.add("server", ANNA, BEN)
+        discord = {
+            "AVATAR_DISCORD_TOKEN": discord_server.TOKEN,
+            "AVATAR_DISCORD_API_URL": server.api,
+            "AVATAR_DISCORD_GATEWAY_URL": server.gateway,
+        }
+        async with at_work(tmp_path, "discord", base, **discord) as storage:
+            await server.until(lambda: server._sockets, 60)
+            form = await server.slash(ANNA, dm, "train", token="cr7d")
+            await server.until(lambda: form.answer)
+            await server.submit(form, PHOTOS, noun="man", consent=True)
+            checked = await server.until(lambda: server.find(ANNA, dm, "6 photos, all good"), PATIENCE)
+            await server.press(ANNA, checked, "Train")
+            ready = await server.until(lambda: server.find(ANNA, dm, "cr7d is ready"), PATIENCE)
+            assert ready.files and ready.notified == [ANNA]
+            progress = server.find(ANNA, dm, "Training of cr7d: done")
+            assert progress and len([text for text in progress.said if "step" in text]) > 1
+
+            await server.slash(ANNA, dm, "imagine", prompt="cr7d man in a suit", count=2)
+            drawn = await server.until(lambda: server.find(ANNA, dm, "Here you are"), PATIENCE)
+            assert len(drawn.files) == 2
+
+            await server.slash(ANNA, studio, "share", token="cr7d")
+            await server.sees(BEN, studio, "shares cr7d with this group")
+            await server.slash(BEN, studio, "imagine", prompt="cr7d man in a suit", count=1)
+            theirs = await server.until(lambda: server.find(BEN, studio, "Here you are"), PATIENCE)
+            assert theirs.only_for == BEN and len(theirs.files) == 1
+            await server.slash(ANNA, studio, "unshare", token="cr7d")
+            async with asyncio.timeout(60):
+                while await grants(tmp_path):
+                    await asyncio.sleep(0.1)
+            await server.slash(BEN, studio, "imagine", prompt="cr7d man in a suit", count=1)
+            await server.sees(BEN, studio, "no avatar")
+
+            await server.slash(ANNA, dm, "forget")
+            await server.press(ANNA, await server.sees(ANNA, dm, "Forget you for good?"), "Erase everything")
+            await server.sees(ANNA, dm, "You are forgotten")
+            await asyncio.sleep(3)
+            await nothing_is_left(storage, tmp_path, "cr7d", f"User {ANNA}", f"discord:{ANNA}", "in a suit")
+        assert server.faults == []
+
+
+async def grants(home: Path) -> list[dict[str, str]]:
+    """Who may draw what, by the records."""
+    with sqlite3.connect(home / "records.sqlite") as records:
+        found = [{"grantee_kind": kind} for (kind,) in records.execute("SELECT grantee_kind FROM grants")]
+    records.close()
+    return found
