@@ -81,7 +81,8 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
             else say("{doing}: step {step} of {steps}, about {span} left.", span=duration(left), **values)
         )
         if facts.get("short"):
-            text += " " + say("Memory is short, so fewer photos go through at once: the result is the same, only later.")
+            short = say("Memory is short, so fewer photos go through at once: the result is the same, only later.")
+            text += f" {short}"
     elif code == "retaken":
         text = say("{doing}: picked up again after a hiccup, going on from where it was.", doing=doing)
     else:
