@@ -340,7 +340,7 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder,
     for name, batch, launcher in (
         ("one", 2, []),
         ("two", 1, ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
-        ("accelerate", 1, ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+        ("launched", 1, ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
                            "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]),
     ):  # fmt: skip
         out, script = tmp_path / name / FILE, tmp_path / f"{name}.py"
@@ -353,7 +353,7 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder,
         outs[name] = json.loads(out.with_suffix(".json").read_text()), load_file(out)
     (one, losses), adapter = outs["one"]
     assert one == 1
-    for name in ("two", "accelerate"):
+    for name in ("two", "launched"):
         (size, others), other = outs[name]
         assert size == 2
         assert torch.allclose(torch.tensor(others), torch.tensor(losses), rtol=1e-4)
