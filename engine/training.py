@@ -201,6 +201,7 @@ def train(
         groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
         parameters.append(word.vectors)
     context = partial(autocast, base.device, dtype)
+    full_rates = [float(group["lr"]) for group in groups]  # the groups become the optimiser's own
     optimiser = make(recipe, groups, base.device)
     if hasattr(optimiser, "train"):
         optimiser.train()  # a schedule-free optimiser keeps two sets of weights
@@ -279,8 +280,8 @@ def train(
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
             rate = learning_rate_at(recipe.schedule, step, recipe.steps, recipe.warmup)
-            for group, full in zip(optimiser.param_groups, groups, strict=True):
-                group["lr"] = full["lr"] * rate
+            for group, full in zip(optimiser.param_groups, full_rates, strict=True):
+                group["lr"] = full * rate
             if word and step >= recipe.steps / 2:
                 word.vectors.grad = None
             scaler.unscale_(optimiser)

@@ -71,6 +71,14 @@ def test_the_learning_rate_told_is_the_schedules(tiny, pictures, tmp_path) -> No
     assert [one.learning_rate for one in told] == pytest.approx([0, 1e-3, 2e-3, 1.5e-3, 1e-3, 0.5e-3])
 
 
+def test_a_warm_up_delays_learning_and_does_not_end_it(tiny, pictures, tmp_path) -> None:
+    """The first step's rate of nothing must not stay: steps 2 and 3 of three learn."""
+    warm = learned(tiny, pictures, replace(ALONE, steps=3, warmup=1), tmp_path / "warm")
+    assert any(tensor.abs().max() > 0 for key, tensor in warm.items() if "lora_B" in key)
+    still = learned(tiny, pictures, replace(ALONE, steps=1, warmup=1), tmp_path / "still")
+    assert all(tensor.abs().max() == 0 for key, tensor in still.items() if "lora_B" in key)
+
+
 def test_accumulation_is_a_larger_batch(tiny, pictures, tmp_path) -> None:
     whole = learned(tiny, pictures, replace(LORA, batch=4, prior_batch=2), tmp_path / "whole")
     parts = learned(tiny, pictures, replace(LORA, batch=2, prior_batch=1, accumulation=2), tmp_path / "parts")
