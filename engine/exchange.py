@@ -65,7 +65,7 @@ def called_elsewhere(base: BaseModel) -> dict[Layer, str]:
                 if own:
                     names[part, name] = f"diffusion_model.{kind}.{block[2]}.{own}"
         elif part == "unet":
-            theirs = _in_blocks(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
+            theirs = in_blocks(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
             names[part, name] = "lora_unet_" + theirs.replace(".", "_")
         else:
             start = {"text_encoder_2": "lora_te2"}.get(part, "lora_te1" if len(base.text_encoders) > 1 else "lora_te")
@@ -86,7 +86,7 @@ def fused_elsewhere(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
     }
 
 
-def _in_blocks(name: str, layers: int) -> str:
+def in_blocks(name: str, layers: int) -> str:
     """A U-Net layer's name counted in input, middle and output blocks, as SDXL's own code and kohya's scripts do."""
     match name.split("."):
         case ["down_blocks", level, "resnets" | "attentions" as kind, number, *rest]:

@@ -9,7 +9,8 @@ class EngineSettings(StorageSettings):
     """What the engine reads from the environment and an `.env` file, with the prefix AVATAR_."""
 
     base_model: str | None = Field(
-        default=None, description="Base model: a diffusers folder or hub id; unset means the embedded one."
+        default=None,
+        description="Base model: a diffusers folder, hub id or .safetensors file; unset means the embedded one.",
     )
     gpu_stall: float = Field(
         default=600.0, gt=0, description="Seconds without news after which the GPU process counts as hung."
