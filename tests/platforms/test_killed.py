@@ -26,8 +26,9 @@ from tests.platforms.discord_server import Asked, DiscordServer
 from tests.platforms.dying import Bot
 from tests.platforms.telegram_server import Server, labels, said, served
 
-EXAMPLES = int(os.environ.get("AVATAR_TEST_KILLS", "4"))
-"""How many lives are tried on each platform; some hundred were before this was handed in."""
+ASKED = os.environ.get("AVATAR_TEST_KILLS")
+EXAMPLES = int(ASKED or 3)
+"""How many lives are tried on each platform."""
 PATIENCE = 120.0
 PHOTOS = [drawing(seed) for seed in range(6)]
 ANNA, BEN = 11, 12
@@ -37,6 +38,7 @@ lives = st.lists(st.floats(0, 1), min_size=1, max_size=2)
 searching = settings(
     max_examples=EXAMPLES,
     deadline=None,
+    derandomize=ASKED is None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -248,6 +250,7 @@ async def in_a_server(url: str, deaths: list[int]) -> int:
     return await on_discord("server", url, deaths)
 
 
+@pytest.mark.skipif(not ASKED, reason="set AVATAR_TEST_KILLS, to 20 say: some lives on Discord take minutes")
 @searching
 @given(st.sampled_from([in_private, in_a_server]), lives)
 def test_on_discord(redis: str, story: Story, moments: list[float]) -> None:
