@@ -105,7 +105,7 @@ def test_too_little_memory_halves_the_rows_and_changes_nothing_that_is_learned(t
         )
     finally:
         del tiny.unet.forward
-    assert told == [3, 1] and trained.rows_at_once == 1 and max(rows) == 2
+    assert told == [3, 1] and trained.rows_at_once == 1 and set(rows) == {1}
     assert alike(whole, load_file(tmp_path / "small" / FILE))
 
 
