@@ -100,7 +100,7 @@ class GpuProcess:
         taken: list[Request] = []
         rows = 0
         for request in [request for request in self._later if request["task"] == "imagine"]:
-            rows += int(request["drawing"]["count"])
+            rows += int(request["drawing"].get("count", 1))
             if taken and rows > ROWS:
                 break
             taken.append(request)
