@@ -48,7 +48,9 @@ def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute:
         figures()[name]["identity"] if attribute == "all" else figures()[name]["by_attribute"][attribute]
         for name in ("with_adapter", "without_adapter")
     )
-    assert with_it >= without + 0.2
+    # Who has no beard needs none learned: the base comes out right there, and nothing can be gained.
+    can_gain = [person.facial_hair != "none" for person in people(PEOPLE)] if attribute == "facial_hair" else [True]
+    assert with_it >= without + 0.2 * sum(can_gain) / len(can_gain)
 
 
 def test_the_clothes_still_follow_the_prompt() -> None:
