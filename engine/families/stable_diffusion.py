@@ -88,7 +88,7 @@ TOON = StableDiffusion(
     recipes={
         "dreambooth": (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
         # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them
-        # apart. On two people, 25 steps a photo kept 61 % of the prompts' attributes, 15 kept 81 %: identity 74 and 69 %.
+        # apart. On two people 25 steps a photo kept 61 % of what prompts ask for, 15 kept 81 %; identity 74 and 69 %.
         "lora": (20, Recipe("lora", 0, 2e-3, 6, 4, 1.0, text_encoder=True)),
     },
     cartoon=True,
