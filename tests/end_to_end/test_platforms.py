@@ -72,7 +72,10 @@ async def nothing_is_left(storage: Storage, home: Path, *traces: str) -> None:
         assert not any(trace.encode() in one for one in held), trace
 
 
-@pytest.fixture(params=["tiny", pytest.param("embedded", marks=pytest.mark.learning)])
+LONG = pytest.mark.skipif("AVATAR_TEST_LONG" not in os.environ, reason="set AVATAR_TEST_LONG: some minutes a platform")
+
+
+@pytest.fixture(params=["tiny", pytest.param("embedded", marks=[pytest.mark.learning, LONG])])
 def base(request: pytest.FixtureRequest, tiny_folder: Path) -> dict[str, str]:
     """The setting of the base model."""
     return {"AVATAR_BASE_MODEL": str(tiny_folder)} if request.param == "tiny" else {}
