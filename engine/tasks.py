@@ -54,32 +54,36 @@ class Tasks:
         }
 
     async def _run(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
-        """One attempt after another until the job is over: a GPU process that dies costs an attempt, not the job."""
+        """Work on a job, and leave nothing behind once it is over."""
         try:
-            while claimed := await self._records.claim(job.id):
-                attempt = Attempt(claimed, self._records, self._events)
-                await attempt.tell(
-                    *(("started", {}) if claimed.attempt == 1 else ("retaken", {"attempt": claimed.attempt}))
-                )
-                try:
-                    with tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-") as folder:
-                        attempt.folder = Path(folder)
-                        async with attempt.watched():
-                            await task(attempt)
-                    break
-                except GpuDied:
-                    log.warning("job %s lost its GPU process in attempt %d", job.id, claimed.attempt)
-                except Refused as refused:
-                    await attempt.fail(refused.code, refused.facts)
-                except (Cancelled, NotWanted):
-                    await attempt.finish(State.CANCELLED)
-                    await attempt.tell("cancelled", {})
+            await self._attempt(job, task)
         finally:
             # Neither a person's photos nor half-learned weights outlive the job, least of all one that was forgotten,
             # also when this process is told to end just after the job did.
             ended = await self._records.job(job.id)
             if ended is None or ended.over:
                 await self._blobs.delete(f"checkpoints/{job.id}/")
+
+    async def _attempt(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
+        """One attempt after another until the job is over: a GPU process that dies costs an attempt, not the job."""
+        while claimed := await self._records.claim(job.id):
+            attempt = Attempt(claimed, self._records, self._events)
+            await attempt.tell(
+                *(("started", {}) if claimed.attempt == 1 else ("retaken", {"attempt": claimed.attempt}))
+            )
+            try:
+                with tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-") as folder:
+                    attempt.folder = Path(folder)
+                    async with attempt.watched():
+                        await task(attempt)
+                break
+            except GpuDied:
+                log.warning("job %s lost its GPU process in attempt %d", job.id, claimed.attempt)
+            except Refused as refused:
+                await attempt.fail(refused.code, refused.facts)
+            except (Cancelled, NotWanted):
+                await attempt.finish(State.CANCELLED)
+                await attempt.tell("cancelled", {})
 
     async def _inspect(self, attempt: "Attempt") -> None:
         payload = attempt.job.payload
