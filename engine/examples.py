@@ -174,6 +174,18 @@ def encode_album(
     return examples
 
 
+def learned_under(
+    base: BaseModel, album: Sequence[Image.Image], instance: str, recipe: Recipe, captions: Sequence[str]
+) -> list[list[str]]:
+    """For each picture the prompts that it is learned under, of which each step takes one."""
+    if recipe.captions and captions:
+        return [[text] for text in captions]
+    usual = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
+    if recipe.prompts or not base.family.cartoon:
+        return [usual] * len(album)
+    return [[*usual, *(base.family.captions(one, instance) if is_drawing(one) else ())] for one in album]
+
+
 def class_latents(
     base: BaseModel,
     noun: str,

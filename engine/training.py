@@ -20,7 +20,7 @@ from engine import memory
 from engine.adapters import AvatarFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, prepare
+from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, learned_under, prepare
 from engine.families import Words
 from engine.generation import denoise, noise
 from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, weighted_errors
@@ -165,11 +165,10 @@ def train(
 
     # What is learned, seen once through the VAE and the text encoder.
     instance = f"{token} {noun}"
-    wordings = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
-    learned_under = [[text] for text in captions] if recipe.captions and captions else [wordings] * len(album)
-    prompts = list(dict.fromkeys(prompt for several in learned_under for prompt in several))
+    prompts_of = learned_under(base, album, instance, recipe, captions)
+    prompts = list(dict.fromkeys(prompt for several in prompts_of for prompt in several))
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
-    prompt_numbers = [[numbers[prompt] for prompt in several] for several in learned_under]
+    prompt_numbers = [[numbers[prompt] for prompt in several] for several in prompts_of]
     examples = encode_album(base, album, recipe, side, prompt_numbers)
     on_prior()
     # A short run does not need all of them.

@@ -6,7 +6,8 @@ from typing import Any
 from engine.families.interface import Family, Words
 from engine.families.klein import KLEIN, KLEIN_DISTILLED
 from engine.families.sdxl import SDXL
-from engine.families.stable_diffusion import SD1, SD2, TOON
+from engine.families.stable_diffusion import SD1, SD2
+from engine.families.toon import TOON
 
 __all__ = ["FAMILIES", "KLEIN", "KLEIN_DISTILLED", "SD1", "SD2", "SDXL", "TOON", "Family", "Words", "family_of"]
 

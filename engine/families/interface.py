@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from engine.recipe import Method, Recipe
@@ -139,6 +140,11 @@ class Family(ABC):
     @abstractmethod
     def multiple(self, base: Parts) -> int:
         """What a picture's sides in pixels must be multiples of."""
+
+    def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
+        """What a drawing may be learned under beside `instance_prompts`: wordings that tell what is to be seen in it
+        besides `instance`. None where nobody can tell."""
+        return ()
 
     def usable(self, base: Parts) -> None:
         """Raise ValueError where this one model lacks what the family needs."""

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x, and the embedded base, which is built like them."""
+"""Stable Diffusion 1.x and 2.x."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,6 @@ from torch import Tensor
 from engine.families.interface import Family, Parts, Words, has_room, tokens_of
 from engine.recipe import ATTENTION, Method, Recipe
 from engine.schedule import Diffusion, Schedule
-
-CONVOLUTIONS = ("conv1", "conv2", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
 
 @dataclass(frozen=True)
@@ -57,39 +55,3 @@ SD1 = StableDiffusion(name="sd1", guidance=7.5, draw_steps=30, adapter_targets=A
 
 SD2 = StableDiffusion(name="sd2", guidance=7.5, draw_steps=30, adapter_targets=ATTENTION, recipes=RECIPES)
 """A larger text encoder, linear projections, and in the 768-pixel models v-prediction, which the scheduler tells."""
-
-TOON = StableDiffusion(
-    name="toon",
-    guidance=4.0,
-    draw_steps=25,
-    # Attention alone does not learn a person on this small base.
-    adapter_targets=ATTENTION + CONVOLUTIONS,
-    # Its small text encoder knows the token again only behind words that it was learned behind.
-    instance_prompts=(
-        "a photo of {instance}",
-        "{instance}",
-        "portrait of {instance}",
-        "a portrait of {instance}",
-        "a picture of {instance}",
-        "photo of a {instance}",
-    ),
-    prior_prompts=(
-        "a photo of {noun}",
-        "a photo of a {noun}",
-        "a portrait of a {noun} in a suit",
-        "a photo of a {noun} wearing sunglasses, blue background",
-        "portrait of {noun}, smiling, in a red hoodie",
-        "a picture of a {noun} in a t-shirt, white background",
-        "a {noun}, serious, with glasses and a green sweater",
-        "a photo of a {noun}, purple background, tongue out",
-        "{noun}",
-        "{noun} with sunglasses, orange background",
-    ),
-    recipes={
-        "dreambooth": (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
-        # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them
-        # apart. On two people 25, 20 and 15 steps a photo kept 61, 67 and 81 % of prompts; identity 74, 76 and 69 %.
-        "lora": (17, Recipe("lora", 0, 2e-3, 6, 4, 1.0, text_encoder=True)),
-    },
-    cartoon=True,
-)

@@ -218,14 +218,23 @@ def _background(look: Look, random: Random) -> Phrase:
     return ("loose", random.choice(wordings))
 
 
-def _phrases(scene: Scene, random: Random) -> list[Phrase]:
-    person, look = scene.person, scene.look
+Candidate = tuple[float, Callable[[], Phrase]]
+"""How likely a full caption tells something, and how it says it."""
+
+
+def _of_person(scene: Scene, random: Random) -> list[Candidate]:
+    person = scene.person
     skin = random.choice(SKINS[person.skin])
-    dark = look.glasses == "sunglasses"
-    candidates: list[tuple[float, Callable[[], Phrase]]] = [
-        (0.5 if look.hat == "none" else 0.0, lambda: _hair(person, random)),
+    return [
+        (0.5 if scene.look.hat == "none" else 0.0, lambda: _hair(person, random)),
         (0.4, lambda: ("with", f"{skin} skin") if random.random() < 0.6 else ("before", f"{skin}-skinned")),
         (0.5 if person.facial_hair != "none" else 0.06, lambda: _facial_hair(person, random)),
+    ]
+
+
+def _of_look(look: Look, random: Random) -> list[Candidate]:
+    dark = look.glasses == "sunglasses"
+    return [
         (0.65, lambda: _clothes(look, random)),
         (0.55, lambda: _background(look, random)),
         (0.7 if look.glasses != "none" else 0.06, lambda: _glasses(look, random)),
@@ -235,8 +244,12 @@ def _phrases(scene: Scene, random: Random) -> list[Phrase]:
         (0.7 if look.tilt != "none" else 0.04, lambda: ("loose", random.choice(TILTS[look.tilt]))),
         (0.7 if look.distance != "usual" else 0.04, lambda: ("loose", random.choice(DISTANCES[look.distance]))),
     ]
+
+
+def _phrases(scene: Scene, random: Random) -> list[Phrase]:
     # Sparse captions matter as much as full ones: people write short prompts.
     fullness = random.choice((0.35, 0.8, 1.2, 1.6))
+    candidates = _of_person(scene, random) + _of_look(scene.look, random)
     return [phrase() for chance, phrase in candidates if random.random() < chance * fullness]
 
 
@@ -259,14 +272,42 @@ def nonsense(random: Random) -> str:
     return letters[:at] + digit + letters[at:]
 
 
-def caption(scene: Scene, random: Random) -> str:
-    """Word the scene: lower-case English of 1 to about 45 tokens, true of the picture, seldom complete."""
+def caption(scene: Scene, random: Random, least: int = 0) -> str:
+    """Word the scene: lower-case English of 1 to about 45 tokens, true of the picture, seldom complete.
+
+    It tells at least `least` things, 0 to 4, beside who it is.
+    """
     phrases = _phrases(scene, random)
+    while len(phrases) < least:
+        phrases = _phrases(scene, random)
+    noun = random.choice(NOUNS[scene.person.noun])
+    if random.random() < 0.12:
+        noun = f"{nonsense(random)} {noun}"
+    return _worded(noun, phrases, random)
+
+
+def caption_beside(instance: str, look: Look, random: Random) -> str:
+    """Word an album's picture: `instance` (`cr7d man`) and everything that does not stay the same with the person.
+
+    What a caption tells, the words for it explain, and the token need not.
+    """
+    telling = [phrase() for chance, phrase in _of_look(look, random) if chance >= 0.5 or random.random() < chance]
+    return _worded(instance, telling, random)
+
+
+def described(person: Person) -> str:
+    """A person in words, as somebody without an adapter would have to ask for them."""
+    style, shade = HAIR_STYLES[person.hair_style][0], HAIR_COLOURS[person.hair_colour][0]
+    hair = f"{shade} {style}" if "hair" in style.split()[-1:] else f"{style} and {shade} hair"
+    beard = "" if person.facial_hair == "none" else f" and {article(FACIAL_HAIRS[person.facial_hair][0])}"
+    return f"{person.noun} with {SKINS[person.skin][0]} skin, {hair}{beard}"
+
+
+def _worded(noun: str, phrases: list[Phrase], random: Random) -> str:
     random.shuffle(phrases)
     of = {place: [words for where, words in phrases if where == place] for place in ("before", "with", "wearing")}
     loose = [words for where, words in phrases if where == "loose"]
-    before = of["before"] + ([nonsense(random)] if random.random() < 0.12 else [])
-    noun = " ".join((*before, random.choice(NOUNS[scene.person.noun])))
+    noun = " ".join((*of["before"], noun))
     head = noun if random.random() < 0.35 else article(noun)
     clauses = []
     if of["with"]:

@@ -1,6 +1,7 @@
 """What is learned from: crops, buckets, captions, and what chance decides."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,16 @@ from engine.examples import (
     face_square,
     in_batches,
     largest_face,
+    learned_under,
     read_captioned,
     row_numbers,
 )
+from engine.families import SD1, TOON
 from engine.inspection import Face
 from engine.recipe import Recipe
 from engine.schedule import Diffusion
+from engine.toon.evaluation import people
+from engine.toon.world import album, render
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -159,3 +164,25 @@ def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path
         with pytest.raises(InputError) as raised:
             read_captioned(tmp_path)
         assert raised.value.code == "bad_captions" and "line 2" in raised.value.sentence
+
+
+def test_a_drawing_is_learned_under_what_is_told_of_it_and_a_photo_is_not() -> None:
+    class Toons:
+        family = TOON
+
+    drawing, photo = render(album(people(1)[0], 1, seed=0)[0]), Image.open(LONDON[0])
+    plain = [prompt.format(instance="cr7d man") for prompt in TOON.instance_prompts]
+    told, usual = learned_under(Toons, [drawing, photo], "cr7d man", RECIPE, ())  # type: ignore[arg-type]
+    assert usual == plain and told[: len(plain)] == plain
+    assert len(set(told)) > 10 and all("cr7d man" in prompt for prompt in told)
+    asked = replace(RECIPE, prompts=("{instance}!",))
+    assert learned_under(Toons, [drawing], "cr7d man", asked, ()) == [["cr7d man!"]]  # type: ignore[arg-type]
+    assert learned_under(Toons, [drawing], "cr7d man", replace(RECIPE, captions=True), ["she"]) == [["she"]]  # type: ignore[arg-type]
+
+
+def test_other_families_learn_under_their_instance_prompts() -> None:
+    class Photos:
+        family = SD1
+
+    drawing = render(album(people(1)[0], 1, seed=0)[0])
+    assert learned_under(Photos, [drawing], "cr7d man", RECIPE, ()) == [["a photo of cr7d man"]]  # type: ignore[arg-type]
