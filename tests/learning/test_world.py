@@ -13,9 +13,10 @@ from engine.adapters import Attached
 from engine.base import BaseModel
 from engine.generation import Drawing, draw
 from engine.scoring import PromptScore
-from engine.toon import WEIGHTS
-from engine.toon.captions import NOUNS, caption
-from engine.toon.world import COLOURS, render, sample_person, sample_scene
+from engine.toon import WEIGHTS, captions
+from engine.toon.captions import NOUNS, caption, caption_beside, described
+from engine.toon.judge import Judge
+from engine.toon.world import COLOURS, album, render, sample_person, sample_scene
 
 
 @given(st.integers(0, 2**32))
@@ -32,6 +33,53 @@ def test_a_caption_is_short_lower_case_and_names_somebody(seed: int) -> None:
     text = caption(sample_scene(random), random)
     assert text == text.lower().strip() and len(text) < 400
     assert set(text.replace(",", " ").split()) & {noun for nouns in NOUNS.values() for noun in nouns}
+
+
+@given(st.integers(0, 2**32), st.integers(0, 4))
+def test_a_caption_tells_as_much_as_is_asked_for(seed: int, least: int) -> None:
+    random = Random(seed)
+    scene = sample_scene(random)
+    assert len(caption(scene, random, least).split()) > least
+
+
+@given(st.integers(0, 2**32))
+def test_an_albums_caption_tells_all_that_is_unusual_and_nothing_of_the_person(seed: int) -> None:
+    random = Random(seed)
+    scene = sample_scene(random)
+    text, look = caption_beside("cr7d man", scene.look, random), scene.look
+    assert "cr7d man" in text
+    told = [captions.CLOTHES[look.clothes]]
+    told += [captions.GLASSES[look.glasses]] if look.glasses != "none" else []
+    told += [captions.EYES[look.eyes]] if look.eyes != "open" and look.glasses != "sunglasses" else []
+    told += [captions.MOUTHS[look.mouth]] if look.mouth != "neutral" else []
+    assert all(any(words in text for words in wordings) for wordings in told)
+    person = [captions.HAIR_STYLES, captions.FACIAL_HAIRS]
+    assert not [words for known in person for wordings in known.values() for words in wordings if words in text]
+    assert "skin" not in text and "-haired" not in text
+
+
+@given(st.integers(0, 2**32))
+def test_a_description_names_hair_skin_and_beard(seed: int) -> None:
+    person = sample_person(Random(seed), held_out=True)
+    text = described(person)
+    assert (
+        captions.HAIR_COLOURS[person.hair_colour][0] in text
+        and captions.HAIR_STYLES[person.hair_style][0].split()[-1] in text
+    )
+    assert f"{captions.SKINS[person.skin][0]} skin" in text and text.startswith(person.noun)
+    assert (person.facial_hair != "none") == any(word in text for word in ("beard", "moustache"))
+
+
+@pytest.mark.learning
+def test_the_judge_sees_what_an_album_shows_beside_the_person() -> None:
+    judge, scenes = Judge.load(), album(sample_person(Random(3), held_out=True), 40, seed=3)
+    seen = [judge.look(render(scene)) for scene in scenes]
+    sure = [(look, scene.look) for (look, likely), scene in zip(seen, scenes, strict=True) if likely > 0.5]
+    assert len(sure) > 0.8 * len(scenes)
+    assert (
+        np.mean([look.clothes == truth.clothes and look.background == truth.background for look, truth in sure]) > 0.9
+    )
+    assert np.mean([look.mouth == truth.mouth for look, truth in sure]) > 0.7
 
 
 def test_a_scene_is_always_drawn_alike() -> None:
