@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure what the embedded base learns of people it never saw")
     evaluate.add_argument("--world", action="store_true", required=True)
     evaluate.add_argument("--people", type=int, default=4)
+    evaluate.add_argument("--processes", type=int, default=1, help="people at once, each with one thread")
+    evaluate.add_argument("--few", type=Path, help="a few-step adapter to draw with")
+    evaluate.add_argument("--sheet", type=Path, help="a PNG file for all pictures")
     evaluate.add_argument("--method", choices=("lora", "dreambooth"), default="lora")
     for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
         evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
@@ -230,10 +233,14 @@ def _distil(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
+    from engine.adapters import FILE
     from engine.toon.evaluation import evaluate, table
 
     overrides = {name: getattr(asked, name) for name in ("steps", "rank", "learning_rate", "prior_weight")}
-    figures = evaluate(asked.people, asked.method, on_person=lambda line: print(line, flush=True), **overrides)
+    figures = evaluate(
+        asked.people, asked.method, processes=asked.processes, few=asked.few and asked.few / FILE, sheet=asked.sheet,
+        on_person=lambda line: print(line, flush=True), **overrides,
+    )  # fmt: skip
     print(table(figures))
     return figures
 

@@ -1,28 +1,36 @@
 """What the embedded base learns of people it never saw, measured by the judge and not by eye.
 
-For each person: an album is drawn, an adapter is trained with the automatic recipe, the same prompts are drawn with
-the same seeds with and without it, and once more under the class noun alone to see what the adapter does to others.
+For each person: an album is drawn, an adapter is trained with the automatic recipe, and the same prompts are drawn from
+the same seeds in five ways, `WAYS`, of which four are there to compare the first with.
 """
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import combinations
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from statistics import mean
 from typing import Any
 
+import torch
 from PIL import Image
 
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel
-from engine.generation import Drawing, draw
+from engine.generation import Drawing, draw_together
 from engine.recipe import Method, choose
+from engine.toon.captions import described
 from engine.toon.judge import IDENTITY, Judge
 from engine.toon.world import Person, album, render, sample_person
 from engine.training import train
 
-PROMPTS: tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...] = (
+Wanted = Mapping[str, tuple[str, ...]]
+"""The attributes that a prompt names, each with the values that do it justice."""
+
+PROMPTS: tuple[tuple[str, Wanted], ...] = (
     ("a photo of {who}", {}),
     ("a photo of {who} in a suit", {"clothes": ("suit", "blazer")}),
     ("portrait of {who}, wearing a red hoodie, smiling, blue background",
@@ -39,40 +47,88 @@ PROMPTS: tuple[tuple[str, Mapping[str, tuple[str, ...]]], ...] = (
      {"clothes": ("v-neck",), "clothes_colour": ("purple",), "mouth": ("serious",), "background": ("gray",)}),
     ("a photo of {who} with glasses in a green graphic shirt",
      {"clothes": ("graphic shirt",), "clothes_colour": ("green",), "glasses": ("glasses",)}),
+    ("close-up of {who}, screaming, yellow background",
+     {"distance": ("close-up",), "mouth": ("screaming",), "background": ("yellow",)}),
+    ("{who} wearing an orange scoop neck shirt, sad, light blue background",
+     {"clothes": ("scoop-neck",), "clothes_colour": ("orange",), "mouth": ("sad",), "background": ("light blue",)}),
+    ("a photo of {who} from afar in a dark blue blazer, beige background",
+     {"clothes": ("blazer", "suit"), "clothes_colour": ("dark blue",), "distance": ("afar",),
+      "background": ("beige",)}),
+    ("a picture of {who}, winking, head tilted left, red background",
+     {"eyes": ("winking",), "tilt": ("left",), "background": ("red",)}),
+    ("{who} in a pink hoodie with an eyepatch, black background",
+     {"clothes": ("hoodie",), "clothes_colour": ("pink",), "glasses": ("eyepatch",), "background": ("black",)}),
+    ("a portrait of {who} wearing a brown suit, surprised, light green background",
+     {"clothes": ("suit", "blazer"), "clothes_colour": ("brown",), "eyes": ("surprised",),
+      "background": ("light green",)}),
+    ("a photo of {who} in gray overalls, grimacing, head tilted right",
+     {"clothes": ("overalls",), "clothes_colour": ("gray",), "mouth": ("grimacing",), "tilt": ("right",)}),
+    ("{who}, crying, wearing a beige sweater, dark blue background",
+     {"clothes": ("sweater",), "clothes_colour": ("beige",), "eyes": ("crying",), "background": ("dark blue",)}),
+    ("a photo of {who} wearing a yellow winter hat and a blue t-shirt, white background",
+     {"hat": ("winter hat",), "hat_colour": ("yellow",), "clothes": ("t-shirt",), "clothes_colour": ("blue",),
+      "background": ("white",)}),
+    ("{who} with heart eyes and round glasses in a light blue v-neck, brown background",
+     {"clothes": ("v-neck",), "clothes_colour": ("light blue",), "eyes": ("in love",), "glasses": ("round glasses",),
+      "background": ("brown",)}),
 )  # fmt: skip
 """What is drawn of each person, and what of it the judge must find."""
+
+WAYS: Mapping[str, str] = {
+    "with_adapter": "with adapter",
+    "without_adapter": "same prompts, no adapter",
+    "in_words": "described in words, no adapter",
+    "class_noun": "class noun, adapter on",
+    "class_noun_alone": "class noun, no adapter",
+}
+"""The ways each prompt is drawn, and what tables call them."""
 
 SEED = 1000
 
 
 @dataclass(frozen=True)
 class Score:
-    """Shares of attributes that came out right, 0 to 1."""
+    """Shares, 0 to 1, of what came out right."""
 
     identity: float
+    """Mean over the identity's attributes."""
     prompt: float
+    """Of all that prompts name."""
     by_attribute: dict[str, float]
+    variety: float
+    """How likely two of the pictures differ in an attribute of identity: how many people there are to be seen."""
 
 
-def score(judge: Judge, pictures: Sequence[Image.Image], person: Person) -> Score:
-    """Judge one picture for each of PROMPTS, in their order."""
+def score(shown: Sequence[Mapping[str, str]], person: Person) -> Score:
+    """Compare what the judge saw in one picture for each of PROMPTS, in their order, with what it had to see."""
     found: dict[str, list[bool]] = {}
-    for (_, wanted), shown in zip(PROMPTS, judge.attributes(pictures), strict=True):
+    for (_, wanted), seen in zip(PROMPTS, shown, strict=True):
         for name in IDENTITY:
-            found.setdefault(name, []).append(shown[name] == getattr(person, name))
+            # A hat hides the hair.
+            if name.startswith("hair") <= ("hat" not in wanted):
+                found.setdefault(name, []).append(seen[name] == getattr(person, name))
         for name, allowed in wanted.items():
-            found.setdefault(f"prompt {name}", []).append(shown[name] in allowed)
+            found.setdefault(f"prompt {name}", []).append(seen[name] in allowed)
     shares = {name: mean(answers) for name, answers in found.items()}
     prompted = [answer for name, answers in found.items() if name.startswith("prompt ") for answer in answers]
-    return Score(mean(shares[name] for name in IDENTITY), mean(prompted), shares)
+    bare = [seen for (_, wanted), seen in zip(PROMPTS, shown, strict=True) if "hat" not in wanted]
+    differ = [mean(float(one[name] != other[name]) for name in IDENTITY) for one, other in combinations(bare, 2)]
+    return Score(mean(shares[name] for name in IDENTITY), mean(prompted), shares, mean(differ))
 
 
-def drawn(base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ...]) -> list[Image.Image]:
-    """One picture for each of PROMPTS."""
+def drawn(
+    base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ...], seed: int = SEED, steps: int | None = None
+) -> list[Image.Image]:
+    """One picture for each of PROMPTS, from `seed` on."""
     drawings = [
-        Drawing(prompt.format(who=who), seed=SEED + n, avatars=avatars) for n, (prompt, _) in enumerate(PROMPTS)
+        Drawing(prompt.format(who=who), seed=seed + n, steps=steps, avatars=avatars)
+        for n, (prompt, _) in enumerate(PROMPTS)
     ]
-    return [draw(base, attached, drawing)[0].image for drawing in drawings]
+    # Ten at once: more rows are no quicker on a CPU, and ask for more memory.
+    return [
+        pictures[0].image for at in range(0, len(PROMPTS), 10)
+        for pictures in draw_together(base, attached, drawings[at : at + 10])
+    ]  # fmt: skip
 
 
 def people(count: int, seed: int = 0) -> list[Person]:
@@ -86,76 +142,116 @@ def people(count: int, seed: int = 0) -> list[Person]:
     return chosen
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What was seen of one person."""
+
+    scores: dict[str, Score]
+    """For each of WAYS."""
+    seconds: float
+    """Of training, wall clock."""
+    strips: list[list[Image.Image]]
+    """The album, and the pictures of each of WAYS."""
+
+
+def learn(
+    person: Person, number: int, base: BaseModel, judge: Judge, method: Method = "lora", photos: int = 8,
+    few: Path | None = None, **overrides: Any,
+) -> Learned:  # fmt: skip
+    """Train on one person's album and draw all WAYS.
+
+    Args:
+        number: chooses token, album and seeds.
+        few: a few-step adapter that everything is drawn with as well.
+        overrides: of the recipe, as `engine.recipe.choose` takes them.
+    """
+    pictures = [render(scene) for scene in album(person, photos, seed=number)]
+    recipe = choose(photos, method, base.family, **overrides)
+    token, attached = f"zk{number}p", Attached(base)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / FILE
+        trained = train(base, pictures, token, person.noun, recipe, file)
+        style = (few,) if few else ()
+        ways = {
+            "with_adapter": (f"{token} {person.noun}", (file, *style)),
+            "without_adapter": (f"{token} {person.noun}", style),
+            "in_words": (described(person), style),
+            "class_noun": (person.noun, (file, *style)),
+            "class_noun_alone": (person.noun, style),
+        }
+        sets = {way: drawn(base, attached, *asked, seed=SEED + 100 * number) for way, asked in ways.items()}
+    scores = {way: score(judge.attributes(images), person) for way, images in sets.items()}
+    return Learned(scores, trained.seconds, [pictures, *sets.values()])
+
+
+def _one(numbered: tuple[int, Person], method: Method, few: Path | None, overrides: Mapping[str, Any]) -> Learned:
+    """`learn` in a process of its own, with one thread: two processes are quicker than one with two threads."""
+    torch.set_num_threads(1)
+    number, person = numbered
+    return learn(person, number, BaseModel.load(), Judge.load(), method, few=few, **overrides)
+
+
 def evaluate(
     count: int,
     method: Method = "lora",
     *,
-    base: BaseModel | None = None,
-    photos: int = 8,
+    processes: int = 1,
+    few: Path | None = None,
     on_person: Callable[[str], None] = lambda line: None,
     sheet: Path | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Train on `count` held-out people's albums and score with, without, and beside the adapter.
+    """Train on `count` held-out people's albums and score what is then drawn.
 
+    Args:
+        processes: so many people at once.
+        sheet: where to write all pictures as one.
     Returns:
-        Mean scores as `with_adapter`, `without_adapter` (same prompts, no adapter) and `class_noun` (the class noun
-        alone, adapter on: its identity score tells how far the person bleeds into others), and the cost.
+        Mean scores under the names of WAYS, and the cost of training in seconds.
     """
-    base, judge = base or BaseModel.load(), Judge.load()
-    attached = Attached(base)
-    rows: dict[str, list[Score]] = {"without_adapter": [], "with_adapter": [], "class_noun": []}
-    seconds, strips = [], []
-    for number, person in enumerate(people(count)):
-        pictures = [render(scene) for scene in album(person, photos, seed=number)]
-        recipe = choose(photos, method, base.family, **overrides)
-        who = f"zk{number}p {person.noun}"
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / FILE
-            trained = train(base, pictures, f"zk{number}p", person.noun, recipe, file)
-            seconds.append(trained.seconds)
-            sets = {
-                "without_adapter": drawn(base, attached, who, ()),
-                "with_adapter": drawn(base, attached, who, (file,)),
-                "class_noun": drawn(base, attached, person.noun, (file,)),
-            }
-        for name, images in sets.items():
-            rows[name].append(score(judge, images, person))
-        strips += [pictures[:10], *sets.values()]
-        line = ", ".join(f"{name} {scores[-1].identity:.2f}/{scores[-1].prompt:.2f}" for name, scores in rows.items())
-        on_person(f"{number + 1} of {count}: identity/prompt {line}; {trained.seconds:.0f} s")
+    learned = list[Learned]()
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        todo = [
+            pool.submit(_one, numbered, method, few, overrides) for numbered in enumerate(people(count))
+        ]  # fmt: skip
+        for done in todo:
+            learned.append(done.result())
+            line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in learned[-1].scores.items())
+            on_person(f"{len(learned)} of {count}: identity/prompt {line}; {learned[-1].seconds:.0f} s")
     if sheet:
-        side = base.side
-        board = Image.new("RGB", (max(map(len, strips)) * side, len(strips) * side), "white")
-        for y, strip in enumerate(strips):
-            for x, picture in enumerate(strip):
-                board.paste(picture, (x * side, y * side))
-        board.save(sheet)
+        _board([strip for one in learned for strip in one.strips]).save(sheet)
+    recipe = choose(8, method, BaseModel.load().family, **overrides)
     return {
-        "people": count, "photos": photos, "method": method, "recipe": recipe.as_json(),
-        "train_seconds": mean(seconds), **{name: _mean(scores) for name, scores in rows.items()},
+        "people": count, "photos": 8, "method": method, "recipe": recipe.as_json(),
+        "train_seconds": mean(one.seconds for one in learned),
+        **{way: _mean([one.scores[way] for one in learned]) for way in WAYS},
     }  # fmt: skip
 
 
+def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    side = strips[0][0].width
+    board = Image.new("RGB", (max(map(len, strips)) * side, len(strips) * side), "white")
+    for y, strip in enumerate(strips):
+        for x, picture in enumerate(strip):
+            board.paste(picture, (x * side, y * side))
+    return board
+
+
 def _mean(scores: Sequence[Score]) -> dict[str, Any]:
-    names = scores[0].by_attribute
     return {
         "identity": mean(score.identity for score in scores),
         "prompt": mean(score.prompt for score in scores),
-        "by_attribute": {name: mean(score.by_attribute[name] for score in scores) for name in names},
+        "variety": mean(score.variety for score in scores),
+        "by_attribute": {name: mean(score.by_attribute[name] for score in scores) for name in scores[0].by_attribute},
     }
 
 
 def table(figures: Mapping[str, Any]) -> str:
     """The figures as a Markdown table, in percent."""
-    columns = {"with_adapter": "with adapter", "without_adapter": "without", "class_noun": "class noun, adapter on"}
-    lines = [f"| attribute | {' | '.join(columns.values())} |", "|---|" + "---|" * len(columns)]
-    rows = {
-        "**identity**": "identity", "**prompt**": "prompt",
-    } | {name: name for name in figures["with_adapter"]["by_attribute"]}  # fmt: skip
-    for label, name in rows.items():
-        cells = [
-            figures[c][name] if name in ("identity", "prompt") else figures[c]["by_attribute"][name] for c in columns
-        ]
-        lines.append(f"| {label} | {' | '.join(f'{100 * cell:.0f}' for cell in cells)} |")
+    lines = [f"| attribute | {' | '.join(WAYS.values())} |", "|---|" + "---|" * len(WAYS)]
+    rows = {f"**{name}**": {way: figures[way][name] for way in WAYS} for name in ("identity", "prompt", "variety")}
+    for name in figures["with_adapter"]["by_attribute"]:
+        rows[name.replace("_", " ")] = {way: figures[way]["by_attribute"][name] for way in WAYS}
+    for label, cells in rows.items():
+        lines.append(f"| {label} | {' | '.join(f'{100 * cells[way]:.0f}' for way in WAYS)} |")
     return "\n".join(lines)
