@@ -9,6 +9,8 @@ classifier-free guidance (arXiv 2207.12598).
 """
 
 import argparse
+from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 
@@ -21,10 +23,11 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from engine.precision import autocast
-from engine.toon import pictures, text_encoder
+from engine.toon import pictures, text_encoder, world
 from engine.toon.captions import caption
 from engine.toon.pretraining import join, pretrain
 from engine.toon.vae import NOISE, mean_of
+from engine.toon.world import Look, Person, Scene
 
 EMPTY_SHARE = 12
 
@@ -88,14 +91,23 @@ def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
     return np.load(path)  # type: ignore[no-any-return]
 
 
-def face_emphasis(weight: float = 3.0) -> Tensor:
-    """Weights (16, 16), mean 1, of the squared errors in a latent: 1 + `weight` x a bell over where faces mostly are.
+@cache
+def face_emphasis(tilt: str, distance: str, weight: float = 10.0) -> Tensor:
+    """Weights (16, 16), mean 1, of the squared errors in a latent: 1, and up to 1 + `weight` where faces move.
 
-    Eyes, mouths and beards fill a tenth of the picture and carry half of what people ask for.
+    Eyes and mouths fill a twentieth of the picture and carry half of what people ask for. Where they are in a pose is
+    seen from drawing one person with all of them: the spread of a place's pixels, as a share of the largest.
     """
-    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
-    bell = torch.exp(-((y - 7.5) ** 2 + (x - 7.5) ** 2) / (2 * 3.0**2))
-    weights = 1 + weight * bell
+    person = Person("man", "sides", "black", "pale", "none")
+    looks = [
+        Look("t-shirt", "white", "white", eyes=eyes, mouth=mouth, tilt=tilt, distance=distance)
+        for eyes, mouth in zip_longest(world.EYES, world.MOUTHS, fillvalue="neutral")
+    ]
+    # One grain for all: nothing else must differ.
+    drawn = np.stack([np.asarray(world.render(Scene(person, look, grain=0)), np.float32) for look in looks])
+    spread = torch.from_numpy(drawn).std(dim=0).mean(dim=-1)  # (128, 128)
+    cells = F.avg_pool2d(spread[None], 8)[0]
+    weights = 1 + weight * (cells / cells.max()).sqrt()
     return weights / weights.mean()
 
 
@@ -122,7 +134,7 @@ def main(
     scheduler, encoder = build_scheduler(), text_encoder.load(encoder_folder)
     unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32) if start else build_unet()
     unet.to(memory_format=torch.channels_last)
-    emphasis = face_emphasis()
+    emphasis = torch.stack([face_emphasis(scene.look.tilt, scene.look.distance) for scene in scenes])
     forward = torch.compile(unet) if compiled else unet
 
     def loss(step: int) -> dict[str, Tensor]:
@@ -144,7 +156,7 @@ def main(
         with autocast(torch.device("cpu")):
             predicted = forward(noisy, timestep, embeddings).sample
         error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
-        error = (emphasis * error).mean(dim=(1, 2, 3))
+        error = (emphasis[rows, None] * error).mean(dim=(1, 2, 3))
         return {
             "loss": (soft_min_snr(scheduler, timestep) * error).mean(),
             "unweighted": error.mean(),
