@@ -1,4 +1,7 @@
-"""Many people at once on a simulated platform: each asks for a picture of their own, while things go wrong."""
+"""Many people at once on a simulated platform: each asks for a picture of their own, while things go wrong.
+
+`chance` is how often a call goes wrong in each way, and `seed` decides which do.
+"""
 
 import asyncio
 import tempfile
@@ -74,9 +77,9 @@ async def _all_answered(storage: Storage, engine: Engine, platform: str, people:
             await asyncio.sleep(0.2)
 
 
-async def on_telegram(people: int, chance: float) -> Seen:
+async def on_telegram(people: int, chance: float, seed: int = 0) -> Seen:
     """Everybody in their private chat. Updates come doubled and out of order, too."""
-    server, pick = Server(), Random(0)
+    server, pick = Server(), Random(seed)
     # The simulator counts like the bot, but what arrives late from one second counts for the next.
     server.rates = Rates(overall=60)
     everybody = [server.person(f"Person {number}") for number in range(people)]
@@ -87,14 +90,14 @@ async def on_telegram(people: int, chance: float) -> Seen:
             environment = {"AVATAR_TELEGRAM_TOKEN": telegram_server.TOKEN, "AVATAR_TELEGRAM_API_URL": address}
             bot = Bot("telegram", {"AVATAR_HOME": folder, **environment}, None)
             await bot.start()
-            server.weather = Weather(chance)
+            server.weather = Weather(chance, Random(seed))
             order = list(enumerate(everybody, start=1))
             for place in range(len(order) - 1):
                 if pick.random() < chance:
                     order[place], order[place + 1] = order[place + 1], order[place]
             started = time.monotonic()
-            for seed, one in order:
-                await one.say(f"/imagine mia7 --count 1 --seed {seed}", times=1 + (pick.random() < chance))
+            for number, one in order:
+                await one.say(f"/imagine mia7 --count 1 --number {number}", times=1 + (pick.random() < chance))
             await _all_answered(storage, engine, "telegram", people)
             seconds = time.monotonic() - started
             server.weather = Weather()
@@ -119,7 +122,7 @@ def _answers_told(server: Server, one: Person) -> list[str]:
     return [text for texts in told for text in dict.fromkeys(texts) if "Here you are" in text]
 
 
-async def on_discord(people: int, chance: float) -> Seen:
+async def on_discord(people: int, chance: float, seed: int = 0) -> Seen:
     """Every other person in their private chat, the rest in one channel of a server, where each sees their own."""
     everybody = range(1000, 1000 + people)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,11 +139,11 @@ async def on_discord(people: int, chance: float) -> Seen:
             bot = Bot("discord", {"AVATAR_HOME": folder, **environment}, None)
             await bot.start()
             await server.until(lambda: server._sockets, 60)
-            server.storm(chance)
+            server.storm(chance, seed)
             started = time.monotonic()
             asked: list[Asked] = []
-            for seed, (user, channel) in enumerate(zip(everybody, where, strict=True), start=1):
-                asked.append(await server.slash(user, channel, "imagine", prompt="mia7", count=1, seed=seed))
+            for number, (user, channel) in enumerate(zip(everybody, where, strict=True), start=1):
+                asked.append(await server.slash(user, channel, "imagine", prompt="mia7", count=1, seed=number))
             await _all_answered(storage, engine, "discord", people)
             seconds = time.monotonic() - started
             server.storm(0)

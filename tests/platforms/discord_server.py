@@ -145,7 +145,7 @@ class DiscordServer:
         self._killed = asyncio.Event()
         self._ahead = 0.0
         self._count = 0
-        self._failures: list[tuple[str, int, bool]] = []
+        self._failures: list[tuple[str, int | None, bool]] = []
         self._chance, self._pick = 0.0, random.Random(0)
         self._times: deque[float] = deque()
         self._sockets: list[web.WebSocketResponse] = []
@@ -174,8 +174,9 @@ class DiscordServer:
     def turn(self, seconds: float) -> None:
         self._ahead += seconds
 
-    def fail(self, route: str, status: int, times: int = 1, after: bool = False) -> None:
-        """Answer the next requests whose "METHOD /path" matches with this status; `after` doing what they ask."""
+    def fail(self, route: str, status: int | None, times: int = 1, after: bool = False) -> None:
+        """Answer the next requests whose "METHOD /path" matches with this status, None breaking the line; `after` doing
+        what they ask."""
         self._failures += [(route, status, after)] * times
 
     def kill_at(self, request: int, process: int, handled: bool) -> asyncio.Event:
@@ -492,23 +493,17 @@ class DiscordServer:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         line = f"{request.method} {request.path.removeprefix('/api/v10')}"
-        failure = next((one for one in self._failures if re.search(one[0], line)), None)
-        luck = self._pick.random() / self._chance if self._chance and not request.path.startswith("/gateway") else 9.0
+        failure = self._failure(line)
         try:
-            if luck < 2:
-                failure = failure or (line, 429 if luck < 1 else 500, False)
-                raise Refused(failure[1], 0, "injected")
-            if luck < 3:
-                if self._pick.random() < 0.5:
-                    await handler(request)
-                assert request.transport
-                request.transport.abort()
-                return web.Response()
             if failure:
-                self._failures.remove(failure)
-                if failure[2]:
+                status, after = failure
+                if after:
                     await handler(request)
-                raise Refused(failure[1], 0, "injected")
+                if status is None:
+                    assert request.transport
+                    request.transport.abort()
+                    return web.Response()
+                raise Refused(status, 0, "injected")
             free = ("/gateway", "/attachments", "/api/v10/interactions", "/api/v10/webhooks")
             if not request.path.startswith(free) and request.headers.get("Authorization") != f"Bot {TOKEN}":
                 raise Refused(401, 0, "401: Unauthorized")
@@ -540,6 +535,19 @@ class DiscordServer:
             if len(recent) > INVALID:
                 self.faults.append(f"more than {INVALID} invalid requests within ten minutes: the bot is banned")
         return response
+
+    def _failure(self, line: str) -> tuple[int | None, bool] | None:
+        """How this request goes wrong, if it does: with which status, and whether after doing what it asks."""
+        luck = self._pick.random() / self._chance if self._chance and " /gateway" not in line else 9.0
+        if luck < 2:
+            return 429 if luck < 1 else 500, False
+        if luck < 3:
+            return None, self._pick.random() < 0.5
+        for failure in self._failures:
+            if re.search(failure[0], line):
+                self._failures.remove(failure)
+                return failure[1:]
+        return None
 
     def _too_quick(self, request: web.Request) -> bool:
         """Whether these are more than 50 requests within a second; what answers interactions does not count."""

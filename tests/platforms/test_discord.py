@@ -375,6 +375,41 @@ async def test_errors_on_the_way_lose_and_double_nothing(world: World, after: bo
     assert server._failures == []
 
 
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_broken_line_moves_no_answer_to_where_others_read(world: World, studio: int, after: bool) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    world.engine.pause = 0.2
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    hidden = await server.sees(ANNA, studio, "Drawing 4 pictures: step 1 of 4")
+    # More than the tries of one edit, so that a sweep has to ask again too.
+    server.fail("PATCH /webhooks/.*", None, times=8, after=after)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await world.idle()
+    assert drawn is hidden and len(drawn.files) == 4
+    assert server.seen(BEN, studio) == [] and server._failures == []
+
+
+async def test_an_answer_waits_for_a_command_that_discord_is_slow_to_take(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    # The library waits for one second, and then for three, where Discord waits for three in all.
+    server.fail("POST /interactions/.*/callback", 500, times=2)
+    server.fail("PATCH /webhooks/.*", 500, times=2)
+    asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    assert (await server.sees(ANNA, studio, "Here you are")).id == asked.original
+    assert server.seen(BEN, studio) == [] and server._failures == []
+
+
+async def test_a_form_whose_line_breaks(world: World) -> None:
+    server, dm = world.server, world.server.dm(ANNA)
+    server.fail("POST /interactions/.*/callback", None)
+    server.fail("POST /interactions/.*/callback", None, after=True)
+    asked = await world.acknowledged(await server.slash(ANNA, dm, "train"))
+    assert asked.answer == 9
+    await server.until(lambda: not server._failures)
+
+
 async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio: int) -> None:
     """As if the bot was killed between the two, and came back when Discord had forgotten the nonce."""
     server, records = world.server, world.storage.records
@@ -434,6 +469,7 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
     for task in set().union(*world.bot.outbox._talking.values()):
         task.cancel()
     await world.stop()
+    server.fail("PATCH /webhooks/.*", None, times=4)
     await world.start()
     if begun:
         assert (await server.sees(ANNA, studio, "Here you are")).id == asked.original

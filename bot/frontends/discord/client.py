@@ -1,11 +1,11 @@
 """The Discord client: what people do comes in as interactions, runs a command, and the reply is shown."""
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,9 +19,9 @@ from bot.commands import COMMANDS, Commands, Completion
 from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, filled_in, form
-from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, reason
+from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, insist, reason, refused
 from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, Rendered, handed_out, notice, pictures, render
+from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.language import closest, speak
 from bot.lines import Value
@@ -37,6 +37,7 @@ from storage.records import Job, Note
 log = logging.getLogger(__name__)
 
 Interaction = discord.Interaction[Any]
+Callback = discord.InteractionCallbackResponse[Any] | None
 
 COMPLETING = 2.0
 """Seconds that a completion may take; Discord waits for three."""
@@ -44,6 +45,9 @@ DOWNLOAD = 60.0
 """Seconds that one photo may take to come."""
 _CHUNK = 64 * 1024
 _TRIES = 3
+_HURRY = 1.5
+"""Seconds that an acknowledgement may take before it is tried anew: Discord waits for three, and the library's pauses
+between its own tries are longer than that."""
 _HEARD = 10_000
 """Interactions that are remembered, in case Discord sends one again."""
 _ACKNOWLEDGED = 40060
@@ -109,9 +113,10 @@ class DiscordBot(discord.Client):
         self._taking_up = asyncio.create_task(self._take_up(left))
 
     async def close(self) -> None:
-        if self._taking_up is not None:
-            await asyncio.gather(self._taking_up, return_exceptions=True)
         await self.outbox.close()
+        if self._taking_up is not None:
+            self._taking_up.cancel()  # whoever was not told yet is told by the next process
+            await asyncio.gather(self._taking_up, return_exceptions=True)
         if self._downloads is not None:
             await self._downloads.close()
         await super().close()
@@ -123,10 +128,7 @@ class DiscordBot(discord.Client):
         _speak(interaction)
         values, attached = values_of(command, given)
         if wants_form(command) and not attached:
-            try:
-                await interaction.response.send_modal(form(command, values))
-            except TROUBLE as error:
-                log.warning("a form was not opened: %s", reason(error))
+            await self._answered(interaction, lambda: interaction.response.send_modal(form(command, values)))
             return
         files = [File(attachment.url, attachment.size) for attachment in attached]
         await self._converse(
@@ -205,25 +207,35 @@ class DiscordBot(discord.Client):
 
     async def _take_up(self, left: Sequence[Note]) -> None:
         """Tell those whom an earlier process acknowledged and never answered what became of it."""
-        for note in left:
-            with suppress(*TROUBLE):
-                await self._tell_of(note, (note.owner or "").partition(":")[2])
-            await self._records.note_delete(_OPEN, note.key)
+        await asyncio.gather(*[self._tell_of(note, (note.owner or "").partition(":")[2]) for note in left])
 
     async def _tell_of(self, note: Note, person: str) -> None:
+        # Should the job be over already, its answer is not to come before this, or be replaced by it.
+        with self.outbox.talking(person):
+            for pause in itertools.count(1):
+                try:
+                    await self._told_of(note, person)
+                except TROUBLE as error:
+                    if not refused(error):
+                        await asyncio.sleep(pause)
+                        continue
+                break
+            await self._records.note_delete(_OPEN, note.key)
+
+    async def _told_of(self, note: Note, person: str) -> None:
         asker = await self._records.find_users(NAME, person)
         jobs = await self._records.jobs_of(asker[0].id) if asker else []
         here = [job for job in jobs if job.room == note.body["room"] and job.created >= note.created]
+        if here and (here[0].delivered or here[0].progress_ref):
+            return  # its message was shown, and the delivery loop goes on with it
         message = wording.went_on() if here else wording.interrupted()
-        if here and here[0].delivered:
-            return
         hook, room, number = self.outbox.hook(note.body["token"]), Room.read(note.body["room"]), note.body["message"]
         rendered = render(message)
         if number is not None:
-            await hook.edit_message(number, **rendered.to_edit())
+            await insist(lambda: hook.edit_message(number, **rendered.to_edit()), rendered)
         else:
             number = (await hook.send(**rendered.to_send(), ephemeral=room.place != Place.DM, wait=True)).id
-        if here and not here[0].progress_ref:
+        if here:
             ref = f"{room}/{number}"
             if room.place != Place.DM:
                 door = self.outbox.door(note.body["token"], number, note.body["limit"])
@@ -236,6 +248,10 @@ class DiscordBot(discord.Client):
             ref = await self._follow_openly(interaction, room, message, job, pressed)
         else:
             sent = await self._say(interaction, message, pressed)
+            if sent is None and not pressed:
+                sent = interaction.extras.get(
+                    "message"
+                )  # that it is at it stands there, and can still become the answer
             ref = f"{room}/{sent}" if sent and room.place == Place.DM else ""
             ref = ref or await self._opened(interaction, room, job, sent)
         await self.delivery.follow(job.id, ref, message)
@@ -284,21 +300,12 @@ class DiscordBot(discord.Client):
         message = replace(message, text="\n".join([message.text, *lacking]))
         files = [*await pictures(self._blobs, message.pictures, limit), *handed]
         rendered = render(message, files=files, postable=place != Place.DM)
-        if pressed:
+        if not pressed:
+            sent = await _quietly(insist(lambda: interaction.edit_original_response(**rendered.to_edit()), rendered))
+        else:
             hidden = place != Place.DM
             sent = await _quietly(interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True))
-        else:
-            # An edit can be done as often as like; a broken line must not cost the reply.
-            sent = await _quietly(self._edited(interaction, rendered))
         return sent.id if sent else None
-
-    async def _edited(self, interaction: Interaction, rendered: Rendered) -> discord.InteractionMessage:
-        for _ in range(_TRIES - 1):
-            with suppress(aiohttp.ClientError, OSError):
-                return await interaction.edit_original_response(**rendered.to_edit())
-            for file in rendered.files or ():
-                file.reset()
-        return await interaction.edit_original_response(**rendered.to_edit())
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
         """[Show me]: the answer, for its person alone."""
@@ -326,7 +333,7 @@ class DiscordBot(discord.Client):
         asked: dict[str, Value | None] = {"prompt": payload.prompt, "count": payload.count, "steps": payload.steps}
         asked["seed"] = message.pictures[0].seed if message.pictures else payload.seed
         given = {name: value for name, value in asked.items() if value is not None}
-        await _quietly(interaction.response.send_modal(form(COMMANDS["imagine"], given)))
+        await self._answered(interaction, lambda: interaction.response.send_modal(form(COMMANDS["imagine"], given)))
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
         """[Post here]: the pictures, for everybody in the channel."""
@@ -363,21 +370,24 @@ class DiscordBot(discord.Client):
 
     async def _acknowledged(self, interaction: Interaction, **how: bool) -> bool:
         """Tell Discord that an answer will come. False if nothing must be done: it is too late, or came twice."""
+        return await self._answered(interaction, lambda: interaction.response.defer(**how))
+
+    async def _answered(self, interaction: Interaction, answer: Callable[[], Awaitable[Callback]]) -> bool:
+        """Give the first answer. False if nothing must be done: it is too late, or came twice."""
         if interaction.id in self._heard:
             return False
         self._heard.append(interaction.id)
         for left in reversed(range(_TRIES)):
             try:
-                if (told := await interaction.response.defer(**how)) is not None:
-                    interaction.extras["message"] = told.message_id
+                async with asyncio.timeout(_HURRY):
+                    if (told := await answer()) is not None:
+                        interaction.extras["message"] = told.message_id
             except TROUBLE as error:
-                if isinstance(error, discord.HTTPException):
-                    # A try that seemed to fail may have got through.
-                    if error.code == _ACKNOWLEDGED:
-                        break
-                    left = 0
-                if not left:
-                    log.warning("an interaction was not acknowledged: %s", reason(error))
+                # A try that seemed to fail may have got through.
+                if isinstance(error, discord.HTTPException) and error.code == _ACKNOWLEDGED:
+                    break
+                if refused(error) or not left:
+                    log.warning("an interaction was not answered: %s", reason(error))
                     return False
             else:
                 break

@@ -11,11 +11,11 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import aiohttp
@@ -34,8 +34,8 @@ TOKEN_LIFE = 15 * 60.0
 """Seconds for which Discord takes an interaction's token."""
 _FRESH = TOKEN_LIFE - 60.0
 """Seconds for which it is used: a minute less, for retries."""
-_SETTLE = 3.0
-"""Seconds that an answer waits for its person's command to be answered first."""
+_SETTLE = 30.0
+"""Seconds that an answer waits for its own command to be answered first."""
 _FAREWELL = 10.0
 """Seconds that commands have to be answered once the process ends."""
 _SEARCHED = 100
@@ -43,8 +43,10 @@ _SEARCHED = 100
 _NOWHERE = "-"
 _DISMISSED, _NO_HOOK, _NO_TOKEN = 10008, 10015, 50027
 """Discord's codes for a message that is gone, and for an interaction that can no longer be answered."""
-TROUBLE = (discord.HTTPException, aiohttp.ClientError, OSError)
+_BROKEN = (aiohttp.ClientError, OSError)
+TROUBLE = (discord.HTTPException, *_BROKEN)
 """What the library raises when Discord refuses, or is not there."""
+_TRIES = 3
 SENT = "discord/sent"
 """`<room>|<dedupe>`: {"ref"}, None until it is sent."""
 _MISSED = "discord/missed"
@@ -53,6 +55,8 @@ _MISSED = "discord/missed"
 
 _DOORS = "discord/doors"
 """`<job>`: the fields of `Door`."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,8 @@ class Outbox:
         if job and answers:
             # So that the answer can be told from any other, and the person can name it.
             message = replace(message, job=job.id)
-            if person:
+            # Where its message has been shown, its command is answered.
+            if person and job.progress_ref is None:
                 await self._settled(person.platform_id)
         if dedupe is None:
             return await self._send(Room.read(room), message, job, person, False, uuid4().hex, None)
@@ -253,12 +258,12 @@ class Outbox:
         rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
         try:
             if f"@{job_id}" not in self._gone:
-                await hook.edit_message(door.message, **rendered.to_edit())
+                await insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
                 return True
-        except TROUBLE as error:
-            if isinstance(error, discord.DiscordServerError):
-                raise
-            if reason(error) != str(_DISMISSED):
+        except discord.HTTPException as error:
+            if not refused(error):
+                raise  # it is tried again, and not told in front of everybody because a line broke
+            if error.code != _DISMISSED:
                 log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
                 return False
         # Who put away what told of the progress gets the answer as a message of its own.
@@ -310,9 +315,10 @@ class Outbox:
             return False
         if f"@{job_id}" in self._gone:
             return True
+        hook = self.hook(door.token)
         rendered = render(message, files=await self._changed(f"@{job_id}", message, door.limit))
         try:
-            await self.hook(door.token).edit_message(door.message, **rendered.to_edit())
+            await insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
         except discord.HTTPException as error:
             if error.code in (_NO_HOOK, _NO_TOKEN):
                 await self._close(job_id)
@@ -327,12 +333,9 @@ class Outbox:
         open_to_all = room.place != Place.DM
         files = None if open_to_all else await self._changed(ref, message)
         rendered = render(message, files=files, public=open_to_all)
+        shown = self._client.get_partial_messageable(room.channel).get_partial_message(message_id)
         try:
-            await (
-                self._client.get_partial_messageable(room.channel)
-                .get_partial_message(message_id)
-                .edit(**rendered.to_edit())
-            )
+            await insist(lambda: shown.edit(**rendered.to_edit()), rendered)
         except (discord.NotFound, discord.Forbidden) as error:
             log.info("a progress message is gone: %s", error.code)
             self._gone.add(ref)
@@ -348,6 +351,21 @@ class Outbox:
         else:
             self._pictured.pop(ref, None)
         return files
+
+
+async def insist(edit: Callable[[], Awaitable[T]], rendered: Rendered) -> T:
+    """Make an edit, which can be done as often as like, so that a broken line costs nothing."""
+    for _ in range(_TRIES - 1):
+        with suppress(*_BROKEN):
+            return await edit()
+        for file in rendered.files or ():
+            file.reset()
+    return await edit()
+
+
+def refused(error: Exception) -> bool:
+    """Whether Discord will not take this however often it is sent."""
+    return isinstance(error, discord.HTTPException) and error.status < 500 and error.status != 429
 
 
 def reason(error: Exception) -> str:
