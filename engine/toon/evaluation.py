@@ -4,6 +4,7 @@ For each person: an album is drawn, an adapter is trained with the automatic rec
 the same seeds in five ways, `WAYS`, of which four are there to compare the first with.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -156,13 +157,14 @@ class Learned:
 
 def learn(
     person: Person, number: int, base: BaseModel, judge: Judge, method: Method = "lora", photos: int = 8,
-    few: Path | None = None, **overrides: Any,
+    few: Path | None = None, prior_folder: Path | None = None, **overrides: Any,
 ) -> Learned:  # fmt: skip
     """Train on one person's album and draw all WAYS.
 
     Args:
         number: chooses token, album and seeds.
         few: a few-step adapter that everything is drawn with as well.
+        prior_folder: where class pictures are kept for the next person, as an engine does.
         overrides: of the recipe, as `engine.recipe.choose` takes them.
     """
     pictures = [render(scene) for scene in album(person, photos, seed=number)]
@@ -170,7 +172,7 @@ def learn(
     token, attached = f"zk{number}p", Attached(base)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
-        trained = train(base, pictures, token, person.noun, recipe, file)
+        trained = train(base, pictures, token, person.noun, recipe, file, prior_folder=prior_folder)
         style = (few,) if few else ()
         ways = {
             "with_adapter": (f"{token} {person.noun}", (file, *style)),
@@ -184,11 +186,16 @@ def learn(
     return Learned(scores, trained.seconds, [pictures, *sets.values()])
 
 
-def _one(numbered: tuple[int, Person], method: Method, few: Path | None, overrides: Mapping[str, Any]) -> Learned:
+def _one(
+    numbered: tuple[int, Person], method: Method, few: Path | None, priors: Path, overrides: Mapping[str, Any]
+) -> Learned:
     """`learn` in a process of its own, with one thread: two processes are quicker than one with two threads."""
     torch.set_num_threads(1)
     number, person = numbered
-    return learn(person, number, BaseModel.load(), Judge.load(), method, few=few, **overrides)
+    prior_folder = priors / str(os.getpid())
+    return learn(
+        person, number, BaseModel.load(), Judge.load(), method, few=few, prior_folder=prior_folder, **overrides
+    )
 
 
 def evaluate(
@@ -210,10 +217,10 @@ def evaluate(
         Mean scores under the names of WAYS, and the cost of training in seconds.
     """
     learned = list[Learned]()
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with tempfile.TemporaryDirectory() as priors, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         todo = [
-            pool.submit(_one, numbered, method, few, overrides) for numbered in enumerate(people(count))
-        ]  # fmt: skip
+            pool.submit(_one, numbered, method, few, Path(priors), overrides) for numbered in enumerate(people(count))
+        ]
         for done in todo:
             learned.append(done.result())
             line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in learned[-1].scores.items())

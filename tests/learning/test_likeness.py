@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.learning]
 @cache
 def figures() -> dict[str, Any]:
     """What `python -m engine evaluate` says of two people."""
-    command = [sys.executable, "-m", "engine", "evaluate", "--world", "--people", str(PEOPLE), "--json"]
+    command = [sys.executable, "-m", "engine", "evaluate", "--world", "--people", str(PEOPLE)]
+    command += ["--processes", "2", "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert run.returncode == 0, run.stderr
     print(run.stdout)
@@ -57,3 +58,7 @@ def test_the_clothes_still_follow_the_prompt() -> None:
     attributes = figures()["with_adapter"]["by_attribute"]
     assert attributes["prompt clothes"] > 0.5 and attributes["prompt clothes_colour"] > 0.5
     assert figures()["with_adapter"]["prompt"] > 0.7 * figures()["without_adapter"]["prompt"]
+
+
+def test_others_of_the_class_stay_as_different_as_they_were() -> None:
+    assert figures()["class_noun"]["variety"] > 0.7 * figures()["class_noun_alone"]["variety"]
