@@ -97,7 +97,7 @@ async def on_telegram(people: int, chance: float, seed: int = 0) -> Seen:
                     order[place], order[place + 1] = order[place + 1], order[place]
             started = time.monotonic()
             for number, one in order:
-                await one.say(f"/imagine mia7 --count 1 --number {number}", times=1 + (pick.random() < chance))
+                await one.say(f"/imagine mia7 --count 1 --seed {number}", times=1 + (pick.random() < chance))
             await _all_answered(storage, engine, "telegram", people)
             seconds = time.monotonic() - started
             server.weather = Weather()
