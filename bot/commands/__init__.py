@@ -186,6 +186,9 @@ class Commands:
                 return await self._imagining.how(caller, subject)
             case "again":
                 return await self._imagining.again(caller, subject)
+            case "vary":
+                number, _, job_id = subject.partition(":")
+                return await self._imagining.vary(caller, job_id, number)
             case "cancel":
                 return await self.cancel(caller, subject)
             case "avatar":

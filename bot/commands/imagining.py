@@ -1,6 +1,7 @@
-"""From words to pictures: /imagine, [Again], and the answer with the pictures."""
+"""From words to pictures: /imagine, [Again], [V1] to [V4], and the answer with the pictures."""
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 
 from bot import limits, replies
@@ -49,6 +50,19 @@ class Imagining:
 
     async def again(self, caller: Caller, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""
+        user, asked = await self._asked(caller, job_id)
+        return await self._draw(caller, user, replace(asked, seed=None))
+
+    async def vary(self, caller: Caller, job_id: str, number: str) -> Reply:
+        """The buttons V1 to V4: pictures like this one, counted from 1, by the rights of whoever presses it."""
+        user, asked = await self._asked(caller, job_id)
+        found = [one for one in await self._desk.records.pictures(job_id) if str(one.position + 1) == number]
+        if not found:
+            raise UserError("picture_gone")
+        return await self._draw(caller, user, replace(asked, seed=None, original=found[0].key))
+
+    async def _asked(self, caller: Caller, job_id: str) -> tuple[User, Imagine]:
+        """Who calls, and what a drawing asked for, with the avatars that this person may draw here."""
         job = await self._desk.job(job_id)
         user = await self._desk.user(caller)
         in_this_room = (job.frontend, job.room) == (caller.platform, caller.room)
@@ -65,24 +79,12 @@ class Imagining:
             # Erased since: perhaps made anew under the same name.
             _, avatars = _whom(asked.prompt, "", user, usable, None)
             ids = tuple(one.id for one in avatars)
-        return await self._draw(
-            caller,
-            user,
-            Imagine(
-                asked.prompt,
-                ids,
-                asked.count,
-                None,
-                asked.steps,
-                asked.guidance,
-                asked.negative_prompt,
-                asked.width,
-                asked.height,
-            ),
-        )
+        return user, replace(asked, avatar_ids=ids)
 
     async def _draw(self, caller: Caller, user: User, payload: Imagine) -> Reply:
         desk = self._desk
+        if payload.original is not None and not await desk.blobs.exists(payload.original):
+            raise UserError("picture_gone")
         async with desk.admission:
             await desk.check_jobs(user)
             await desk.check_quota(user, "pictures", payload.count)

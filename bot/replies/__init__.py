@@ -20,6 +20,7 @@ from bot.replies.checks import checking as checking
 from bot.replies.checks import discarded as discarded
 from bot.replies.checks import verdict as verdict
 from bot.replies.refusals import CONSENT as CONSENT
+from bot.replies.refusals import PICTURE_GONE as PICTURE_GONE
 from bot.replies.refusals import REFUSALS as REFUSALS
 from bot.replies.refusals import apology as apology
 from bot.replies.refusals import refusal as refusal
@@ -184,7 +185,10 @@ def drawn(
         job=job.id,
         prompt=prompt,
         pictures=tuple(Shown(key, prompt, seed) for key, seed in pictures),
-        buttons=(Button(say("Again"), f"again:{job.id}"),),
+        buttons=(
+            Button(say("Again"), f"again:{job.id}"),
+            *(Button(f"V{number}", f"vary:{number}:{job.id}") for number in range(1, len(pictures) + 1)),
+        ),
     )
 
 
@@ -213,6 +217,7 @@ _FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "prompt_too_long": lambda facts: say(
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
+    "picture_gone": lambda facts: say(PICTURE_GONE),
     "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
     "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,

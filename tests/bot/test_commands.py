@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,28 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     assert bot.engine.seen[-1].id != again.job_id
     job = await bot.records.job(again.job_id)
     assert (job.payload.prompt, job.payload.seed, job.payload.count) == ("Mia7 woman in a red hoodie", None, 2)
+
+
+async def test_a_picture_is_varied_by_the_rights_of_whoever_asks(bot: Any) -> None:
+    await bot.avatar()
+    drawn = await bot.answer(await bot.say("/imagine mia7 woman in a suit --count 2 --seed 41 --negative hat"))
+    assert [button.label for button in drawn.buttons] == ["Again", "V1", "V2"]
+    first = bot.engine.seen[-1]
+    keys = [picture.key for picture in drawn.pictures]
+    again = await bot.answer(await bot.press(drawn.buttons[2].action))
+    assert bot.engine.seen[-1].payload == replace(first.payload, seed=None, original=keys[1])
+    assert "not shared with you here" in (await bot.press(drawn.buttons[1].action, name="Ben")).message.text
+    await bot.say("/share mia7")
+    assert (await bot.press(drawn.buttons[1].action, name="Ben")).job_id
+    # Again under a variation varies the same picture.
+    await bot.answer(await bot.press(again.buttons[0].action))
+    assert bot.engine.seen[-1].payload.original == keys[1]
+    await bot.blobs.delete(keys[1])
+    for button in (drawn.buttons[2], again.buttons[0]):
+        gone = await bot.press(button.action)
+        assert gone.private and "That picture was deleted" in gone.message.text
+    assert "That picture was deleted" in (await bot.press(f"vary:9:{first.id}")).message.text
+    assert "That picture was deleted" in (await bot.press(f"vary:x:{first.id}")).message.text
 
 
 async def test_too_few_good_photos_leave_nothing(bot: Any) -> None:

@@ -7,7 +7,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -164,7 +164,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
 
     await anna.say("/imagine mia7 woman in a suit —count 3 --seed 5")
     drawn = await server.until(anna.id, "Here you are (seeds 5, 6 and 7)")
-    assert labels(drawn) == ["Again", "Originals"]
+    assert labels(drawn) == ["Again", "V1", "V2", "V3", "Originals"]
     pictures = [body for body in server.of_bot(anna.id) if said(body) == "mia7 woman in a suit"]
     assert len(pictures) == 1 and "photo" in pictures[0]
     await anna.press(drawn, "Originals")
@@ -172,6 +172,12 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
         while len(files := [body for body in server.of_bot(anna.id) if "document" in body]) < 3:
             await asyncio.sleep(0.01)
     assert server.files[files[1]["document"]["file_id"]] == drawing(6)
+
+    await anna.press(drawn, "V2")
+    await server.until(anna.id, "Here you are", 2)
+    [first, varied] = await world.jobs(Imagine)
+    original = (await world.storage.records.pictures(first.id))[1].key
+    assert varied.payload == replace(first.payload, seed=None, original=original)
 
     [avatar] = await world.storage.records.avatars_of((await world.jobs(Train))[0].user_id)
     [photos] = {len(await world.storage.records.photos(avatar.id))}
