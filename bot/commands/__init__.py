@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 OPEN_TO_ALL = frozenset({"cancel", "unshare", "export", "delete", "mydata", "privacy", "forget", "help"})
 """The commands that a ban leaves: what is somebody's own stays theirs."""
 _OPEN_BUTTONS = frozenset(
-    {"cancel", "discard", "revoke", "export", "delete", "erase", "keep", "mydata", "privacy"}
+    {"cancel", "discard", "revoke", "export", "delete", "erase", "keep", "remove", "mydata", "privacy"}
     | {"forget", "forget-all", "forget-lines", "forget-not"}
 )
 
@@ -186,6 +186,10 @@ class Commands:
                 return await self._imagining.how(caller, subject)
             case "again":
                 return await self._imagining.again(caller, subject)
+            case "seed":
+                return await self._imagining.seed(caller, subject)
+            case "remove":
+                return await self._imagining.remove(caller, subject)
             case "vary":
                 number, _, job_id = subject.partition(":")
                 return await self._imagining.vary(caller, job_id, number)

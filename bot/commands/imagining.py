@@ -1,4 +1,4 @@
-"""From words to pictures: /imagine, [Again], [V1] to [V4], and the answer with the pictures."""
+"""From words to pictures: /imagine, the buttons under a drawing, and the answer with the pictures."""
 
 import re
 from dataclasses import replace
@@ -60,6 +60,32 @@ class Imagining:
         if not found:
             raise UserError("picture_gone")
         return await self._draw(caller, user, replace(asked, seed=None, original=found[0].key))
+
+    async def seed(self, caller: Caller, job_id: str) -> Reply:
+        """The Seed button: the command that draws each picture again, for the person who asked for it."""
+        job, asked = await self._own(caller, job_id)
+        return Reply(replies.seeds(asked, await self._pictures(job)), private=True)
+
+    async def remove(self, caller: Caller, job_id: str) -> Reply:
+        """The Delete button: the pictures go, records and files, if the person who asked for them wants it."""
+        job, _ = await self._own(caller, job_id)
+        await self._pictures(job)
+        for key in await self._desk.records.delete_pictures(job.id):
+            await self._desk.blobs.delete(key)
+        return Reply(replies.removed(), private=True, spent=True)
+
+    async def _own(self, caller: Caller, job_id: str) -> tuple[Job, Imagine]:
+        job = await self._desk.job(job_id)
+        if job.user_id != (await self._desk.user(caller)).id or not isinstance(job.payload, Imagine):
+            raise UserError("not_yours")
+        return job, job.payload
+
+    async def _pictures(self, job: Job) -> list[Picture]:
+        """What is left of a drawing, in order. Raises UserError picture_gone if nothing is."""
+        pictures = await self._desk.records.pictures(job.id)
+        if not pictures:
+            raise UserError("picture_gone")
+        return pictures
 
     async def _asked(self, caller: Caller, job_id: str) -> tuple[User, Imagine]:
         """Who calls, and what a drawing asked for, with the avatars that this person may draw here."""
@@ -126,8 +152,10 @@ class Imagining:
             return replies.failed(job)
         pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
         if not pictures:
-            # Erased between the drawing and now.
-            return replies.refusal(UserError("avatar_gone"))
+            # Erased between the drawing and now, or afterwards by its person.
+            assert isinstance(job.payload, Imagine)
+            avatars = [await self._desk.records.avatar(avatar_id) for avatar_id in job.payload.avatar_ids]
+            return replies.refusal(UserError("avatar_gone" if None in avatars else "picture_gone"))
         cartoon = bool((job.result or {}).get("cartoon"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
         return replies.drawn(job, drawn, cartoon, await self._owners(job))

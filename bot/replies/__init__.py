@@ -31,7 +31,7 @@ from bot.replies.words import place as place
 from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, Inspect, Kind, State, Train
-from storage.records import Avatar, Job
+from storage.records import Avatar, Job, Picture
 
 CONSENT_VERSION = "1"
 """Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
@@ -188,8 +188,31 @@ def drawn(
         buttons=(
             Button(say("Again"), f"again:{job.id}"),
             *(Button(f"V{number}", f"vary:{number}:{job.id}") for number in range(1, len(pictures) + 1)),
+            Button(say("Seed"), f"seed:{job.id}"),
+            Button(say("Delete"), f"remove:{job.id}", "danger"),
         ),
     )
+
+
+def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
+    """The answer to the Seed button: how to draw each picture again."""
+    given = {"steps": asked.steps, "guidance": asked.guidance}
+    flags = [f"--{name} {value:g}" for name, value in given.items() if value is not None]
+    flags += [f"--negative {asked.negative_prompt}"] if asked.negative_prompt else []
+    flags += [f"--size {asked.width}x{asked.height}"] if asked.width and asked.height else []
+    lines = [
+        " ".join(["/imagine", asked.prompt, f"--seed {picture.seed}", "--count 1", *flags]) for picture in pictures
+    ]
+    if asked.original is not None:
+        head = say("These are variations of a picture. Their seeds alone draw something else:")
+    else:
+        head = several("This draws the picture again:", "These draw the pictures again, one each:", len(pictures))
+    return Message("\n".join([head, *lines]))
+
+
+def removed() -> Message:
+    """The pictures of a drawing are erased."""
+    return Message(say("The pictures are deleted here. What was sent into a chat, delete there too."))
 
 
 def _no_good_photos(facts: Facts) -> str:

@@ -10,7 +10,7 @@ from bot.table import COMMANDS
 from storage.errors import UserError
 
 CONSENT = marked("The person on these photos is an adult and has agreed to an avatar of them being made and drawn.")
-PICTURE_GONE = marked("That picture was deleted, so I can't vary it. /imagine draws a new one.")
+PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
 
 def _how_about(facts: Facts) -> str:

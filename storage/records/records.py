@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Executable, Select, and_, event, func, or_, select, text
+from sqlalchemy import Executable, Select, and_, delete, event, func, or_, select, text
 from sqlalchemy.engine import Connection, Row, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import IntegrityError
@@ -546,6 +546,15 @@ class Records:
         """What the job drew, in order."""
         query = select(tables.pictures).where(tables.pictures.c.job_id == job_id)
         return [Picture(**row._mapping) for row in await self._rows(query.order_by(tables.pictures.c.position))]
+
+    async def delete_pictures(self, job_id: str) -> list[str]:
+        """Forget the job's pictures. Returns the blobs to erase: keys, and the prefix below which engines write."""
+        pictures = tables.pictures
+        async with self._write() as connection:
+            keys = await connection.scalars(
+                delete(pictures).where(pictures.c.job_id == job_id).returning(pictures.c.key)
+            )
+            return [*keys, f"pictures/{job_id}/"]
 
     # what operators decide
 

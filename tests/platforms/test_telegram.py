@@ -164,7 +164,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
 
     await anna.say("/imagine mia7 woman in a suit —count 3 --seed 5")
     drawn = await server.until(anna.id, "Here you are (seeds 5, 6 and 7)")
-    assert labels(drawn) == ["Again", "V1", "V2", "V3", "Originals"]
+    assert labels(drawn) == ["Again", "V1", "V2", "V3", "Seed", "Delete", "Originals"]
     pictures = [body for body in server.of_bot(anna.id) if said(body) == "mia7 woman in a suit"]
     assert len(pictures) == 1 and "photo" in pictures[0]
     await anna.press(drawn, "Originals")
@@ -178,6 +178,13 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     [first, varied] = await world.jobs(Imagine)
     original = (await world.storage.records.pictures(first.id))[1].key
     assert varied.payload == replace(first.payload, seed=None, original=original)
+
+    await anna.press(drawn, "Seed")
+    await server.until(anna.id, "/imagine mia7 woman in a suit --seed 7 --count 1")
+    await anna.press(drawn, "Delete")
+    await server.until(anna.id, "pictures are deleted")
+    assert labels(server.messages[anna.id, drawn["message_id"]]) == []
+    assert await world.storage.blobs.list(f"pictures/{first.id}/") == []
 
     [avatar] = await world.storage.records.avatars_of((await world.jobs(Train))[0].user_id)
     [photos] = {len(await world.storage.records.photos(avatar.id))}
