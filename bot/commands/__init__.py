@@ -81,6 +81,10 @@ class Commands:
         """Run what a button stands for. Never raises on wrong input."""
         return await self._kindly(self._press(caller, action))
 
+    async def vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
+        """Vary a picture, "2:job" counted from 1, under another prompt. Never raises on wrong input."""
+        return await self._kindly(self._vary(caller, picture, prompt))
+
     async def complete(self, caller: Caller, source: Source) -> list[Completion]:
         """What an option of the given source can be, for this person in this room."""
         user = await self._desk.user(caller)
@@ -174,6 +178,10 @@ class Commands:
             case _:
                 return await self.help(caller)
 
+    async def _vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
+        await self._check_ban(caller, is_open=False)
+        return await self._imagining.vary(caller, picture, prompt)
+
     async def _press(self, caller: Caller, action: str) -> Reply:
         verb, _, subject = action.partition(":")
         await self._check_ban(caller, verb in _OPEN_BUTTONS)
@@ -191,8 +199,7 @@ class Commands:
             case "remove":
                 return await self._imagining.remove(caller, subject)
             case "vary":
-                number, _, job_id = subject.partition(":")
-                return await self._imagining.vary(caller, job_id, number)
+                return await self._imagining.vary(caller, subject)
             case "cancel":
                 return await self.cancel(caller, subject)
             case "avatar":

@@ -53,13 +53,24 @@ class Imagining:
         user, asked = await self._asked(caller, job_id)
         return await self._draw(caller, user, replace(asked, seed=None))
 
-    async def vary(self, caller: Caller, job_id: str, number: str) -> Reply:
-        """The buttons V1 to V4: pictures like this one, counted from 1, by the rights of whoever presses it."""
+    async def vary(self, caller: Caller, picture: str, prompt: str = "") -> Reply:
+        """Pictures like this one, by the rights of whoever asks. `picture` is "2:job", counted from 1.
+
+        They show the avatars of the original, under another prompt if one is given, whether or not it names them.
+        """
+        number, _, job_id = picture.partition(":")
         user, asked = await self._asked(caller, job_id)
         found = [one for one in await self._desk.records.pictures(job_id) if str(one.position + 1) == number]
         if not found:
             raise UserError("picture_gone")
-        return await self._draw(caller, user, replace(asked, seed=None, original=found[0].key))
+        if prompt:
+            prompt = limits.prompt(prompt)
+            drawn = [one for one in await self._desk.usable(caller, user) if one.id in asked.avatar_ids]
+            for avatar in drawn:
+                if not re.search(rf"\b{avatar.token}\b", prompt, re.IGNORECASE):
+                    prompt = _naming(prompt, avatar)
+        payload = replace(asked, prompt=prompt or asked.prompt, seed=None, original=found[0].key)
+        return await self._draw(caller, user, payload)
 
     async def seed(self, caller: Caller, job_id: str) -> Reply:
         """The Seed button: the command that draws each picture again, for the person who asked for it."""

@@ -505,6 +505,41 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    group, ben = world.server.group(), world.server.person("Ben")
+    for chat in (anna.id, group):
+        await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat", chat=chat)
+        await world.server.until(chat, "Here you are")
+    first, openly = await world.jobs(Imagine)
+    await world.restart()
+
+    def second(chat: int) -> dict[str, Any]:
+        return [body for body in world.server.of_bot(chat) if "media_group_id" in body][-2]
+
+    await anna.say("a woman on the moon", reply_to_message=second(anna.id))
+    await world.server.until(anna.id, "Here you are", 2)
+    original = (await world.storage.records.pictures(first.id))[1].key
+    varied = (await world.jobs(Imagine))[-1]
+    assert varied.payload == replace(first.payload, prompt="mia7 woman on the moon", original=original)
+    assert "Again" in labels(await world.server.until(anna.id, "Here you are", 2))
+    # A reply to anything else is no prompt.
+    await anna.say("thanks", reply_to_message=await world.server.until(anna.id, "Here you are", 2))
+    await world.server.until(anna.id, "Tell me with a command")
+
+    await ben.say("on the beach", chat=group, reply_to_message=second(group))
+    await world.server.until(ben.id, "not shared with you here")
+    await anna.say("/share mia7", chat=group)
+    await world.server.until(group, "shares mia7 with this group")
+    await ben.say("Mia7 on the beach", chat=group, reply_to_message=second(group))
+    await world.server.until(group, "Here you are", 2)
+    original = (await world.storage.records.pictures(openly.id))[1].key
+    assert (await world.jobs(Imagine))[-1].payload == replace(
+        openly.payload, prompt="Mia7 on the beach", original=original
+    )
+    assert len(await world.jobs(Imagine)) == 4
+
+
 async def test_a_share_is_for_all_topics_of_a_group(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
