@@ -630,6 +630,13 @@ class Records:
         query = select(table).where(table.c.frontend == frontend).order_by(table.c.created, table.c.id).limit(most)
         return [Notice(**row._mapping) for row in await self._rows(query)]
 
+    async def language_in(self, frontend: str, room: str) -> str | None:
+        """The language in which somebody last asked for something in this room; None if nobody did."""
+        jobs = tables.jobs
+        here = and_(jobs.c.frontend == frontend, jobs.c.room == room, jobs.c.language.is_not(None))
+        rows = await self._rows(select(jobs.c.language).where(here).order_by(jobs.c.created.desc()).limit(1))
+        return rows[0][0] if rows else None
+
     async def notices_done(self, ids: Iterable[str]) -> None:
         """These are posted, or can't be."""
         async with self._write() as connection:
