@@ -166,7 +166,8 @@ class Delivery:
         done = []
         for notice in await self._records.notices(self._frontend.name):
             try:
-                await self._frontend.post(notice.room, Message(notice.text), dedupe=notice.id)
+                with speaking(await self._records.language_in(notice.frontend, notice.room)):
+                    await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
             except Exception as error:
                 log.warning("a notice was not posted: %s", type(error).__name__)
                 if datetime.now(UTC) - notice.created < _NOTICE_LIFE:

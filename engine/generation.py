@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor, nn
 
 from engine.adapters import Attached
@@ -15,6 +15,7 @@ from engine.base import BaseModel
 from engine.errors import InputError
 from engine.families import Words
 from engine.precision import autocast
+from engine.schedule import Step
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
@@ -36,6 +37,10 @@ class Drawing:
     """Folders or files of the adapters that the pictures are drawn with: avatars, styles."""
     weights: tuple[float, ...] | None = None
     """How much each of them counts; None is 1 for all."""
+    original: Path | None = None
+    """A picture to vary; None draws from noise alone."""
+    strength: float = 0.6
+    """How far a variation may go from its original, 0 to 1: the part of the steps that are drawn, one at least."""
 
     @property
     def stack(self) -> tuple[tuple[Path, float], ...]:
@@ -57,6 +62,8 @@ class Picture:
         """
         info = PngImagePlugin.PngInfo()
         facts = {"seed": self.seed, "steps": drawing.steps, "guidance": drawing.guidance, "base": base}
+        if drawing.original:
+            facts["strength"] = drawing.strength
         for key, value in facts.items():
             info.add_itxt(key, str(value))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +76,8 @@ def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -
     """Refuse a drawing that cannot be made.
 
     Raises:
-        InputError: `empty_prompt`, `prompt_too_long`, `out_of_range` or `bad_size`, and with `attached` whatever
-            `Attached.check` says of the adapters.
+        InputError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`, and with
+            `attached` whatever `Attached.check` says of the adapters.
     """
     if not drawing.prompt.strip():
         raise InputError("empty_prompt")
@@ -79,12 +86,15 @@ def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -
             raise InputError("prompt_too_long", length=len(text), limit=PROMPT_LIMIT)
     for what, value, low, high in (
         ("count", drawing.count, 1, 16), ("steps", drawing.steps, 1, 250), ("guidance", drawing.guidance, 0, 30),
-        ("seed", drawing.seed, 0, 2**53), *(("weight", weight, -2, 2) for weight in drawing.weights or ()),
+        ("seed", drawing.seed, 0, 2**53), ("strength", drawing.strength, 0, 1),
+        *(("weight", weight, -2, 2) for weight in drawing.weights or ()),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise InputError("out_of_range", what=what, low=low, high=high, value=value)
     side = base.side
     base.check_size(*(side if given is None else given for given in (drawing.width, drawing.height)))
+    if drawing.original:
+        opened(drawing.original)
     if attached:
         attached.check(drawing.stack)
 
@@ -119,33 +129,35 @@ def draw_together(
         raise ValueError("these drawings cannot share a batch")
     first, counts = drawings[0], [drawing.count for drawing in drawings]
     shape = base.latent_shape(first.width or base.side, first.height or base.side)
+    rows = [drawing for drawing in drawings for _ in range(drawing.count)]
     seeds = [drawing.seed + number for drawing in drawings for number in range(drawing.count)]
     stacks = [drawing.stack for drawing in drawings]
     with attached.rows(stacks):
         words = base.encode_prompts([drawing.prompt for drawing in drawings])
         negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
-    guidances = [guidance_of(drawing, base, attached) for drawing in drawings]
-    with attached.rows([stack for stack, count in zip(stacks, counts, strict=True) for _ in range(count)]) as unet:
+    few, steps, skip = attached.few(first.stack), steps_of(first, base, attached), skipped(first, base, attached)
+    plan = (base.schedule.few if few else base.schedule.drawing)(steps, shape[1] * shape[2])
+    latents = begin(base, drawings, noise(seeds, shape), plan[skip])
+    with attached.rows([drawing.stack for drawing in rows]) as unet:
         latents = denoise(
-            unet, base, noise(seeds, shape), words.repeat(counts), negative.repeat(counts),
-            steps=steps_of(first, base, attached),
-            guidance=[guidance for guidance, count in zip(guidances, counts, strict=True) for _ in range(count)],
-            fresh=partial(later_noise, seeds, shape) if attached.few(first.stack) else None, on_step=on_step,
+            unet, base, latents, words.repeat(counts), negative.repeat(counts), steps=steps, skip=skip,
+            guidance=[guidance_of(drawing, base, attached) for drawing in rows],
+            fresh=partial(later_noise, seeds, shape) if few else None, on_step=on_step,
         )  # fmt: skip
     pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
     return [list(islice(pictures, count)) for count in counts]
 
 
 def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
-    """What drawings must have in common to be drawn together: sizes, steps, and the denoiser itself.
+    """What drawings must have in common to be drawn together: sizes, steps, where they begin, the denoiser itself.
 
     Raises:
         InputError: as `Attached.check`.
     """
     return (
         drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
-        guidance_of(drawing, base, attached) == 1.0, attached.few(drawing.stack) is not None,
-        attached.check(drawing.stack),
+        skipped(drawing, base, attached), guidance_of(drawing, base, attached) == 1.0,
+        attached.few(drawing.stack) is not None, attached.check(drawing.stack),
     )  # fmt: skip
 
 
@@ -153,6 +165,38 @@ def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
     """The drawing's steps: as asked for, or the few-step adapter's, or the family's."""
     few = attached.few(drawing.stack)
     return drawing.steps or (int(few["draw_steps"]) if few else base.family.draw_steps)
+
+
+def skipped(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
+    """How many of the first steps a variation leaves out, as diffusers' StableDiffusionImg2ImgPipeline does."""
+    steps = steps_of(drawing, base, attached)
+    return 0 if drawing.original is None else steps - max(1, round(steps * drawing.strength))
+
+
+def begin(base: BaseModel, drawings: Sequence[Drawing], noise: Tensor, first: Step) -> Tensor:
+    """Latents (n, c, h, w) on the base's device that drawing begins with: noise (n, c, h, w), and for variations the
+    original at the noise level of the `first` step (SDEdit, arXiv 2108.01073, algorithm 1).
+
+    The original's latent is the mean that the VAE gives, not a sample of it, so that a seed draws the same again.
+    """
+    latents, row = noise.to(base.device), 0
+    alpha, sigma = first.now
+    size = (noise.shape[3] * base.latent_scale, noise.shape[2] * base.latent_scale)
+    for drawing in drawings:
+        if drawing.original:
+            clean, _ = base.encode_pictures([ImageOps.fit(opened(drawing.original), size, Image.Resampling.LANCZOS)])
+            latents[row : row + drawing.count] = alpha * clean + sigma * latents[row : row + drawing.count]
+        row += drawing.count
+    return latents
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture in RGB. Raises InputError `bad_original`."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise InputError("bad_original", file=path.name) from error
 
 
 def guidance_of(drawing: Drawing, base: BaseModel, attached: Attached) -> float:
@@ -181,6 +225,7 @@ def denoise(
     negative: Words,
     *,
     steps: int,
+    skip: int = 0,
     guidance: float | Sequence[float],
     fresh: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] = lambda step, of: None,
@@ -189,7 +234,7 @@ def denoise(
     u + w (c - u)).
 
     Args:
-        latents: noise, (n, c, h, w).
+        latents: noise, or what is as noisy as a drawing after `skip` steps, (n, c, h, w).
         words: the prompts', n of them.
         negative: the negative prompts', n of them or one for all.
         guidance: w, for all rows or one for each; 1 for all leaves the negative prompts unheard.
@@ -205,7 +250,7 @@ def denoise(
         words = Words.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
     unet.eval()
     plan = base.schedule.few if fresh else base.schedule.drawing
-    for number, step in enumerate(plan(steps, latents[0, 0].numel())):
+    for number, step in enumerate(plan(steps, latents[0, 0].numel())[skip:], start=skip):
         rows = torch.cat((latents, latents)) if guided else latents
         with autocast(base.device):
             predicted = base.predict(unet, rows, torch.full((len(rows),), step.timestep, device=base.device), words)

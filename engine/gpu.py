@@ -190,7 +190,9 @@ class GpuProcess:
         batches: dict[object, list[tuple[Request, Drawing]]] = {}
         for request in requests:
             asked = request["drawing"]
-            drawing = Drawing(**{**asked, "avatars": tuple(Path(path) for path in asked["avatars"])})
+            original = asked.get("original")
+            paths = {"avatars": tuple(map(Path, asked["avatars"])), "original": Path(original) if original else None}
+            drawing = Drawing(**{**asked, **paths})
 
             def sort_in(request: Request = request, drawing: Drawing = drawing) -> None:
                 check(drawing, self.base, self.attached)

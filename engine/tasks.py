@@ -159,11 +159,19 @@ class Tasks:
             path.parent.mkdir()
             path.write_bytes(await self._blobs.get(avatar.adapter_key))
             adapters.append(str(path.parent))
+        original = None
+        if payload.original is not None:
+            original = folder / "original.png"
+            try:
+                original.write_bytes(await self._blobs.get(payload.original))
+            except UnknownBlob:
+                raise UserError("picture_gone") from None
         drawing = {
             "prompt": as_learned(payload.prompt, drawn), "count": payload.count, "steps": payload.steps,
             "guidance": payload.guidance, "negative_prompt": payload.negative_prompt,
             "width": payload.width, "height": payload.height,
             "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed, "avatars": adapters,
+            "original": original and str(original), "strength": payload.strength,
         }  # fmt: skip
         done = await self._gpu.run("imagine", drawing=drawing, out=str(folder / "out"))
         pictures = [

@@ -55,7 +55,10 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class Imagine:
-    """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels."""
+    """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels.
+
+    original: blob key of a picture that is varied; None draws from noise alone. strength: of that, 0 to 1.
+    """
 
     prompt: str
     avatar_ids: tuple[str, ...] = ()
@@ -66,6 +69,8 @@ class Imagine:
     negative_prompt: str = ""
     width: int | None = None
     height: int | None = None
+    original: str | None = None
+    strength: float = 0.6
 
 
 Payload = Inspect | Train | Imagine

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 OPEN_TO_ALL = frozenset({"cancel", "unshare", "export", "delete", "mydata", "privacy", "forget", "help"})
 """The commands that a ban leaves: what is somebody's own stays theirs."""
 _OPEN_BUTTONS = frozenset(
-    {"cancel", "discard", "revoke", "export", "delete", "erase", "keep", "mydata", "privacy"}
+    {"cancel", "discard", "revoke", "export", "delete", "erase", "keep", "remove", "mydata", "privacy"}
     | {"forget", "forget-all", "forget-lines", "forget-not"}
 )
 
@@ -80,6 +80,10 @@ class Commands:
     async def press(self, caller: Caller, action: str) -> Reply:
         """Run what a button stands for. Never raises on wrong input."""
         return await self._kindly(self._press(caller, action))
+
+    async def vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
+        """Vary a picture, "2:job" counted from 1, under another prompt. Never raises on wrong input."""
+        return await self._kindly(self._vary(caller, picture, prompt))
 
     async def complete(self, caller: Caller, source: Source) -> list[Completion]:
         """What an option of the given source can be, for this person in this room."""
@@ -174,6 +178,10 @@ class Commands:
             case _:
                 return await self.help(caller)
 
+    async def _vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
+        await self._check_ban(caller, is_open=False)
+        return await self._imagining.vary(caller, picture, prompt)
+
     async def _press(self, caller: Caller, action: str) -> Reply:
         verb, _, subject = action.partition(":")
         await self._check_ban(caller, verb in _OPEN_BUTTONS)
@@ -186,6 +194,12 @@ class Commands:
                 return await self._imagining.how(caller, subject)
             case "again":
                 return await self._imagining.again(caller, subject)
+            case "seed":
+                return await self._imagining.seed(caller, subject)
+            case "remove":
+                return await self._imagining.remove(caller, subject)
+            case "vary":
+                return await self._imagining.vary(caller, subject)
             case "cancel":
                 return await self.cancel(caller, subject)
             case "avatar":

@@ -1,6 +1,7 @@
-"""From words to pictures: /imagine, [Again], and the answer with the pictures."""
+"""From words to pictures: /imagine, the buttons under a drawing, and the answer with the pictures."""
 
 import re
+from dataclasses import replace
 from difflib import get_close_matches
 
 from bot import limits, replies
@@ -49,6 +50,56 @@ class Imagining:
 
     async def again(self, caller: Caller, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""
+        user, asked = await self._asked(caller, job_id)
+        return await self._draw(caller, user, replace(asked, seed=None))
+
+    async def vary(self, caller: Caller, picture: str, prompt: str = "") -> Reply:
+        """Pictures like this one, by the rights of whoever asks. `picture` is "2:job", counted from 1.
+
+        They show the avatars of the original, under another prompt if one is given, whether or not it names them.
+        """
+        number, _, job_id = picture.partition(":")
+        user, asked = await self._asked(caller, job_id)
+        found = [one for one in await self._desk.records.pictures(job_id) if str(one.position + 1) == number]
+        if not found:
+            raise UserError("picture_gone")
+        if prompt:
+            prompt = limits.prompt(prompt)
+            drawn = [one for one in await self._desk.usable(caller, user) if one.id in asked.avatar_ids]
+            for avatar in drawn:
+                if not re.search(rf"\b{avatar.token}\b", prompt, re.IGNORECASE):
+                    prompt = _naming(prompt, avatar)
+        payload = replace(asked, prompt=prompt or asked.prompt, seed=None, original=found[0].key)
+        return await self._draw(caller, user, payload)
+
+    async def seed(self, caller: Caller, job_id: str) -> Reply:
+        """The Seed button: the command that draws each picture again, for the person who asked for it."""
+        job, asked = await self._own(caller, job_id)
+        return Reply(replies.seeds(asked, await self._pictures(job)), private=True)
+
+    async def remove(self, caller: Caller, job_id: str) -> Reply:
+        """The Delete button: the pictures go, records and files, if the person who asked for them wants it."""
+        job, _ = await self._own(caller, job_id)
+        await self._pictures(job)
+        for key in await self._desk.records.delete_pictures(job.id):
+            await self._desk.blobs.delete(key)
+        return Reply(replies.removed(), private=True, spent=True)
+
+    async def _own(self, caller: Caller, job_id: str) -> tuple[Job, Imagine]:
+        job = await self._desk.job(job_id)
+        if job.user_id != (await self._desk.user(caller)).id or not isinstance(job.payload, Imagine):
+            raise UserError("not_yours")
+        return job, job.payload
+
+    async def _pictures(self, job: Job) -> list[Picture]:
+        """What is left of a drawing, in order. Raises UserError picture_gone if nothing is."""
+        pictures = await self._desk.records.pictures(job.id)
+        if not pictures:
+            raise UserError("picture_gone")
+        return pictures
+
+    async def _asked(self, caller: Caller, job_id: str) -> tuple[User, Imagine]:
+        """Who calls, and what a drawing asked for, with the avatars that this person may draw here."""
         job = await self._desk.job(job_id)
         user = await self._desk.user(caller)
         in_this_room = (job.frontend, job.room) == (caller.platform, caller.room)
@@ -65,24 +116,12 @@ class Imagining:
             # Erased since: perhaps made anew under the same name.
             _, avatars = _whom(asked.prompt, "", user, usable, None)
             ids = tuple(one.id for one in avatars)
-        return await self._draw(
-            caller,
-            user,
-            Imagine(
-                asked.prompt,
-                ids,
-                asked.count,
-                None,
-                asked.steps,
-                asked.guidance,
-                asked.negative_prompt,
-                asked.width,
-                asked.height,
-            ),
-        )
+        return user, replace(asked, avatar_ids=ids)
 
     async def _draw(self, caller: Caller, user: User, payload: Imagine) -> Reply:
         desk = self._desk
+        if payload.original is not None and not await desk.blobs.exists(payload.original):
+            raise UserError("picture_gone")
         async with desk.admission:
             await desk.check_jobs(user)
             await desk.check_quota(user, "pictures", payload.count)
@@ -124,8 +163,10 @@ class Imagining:
             return replies.failed(job)
         pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
         if not pictures:
-            # Erased between the drawing and now.
-            return replies.refusal(UserError("avatar_gone"))
+            # Erased between the drawing and now, or afterwards by its person.
+            assert isinstance(job.payload, Imagine)
+            avatars = [await self._desk.records.avatar(avatar_id) for avatar_id in job.payload.avatar_ids]
+            return replies.refusal(UserError("avatar_gone" if None in avatars else "picture_gone"))
         cartoon = bool((job.result or {}).get("cartoon"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
         return replies.drawn(job, drawn, cartoon, await self._owners(job))

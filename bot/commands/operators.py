@@ -49,7 +49,7 @@ class Operators:
                 return await self._quota(text)
             case "broadcast":
                 message = words.broadcast(
-                    await self._desk.records.notify(words.notice(limits.notice(text)).text, datetime.now(UTC) - REACH)
+                    await self._desk.records.notify(limits.notice(text), datetime.now(UTC) - REACH)
                 )
             case _:
                 raise UserError("unknown_duty")

@@ -20,6 +20,7 @@ from bot.replies.checks import checking as checking
 from bot.replies.checks import discarded as discarded
 from bot.replies.checks import verdict as verdict
 from bot.replies.refusals import CONSENT as CONSENT
+from bot.replies.refusals import PICTURE_GONE as PICTURE_GONE
 from bot.replies.refusals import REFUSALS as REFUSALS
 from bot.replies.refusals import apology as apology
 from bot.replies.refusals import refusal as refusal
@@ -30,7 +31,7 @@ from bot.replies.words import place as place
 from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, Inspect, Kind, State, Train
-from storage.records import Avatar, Job
+from storage.records import Avatar, Job, Picture
 
 CONSENT_VERSION = "1"
 """Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
@@ -184,8 +185,34 @@ def drawn(
         job=job.id,
         prompt=prompt,
         pictures=tuple(Shown(key, prompt, seed) for key, seed in pictures),
-        buttons=(Button(say("Again"), f"again:{job.id}"),),
+        buttons=(
+            Button(say("Again"), f"again:{job.id}"),
+            *(Button(f"V{number}", f"vary:{number}:{job.id}") for number in range(1, len(pictures) + 1)),
+            Button(say("Seed"), f"seed:{job.id}"),
+            Button(say("Delete"), f"remove:{job.id}", "danger"),
+        ),
     )
+
+
+def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
+    """The answer to the Seed button: how to draw each picture again."""
+    given = {"steps": asked.steps, "guidance": asked.guidance}
+    flags = [f"--{name} {value:g}" for name, value in given.items() if value is not None]
+    flags += [f"--negative {asked.negative_prompt}"] if asked.negative_prompt else []
+    flags += [f"--size {asked.width}x{asked.height}"] if asked.width and asked.height else []
+    lines = [
+        " ".join(["/imagine", asked.prompt, f"--seed {picture.seed}", "--count 1", *flags]) for picture in pictures
+    ]
+    if asked.original is not None:
+        head = say("These are variations of a picture. Their seeds alone draw something else:")
+    else:
+        head = several("This draws the picture again:", "These draw the pictures again, one each:", len(pictures))
+    return Message("\n".join([head, *lines]))
+
+
+def removed() -> Message:
+    """The pictures of a drawing are erased."""
+    return Message(say("The pictures are deleted here. What was sent into a chat, delete there too."))
 
 
 def _no_good_photos(facts: Facts) -> str:
@@ -213,6 +240,7 @@ _FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "prompt_too_long": lambda facts: say(
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
+    "picture_gone": lambda facts: say(PICTURE_GONE),
     "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
     "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,

@@ -163,5 +163,5 @@ def broadcast(rooms: int) -> Message:
 
 
 def notice(text: str) -> Message:
-    """What an operator tells a room, in the operator's language as the text itself is."""
+    """What an operator tells a room: the text as it was written, announced in the readers' language."""
     return Message(say("A word from those who run this bot: {text}", text=text))

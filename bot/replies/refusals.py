@@ -10,6 +10,7 @@ from bot.table import COMMANDS
 from storage.errors import UserError
 
 CONSENT = marked("The person on these photos is an adult and has agreed to an avatar of them being made and drawn.")
+PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
 
 def _how_about(facts: Facts) -> str:
@@ -162,6 +163,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "draft_unchecked": lambda facts: say("I'm still looking at the photos of {token}. One moment, please.", **facts),
     "unknown_avatar": _unknown_avatar,
     "avatar_gone": lambda facts: say("That avatar is gone. Start anew with /train and fresh photos."),
+    "picture_gone": lambda facts: say(PICTURE_GONE),
     "missing_avatar": lambda facts: say("That avatar is gone. /avatars shows those you have."),
     "avatars_which": lambda facts: say("Name the avatar first, as in /avatars mia7 --rename mia8."),
     "size_shape": lambda facts: say("Give the size in pixels as width x height, such as --size 512x768."),

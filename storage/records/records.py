@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Executable, Select, and_, event, func, or_, select, text
+from sqlalchemy import Executable, Select, and_, delete, event, func, or_, select, text
 from sqlalchemy.engine import Connection, Row, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import IntegrityError
@@ -547,6 +547,15 @@ class Records:
         query = select(tables.pictures).where(tables.pictures.c.job_id == job_id)
         return [Picture(**row._mapping) for row in await self._rows(query.order_by(tables.pictures.c.position))]
 
+    async def delete_pictures(self, job_id: str) -> list[str]:
+        """Forget the job's pictures. Returns the blobs to erase: keys, and the prefix below which engines write."""
+        pictures = tables.pictures
+        async with self._write() as connection:
+            keys = await connection.scalars(
+                delete(pictures).where(pictures.c.job_id == job_id).returning(pictures.c.key)
+            )
+            return [*keys, f"pictures/{job_id}/"]
+
     # what operators decide
 
     async def paused(self) -> bool:
@@ -620,6 +629,13 @@ class Records:
         table = tables.notices
         query = select(table).where(table.c.frontend == frontend).order_by(table.c.created, table.c.id).limit(most)
         return [Notice(**row._mapping) for row in await self._rows(query)]
+
+    async def language_in(self, frontend: str, room: str) -> str | None:
+        """The language in which somebody last asked for something in this room; None if nobody did."""
+        jobs = tables.jobs
+        here = and_(jobs.c.frontend == frontend, jobs.c.room == room, jobs.c.language.is_not(None))
+        rows = await self._rows(select(jobs.c.language).where(here).order_by(jobs.c.created.desc()).limit(1))
+        return rows[0][0] if rows else None
 
     async def notices_done(self, ids: Iterable[str]) -> None:
         """These are posted, or can't be."""

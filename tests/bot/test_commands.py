@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -55,6 +56,63 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     assert bot.engine.seen[-1].id != again.job_id
     job = await bot.records.job(again.job_id)
     assert (job.payload.prompt, job.payload.seed, job.payload.count) == ("Mia7 woman in a red hoodie", None, 2)
+
+
+async def test_a_picture_is_varied_by_the_rights_of_whoever_asks(bot: Any) -> None:
+    await bot.avatar()
+    drawn = await bot.answer(await bot.say("/imagine mia7 woman in a suit --count 2 --seed 41 --negative hat"))
+    assert [button.label for button in drawn.buttons] == ["Again", "V1", "V2", "Seed", "Delete"]
+    first = bot.engine.seen[-1]
+    keys = [picture.key for picture in drawn.pictures]
+    again = await bot.answer(await bot.press(drawn.buttons[2].action))
+    assert bot.engine.seen[-1].payload == replace(first.payload, seed=None, original=keys[1])
+    assert "not shared with you here" in (await bot.press(drawn.buttons[1].action, name="Ben")).message.text
+    await bot.say("/share mia7")
+    assert (await bot.press(drawn.buttons[1].action, name="Ben")).job_id
+    # Again under a variation varies the same picture.
+    await bot.answer(await bot.press(again.buttons[0].action))
+    assert bot.engine.seen[-1].payload.original == keys[1]
+    await bot.blobs.delete(keys[1])
+    for button in (drawn.buttons[2], again.buttons[0]):
+        gone = await bot.press(button.action)
+        assert gone.private and "That picture was deleted" in gone.message.text
+    assert "That picture was deleted" in (await bot.press(f"vary:9:{first.id}")).message.text
+    assert "That picture was deleted" in (await bot.press(f"vary:x:{first.id}")).message.text
+
+
+async def test_the_seed_button_tells_how_to_draw_each_picture_again(bot: Any) -> None:
+    await bot.avatar()
+    line = "/imagine mia7 woman in a suit --seed 41 --count 2 --steps 7 --guidance 2.5 --negative a hat --size 128x64"
+    drawn = await bot.answer(await bot.say(line))
+    first = bot.engine.seen[-1].payload
+    seeds = next(button for button in drawn.buttons if button.label == "Seed")
+    told = await bot.press(seeds.action)
+    assert told.private
+    head, *lines = told.message.text.splitlines()
+    assert head.startswith("These draw the pictures again")
+    for number, one in enumerate(lines):
+        await bot.answer(await bot.say(one))
+        assert bot.engine.seen[-1].payload == replace(first, seed=41 + number, count=1)
+    varied = await bot.answer(await bot.press(drawn.buttons[1].action))
+    assert "These are variations" in (await bot.press(f"seed:{varied.job}")).message.text
+    assert "Only the person who" in (await bot.press(seeds.action, name="Ben")).message.text
+
+
+async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
+    await bot.avatar()
+    before = await bot.kept()
+    asked = await bot.say("/imagine mia7 woman in a suit --count 2")
+    drawn = await bot.answer(asked)
+    button = next(button for button in drawn.buttons if button.label == "Delete")
+    assert "Only the person who" in (await bot.press(button.action, name="Ben")).message.text
+    assert len(await bot.kept()) == len(before) + 2
+    gone = await bot.press(button.action)
+    assert gone.spent and "pictures are deleted" in gone.message.text
+    assert await bot.kept() == before
+    assert await bot.records.pictures(asked.job_id) == []
+    assert await bot.commands.drawings(bot.caller(), 0, 10) == []
+    assert "That picture was deleted" in (await bot.answer(asked)).text
+    assert "That picture was deleted" in (await bot.press(button.action)).message.text
 
 
 async def test_too_few_good_photos_leave_nothing(bot: Any) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from bot.commands import Commands
 from bot.delivery import Delivery
+from bot.language import speaking
 from bot.messages import Caller, Message
 from bot.settings import BotSettings
 from storage.jobs import Imagine, State, Train
@@ -201,6 +202,24 @@ async def test_a_broadcast_reaches_every_room_once(bot: Any, caplog: pytest.LogC
     await delivery.sweep()
     assert wall.rooms == ["studio", "kitchen"]
     assert "rest at ten" not in caplog.text
+
+
+async def test_a_broadcast_is_announced_in_the_language_of_each_room(bot: Any) -> None:
+    await bot.avatar("mia7")
+    for room, language in (("studio", "en"), ("atelier", "en"), ("atelier", "de")):
+        with speaking(language):
+            await bot.say("/imagine mia7 woman in a suit --count 1", room=room)
+    await bot.engine.work_off()
+    for job in await bot.records.undelivered("chat"):
+        await bot.records.mark_delivered(job.id)
+    with speaking("de"):
+        await do(bot, "broadcast I rest at ten")
+    wall = Wall()
+    await Delivery(bot.records, bot.events, wall, bot.commands.answer).sweep()
+    assert dict(zip(wall.rooms, wall.texts, strict=True)) == {
+        "studio": "A word from those who run this bot: I rest at ten",
+        "atelier": "Ein Wort von denen, die diesen Bot betreiben: I rest at ten",
+    }
 
 
 async def test_figures(bot: Any) -> None:

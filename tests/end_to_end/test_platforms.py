@@ -99,8 +99,10 @@ async def test_on_telegram(tmp_path: Path, base: dict[str, str]) -> None:
 
             await anna.say("/imagine cr7d man in a suit --count 2")
             drawn = await server.until(anna.id, "Here you are", seconds=PATIENCE)
-            assert labels(drawn) == ["Again", "Originals"]
+            assert labels(drawn) == ["Again", "V1", "V2", "Seed", "Delete", "Originals"]
             assert len([body for body in server.of_bot(anna.id) if said(body) == "cr7d man in a suit"]) == 1
+            await anna.press(drawn, "V2")
+            await server.until(anna.id, "Here you are", 2, seconds=PATIENCE)
 
             await anna.say("/share cr7d", chat=group)
             await server.until(group, "shares cr7d with this group")

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -207,7 +207,9 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     await world.avatar(server.dm(ANNA))
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5)
     drawn = await server.sees(ANNA, studio, "Here you are")
-    assert list(drawn.buttons) == ["Again", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"]
+    assert list(drawn.buttons) == [
+        "Again", "V1", "V2", "V3", "V4", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"
+    ]  # fmt: skip
     await world.stop()
     await world.start()
     await server.press(ANNA, drawn, "U3")
@@ -224,6 +226,56 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
         await server.until(lambda before=before: len(server.seen(BEN, studio)) > before)
         assert "Only the person who started this" in server.seen(BEN, studio)[-1].content
     assert server.seen(BEN, studio)[-1].only_for == BEN
+
+
+async def test_a_picture_is_varied_after_a_restart(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    [job] = [job for job in world.engine.seen if isinstance(job.payload, Imagine)]
+    await world.stop()
+    await world.start()
+    await server.press(ANNA, drawn, "V3")
+    varied = await server.until(
+        lambda: next((one for one in server.seen(ANNA, studio) if "Here you are" in one.content and one != drawn), None)
+    )
+    assert varied.only_for == ANNA and len(varied.files) == 4
+    assert world.engine.seen[-1].payload == replace(
+        job.payload, seed=None, original=(await world.storage.records.pictures(job.id))[2].key
+    )
+    # Ben has no right to Anna's avatar, and hears so alone.
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    await server.press(BEN, posted, "V1")
+    refused = await server.until(lambda: next((one for one in server.seen(BEN, studio) if one.only_for == BEN), None))
+    assert "not shared with you here" in refused.content
+    await world.storage.blobs.delete(world.engine.seen[-1].payload.original)
+    await server.press(ANNA, drawn, "V3")
+    await server.sees(ANNA, studio, "That picture was deleted")
+
+
+async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=2, seed=5)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    for label in ("Seed", "Delete"):
+        before = len(server.seen(BEN, studio))
+        await server.press(BEN, posted, label)
+        await server.until(lambda before=before: len(server.seen(BEN, studio)) > before)
+        assert "Only the person who started this" in server.seen(BEN, studio)[-1].content
+    await server.press(ANNA, posted, "Seed")
+    told = await server.sees(ANNA, studio, "/imagine mia7 woman in a suit --seed 6 --count 1")
+    assert told.only_for == ANNA
+    assert len(await world.storage.blobs.list("pictures/")) == 2
+    await server.press(ANNA, drawn, "Delete")
+    await server.sees(ANNA, studio, "pictures are deleted")
+    assert not await world.storage.blobs.list("pictures/")
+    await server.press(ANNA, posted, "Seed")
+    await server.sees(ANNA, studio, "That picture was deleted")
 
 
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:

@@ -7,7 +7,7 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -164,7 +164,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
 
     await anna.say("/imagine mia7 woman in a suit —count 3 --seed 5")
     drawn = await server.until(anna.id, "Here you are (seeds 5, 6 and 7)")
-    assert labels(drawn) == ["Again", "Originals"]
+    assert labels(drawn) == ["Again", "V1", "V2", "V3", "Seed", "Delete", "Originals"]
     pictures = [body for body in server.of_bot(anna.id) if said(body) == "mia7 woman in a suit"]
     assert len(pictures) == 1 and "photo" in pictures[0]
     await anna.press(drawn, "Originals")
@@ -172,6 +172,19 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
         while len(files := [body for body in server.of_bot(anna.id) if "document" in body]) < 3:
             await asyncio.sleep(0.01)
     assert server.files[files[1]["document"]["file_id"]] == drawing(6)
+
+    await anna.press(drawn, "V2")
+    await server.until(anna.id, "Here you are", 2)
+    [first, varied] = await world.jobs(Imagine)
+    original = (await world.storage.records.pictures(first.id))[1].key
+    assert varied.payload == replace(first.payload, seed=None, original=original)
+
+    await anna.press(drawn, "Seed")
+    await server.until(anna.id, "/imagine mia7 woman in a suit --seed 7 --count 1")
+    await anna.press(drawn, "Delete")
+    await server.until(anna.id, "pictures are deleted")
+    assert labels(server.messages[anna.id, drawn["message_id"]]) == []
+    assert await world.storage.blobs.list(f"pictures/{first.id}/") == []
 
     [avatar] = await world.storage.records.avatars_of((await world.jobs(Train))[0].user_id)
     [photos] = {len(await world.storage.records.photos(avatar.id))}
@@ -490,6 +503,41 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
     async with asyncio.timeout(PATIENCE):
         while not await world.storage.records.paused():
             await asyncio.sleep(0.02)
+
+
+async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    group, ben = world.server.group(), world.server.person("Ben")
+    for chat in (anna.id, group):
+        await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat", chat=chat)
+        await world.server.until(chat, "Here you are")
+    first, openly = await world.jobs(Imagine)
+    await world.restart()
+
+    def second(chat: int) -> dict[str, Any]:
+        return [body for body in world.server.of_bot(chat) if "media_group_id" in body][-2]
+
+    await anna.say("a woman on the moon", reply_to_message=second(anna.id))
+    await world.server.until(anna.id, "Here you are", 2)
+    original = (await world.storage.records.pictures(first.id))[1].key
+    varied = (await world.jobs(Imagine))[-1]
+    assert varied.payload == replace(first.payload, prompt="mia7 woman on the moon", original=original)
+    assert "Again" in labels(await world.server.until(anna.id, "Here you are", 2))
+    # A reply to anything else is no prompt.
+    await anna.say("thanks", reply_to_message=await world.server.until(anna.id, "Here you are", 2))
+    await world.server.until(anna.id, "Tell me with a command")
+
+    await ben.say("on the beach", chat=group, reply_to_message=second(group))
+    await world.server.until(ben.id, "not shared with you here")
+    await anna.say("/share mia7", chat=group)
+    await world.server.until(group, "shares mia7 with this group")
+    await ben.say("Mia7 on the beach", chat=group, reply_to_message=second(group))
+    await world.server.until(group, "Here you are", 2)
+    original = (await world.storage.records.pictures(openly.id))[1].key
+    assert (await world.jobs(Imagine))[-1].payload == replace(
+        openly.payload, prompt="Mia7 on the beach", original=original
+    )
+    assert len(await world.jobs(Imagine)) == 4
 
 
 async def test_a_share_is_for_all_topics_of_a_group(world: World, anna: Person) -> None:

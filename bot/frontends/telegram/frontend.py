@@ -43,7 +43,7 @@ from bot.frontends.telegram.albums import Albums, is_file, takes_photos
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.edits import NOWHERE, Gaps
 from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
-from bot.frontends.telegram.outbox import ASKER, SENT, Outbox
+from bot.frontends.telegram.outbox import ASKER, PICTURES, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
@@ -214,6 +214,7 @@ class Telegram:
                 await self.albums.expire()
                 await self.intake.forget()
                 await self._records.notes_prune(SENT, datetime.now(UTC) - _KEPT)
+                await self._records.notes_prune(PICTURES, datetime.now(UTC) - _KEPT)
                 await self._records.notes_prune(ASKER, datetime.now(UTC) - _ASKER_KEPT)
             except Exception:
                 log.exception("old notes were not tidied up")
@@ -296,7 +297,14 @@ class Telegram:
             if line is None or takes_photos(line):
                 return
         if line is None:
-            if place.private and message.text:
+            answered = message.reply_to_message
+            picture = await self.outbox.picture(place, answered.message_id) if answered and message.text else None
+            if picture is not None and message.text:
+                caller = _caller(user, place)
+                begun = await self._begun(update, caller)
+                reply = _resumed(begun) if begun else await self.commands.vary(caller, picture, message.text)
+                await self._answer(update, caller, place, reply, number)
+            elif place.private and message.text:
                 await self.outbox.say(place, wording.no_command(), reply_to=number)
             return
         if line.split()[0] == "/start":

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity, User
+from telegram import Message as Sent
 from telegram.error import TelegramError
 
 from bot import replies
@@ -37,6 +38,8 @@ from storage.blobs import Blobs
 from storage.errors import UnknownBlob
 from storage.records import Records
 
+PICTURES = "telegram/pictures"
+"""`<room>#<message>`: {"picture"}, as `Commands.vary` takes it, so that a reply to it can vary it."""
 SENT = "telegram/sent"
 """`<room>|<dedupe>`: {"ref", "files"} once all is sent; before that how far it is:
 
@@ -218,7 +221,13 @@ class Outbox:
         own = [InlineKeyboardButton(going.link[0], url=going.link[1])] if going.link else []
         if pictures and "album" not in state:
             caption = clipped(message.prompt or pictures[0][0].text, CAPTION_MOST)
-            state["files"] = await self._pictures(place, pictures, caption, going)
+            sent = await self._pictures(place, pictures, caption, going)
+            state["files"] = [one.photo[-1].file_id for one in sent if one.photo]
+            for one, (shown, _) in zip(sent, pictures, strict=True):
+                if message.job and shown.seed is not None:
+                    picture = {"picture": f"{message.pictures.index(shown) + 1}:{message.job}"}
+                    owner = going.entry.owner if going.entry else _owner(place)
+                    await self._records.note_set(PICTURES, f"{place.room}#{one.message_id}", picture, owner)
             state["album"] = True
             await self._keep(going)
         if message.job and pictures and state.get("unseen"):
@@ -257,9 +266,9 @@ class Outbox:
 
     async def _pictures(
         self, place: Place, pictures: Loaded, caption: str, going: _Going, documents: bool = False
-    ) -> list[str]:
-        """Send pictures as albums, the caption on the first; the ids under which Telegram has them."""
-        files: list[str] = []
+    ) -> list[Sent]:
+        """Send pictures as albums, the caption on the first; a message for each."""
+        messages: list[Sent] = []
         for start in range(0, len(pictures), ALBUM_MOST):
             sent = await self.calls.album(
                 place,
@@ -269,8 +278,8 @@ class Outbox:
                 documents=documents,
                 **self._noting(going, "album"),
             )
-            files += [one.photo[-1].file_id for one in sent if one.photo]
-        return files
+            messages += sent
+        return messages
 
     async def _loaded(self, pictures: Sequence[Shown]) -> Loaded:
         """The pictures with their bytes, without those that were erased."""
@@ -332,6 +341,11 @@ class Outbox:
                 member = await self._bot.get_chat_member(self._moves.now(place.chat), user)
                 name = member.user.first_name
         return note.body["message"], User(user, name or "…", False) if name else None, f"{NAME}:{user}"
+
+    async def picture(self, place: Place, message: int) -> str | None:
+        """Which picture a message of the bot shows, as `Commands.vary` takes it."""
+        note = await self._records.note(PICTURES, f"{place.room}#{message}")
+        return str(note.body["picture"]) if note else None
 
     async def missed(self, room: str) -> list[str]:
         """The jobs whose answers could not be shown in this room."""

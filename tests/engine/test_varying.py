@@ -1,0 +1,95 @@
+"""A picture varied: drawn on from an original instead of from noise alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+)
+from PIL import Image, ImageOps
+
+from engine.adapters import FILE, Attached
+from engine.errors import InputError
+from engine.generation import draw, draw_together
+from engine.training import train
+from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load
+
+
+@pytest.fixture
+def original(pictures, tmp_path: Path) -> Path:
+    pictures[0].save(tmp_path / "original.png")
+    return tmp_path / "original.png"
+
+
+def distance(one: Image.Image, other: Image.Image) -> float:
+    return float(np.abs(np.asarray(one, np.float32) - np.asarray(other.resize(one.size), np.float32)).mean())
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_variation_is_that_of_plain_diffusers(folders, family: str, original: Path, exact) -> None:
+    base = load(folders(family))
+    drawing = asked(original=original, strength=0.5, steps=4)
+    ours = draw(base, Attached(base), drawing)[0]
+    kind = StableDiffusionXLImg2ImgPipeline if family == "sdxl" else StableDiffusionImg2ImgPipeline
+    pipeline = kind.from_pretrained(folders(family), dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
+    with Image.open(original) as picture:
+        clean, _ = base.encode_pictures([ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)])
+    theirs = pipeline(
+        "a man", image=clean, strength=0.5, num_inference_steps=4, guidance_scale=3.0,
+        generator=torch.Generator().manual_seed(5), negative_prompt=None if family == "sdxl" else "",
+    ).images[0]  # fmt: skip
+    assert_same(ours.image, theirs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_strength_says_how_far_a_variation_goes(folders, family: str, original: Path, exact) -> None:
+    base = load(folders(family))
+    attached = Attached(base)
+    with Image.open(original) as picture:
+        clean, _ = base.encode_pictures([ImageOps.fit(picture.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)])
+    [rebuilt] = base.decode(clean)
+    seen: list[int] = []
+    far = []
+    for strength in (0.0, 0.4, 1.0):
+        drawing = asked(original=original, strength=strength, steps=10)
+        varied = draw(base, attached, drawing, lambda step, of: seen.append(step))[0]
+        far.append(distance(varied.image, rebuilt))
+    assert far[0] < far[1] < far[2]
+    assert seen == [10, *range(7, 11), *range(1, 11)]
+
+
+@pytest.mark.parametrize("family", ["sd1", "klein"])
+def test_variations_and_people_share_a_batch(folders, family: str, pictures, tmp_path: Path, exact) -> None:
+    base = load(folders(family))
+    attached = Attached(base)
+    for number in range(2):
+        train(base, pictures[number:], f"zk{number}", "man", replace(LORA, steps=2), tmp_path / str(number) / FILE,
+              side=SIDE, seed=number)  # fmt: skip
+        pictures[number].save(tmp_path / f"{number}.png")
+    drawings = [
+        asked(tmp_path / "0", original=tmp_path / "0.png", count=2, seed=1),
+        asked(tmp_path / "1", original=tmp_path / "1.png", prompt="zk1 man in a suit", seed=2),
+        asked(original=tmp_path / "0.png", seed=3),
+    ]
+    together = draw_together(base, attached, drawings)
+    for drawing, drawn in zip(drawings, together, strict=True):
+        for one, other in zip(drawn, draw(base, attached, drawing), strict=True):
+            assert_same(one.image, other.image, 2)
+    with pytest.raises(ValueError, match="share"):
+        draw_together(base, attached, [drawings[0], replace(drawings[1], original=None)])
+
+
+def test_an_original_that_cannot_be_varied_is_refused(folders, original: Path) -> None:
+    base = load(folders("sd1"))
+    with pytest.raises(InputError, match="out_of_range"):
+        draw(base, Attached(base), asked(original=original, strength=1.2))
+    original.write_bytes(b"not a picture")
+    with pytest.raises(InputError, match="bad_original"):
+        draw(base, Attached(base), asked(original=original))
