@@ -7,7 +7,8 @@ import signal
 from engine.settings import EngineSettings
 from engine.supervision import Gpu
 from engine.tasks import Tasks, sweep
-from storage.open import Storage, open_storage
+from storage.open import open_storage
+from storage.orphans import keep_swept
 from storage.queue import work
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ async def run(settings: EngineSettings) -> None:
         gpu = Gpu(settings.base_model, settings.gpu_stall)
         try:
             await gpu.ready()
-            await forget_checkpoints(storage)
             print("The engine is ready", flush=True)
+            sweeping = asyncio.create_task(keep_swept(storage.records, storage.blobs))
             working = asyncio.create_task(
                 work(Tasks(storage, gpu, folder).handlers(), storage.records, storage.queue, events=storage.events)
             )
@@ -40,14 +41,7 @@ async def run(settings: EngineSettings) -> None:
                 working.result()
             stopping.cancel()
             working.cancel()
-            await asyncio.gather(working, stopping, return_exceptions=True)
+            sweeping.cancel()
+            await asyncio.gather(working, stopping, sweeping, return_exceptions=True)
         finally:
             await gpu.close()
-
-
-async def forget_checkpoints(storage: Storage) -> None:
-    """Delete the checkpoints of jobs that ended while no engine had them."""
-    for job_id in {key.split("/")[1] for key in await storage.blobs.list("checkpoints/")}:
-        job = await storage.records.job(job_id)
-        if job is None or job.over:
-            await storage.blobs.delete(f"checkpoints/{job_id}/")

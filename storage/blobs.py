@@ -4,8 +4,11 @@ import asyncio
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +39,11 @@ class Blobs(Protocol):
     async def delete(self, key: str) -> None:
         """Forget the key, or with a "/" at its end everything below it. Nothing there is no error."""
 
-    async def list(self, prefix: str = "") -> Sequence[str]:
-        """The keys that start with prefix, sorted."""
+    async def list(self, prefix: str = "", age: timedelta | None = None) -> Sequence[str]:
+        """The keys that start with prefix, sorted; with `age`, those that were stored at least so long ago."""
+
+    async def clear_drafts(self, age: timedelta) -> None:
+        """Erase what processes that died left half stored at least so long ago."""
 
 
 def checked(key: str) -> str:
@@ -107,15 +113,28 @@ class FolderBlobs:
         elif await asyncio.to_thread(path.is_file):
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
-    async def list(self, prefix: str = "") -> Sequence[str]:
+    async def list(self, prefix: str = "", age: timedelta | None = None) -> Sequence[str]:
         def walk() -> Sequence[str]:
             base = self.folder / prefix.rpartition("/")[0]
             files = (path for path in base.rglob("*") if not path.name.startswith(".") and path.is_file())
-            return sorted(key for file in files if (key := file.relative_to(self.folder).as_posix()).startswith(prefix))
+            return sorted(
+                key
+                for file in files
+                if (key := file.relative_to(self.folder).as_posix()).startswith(prefix)
+                and (age is None or _older(file, age))
+            )
 
         if prefix:
             checked(prefix.removesuffix("/"))
         return await asyncio.to_thread(walk)
+
+    async def clear_drafts(self, age: timedelta) -> None:
+        def clear() -> None:
+            for draft in self.folder.rglob(".*"):
+                if draft.is_file() and _older(draft, age):
+                    draft.unlink(missing_ok=True)
+
+        await asyncio.to_thread(clear)
 
 
 class MemoryBlobs:
@@ -123,10 +142,12 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
+        self._stored: dict[str, float] = {}
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
         checked(key)
         self._data[key] = data if isinstance(data, bytes) else b"".join([chunk async for chunk in data])
+        self._stored[key] = time.time()
 
     async def get(self, key: str) -> bytes:
         try:
@@ -145,12 +166,22 @@ class MemoryBlobs:
     async def delete(self, key: str) -> None:
         checked(key.removesuffix("/"))
         for known in [known for known in self._data if known == key or (key.endswith("/") and known.startswith(key))]:
-            del self._data[known]
+            del self._data[known], self._stored[known]
 
-    async def list(self, prefix: str = "") -> Sequence[str]:
+    async def list(self, prefix: str = "", age: timedelta | None = None) -> Sequence[str]:
         if prefix:
             checked(prefix.removesuffix("/"))
-        return sorted(key for key in self._data if key.startswith(prefix))
+        until = time.time() - (age.total_seconds() if age else 0.0)
+        return sorted(key for key in self._data if key.startswith(prefix) and self._stored[key] <= until)
+
+    async def clear_drafts(self, age: timedelta) -> None:
+        """There are none: what is put is stored whole."""
+
+
+def _older(path: Path, age: timedelta) -> bool:
+    with suppress(FileNotFoundError):
+        return path.stat().st_mtime <= time.time() - age.total_seconds()
+    return False
 
 
 def _create(path: Path) -> int:

@@ -45,6 +45,8 @@ from storage.records.rows import (
 BUSY = 20.0
 """Seconds a writer waits for another process to finish writing (SQLite)."""
 ACTIVE = (State.QUEUED, State.RUNNING)
+_VARIABLES = 500
+"""Values of one query; old SQLites take 999."""
 _SPEAKABLE = "23456789bcdfghjkmnpqrstvwxz"
 
 
@@ -305,6 +307,14 @@ class Records:
         """The album, in order."""
         query = select(tables.photos).where(tables.photos.c.avatar_id == avatar_id)
         return [Photo(**row._mapping) for row in await self._rows(query.order_by(tables.photos.c.position))]
+
+    async def photos_named(self, keys: Sequence[str]) -> set[str]:
+        """Those of the keys that are in somebody's album."""
+        table, named = tables.photos, set()
+        for start in range(0, len(keys), _VARIABLES):
+            some = keys[start : start + _VARIABLES]
+            named |= {row.key for row in await self._rows(select(table.c.key).where(table.c.key.in_(some)))}
+        return named
 
     async def photo_verdicts(self, avatar_id: str, verdicts: Sequence[Mapping[str, Any]]) -> None:
         """Save one verdict for each photo, in the album's order. Raises ValueError if their numbers differ."""

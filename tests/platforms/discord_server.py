@@ -13,6 +13,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -650,9 +651,10 @@ class DiscordServer:
         event = {"op": 0, "t": name, "s": len(self._events) + 1, "d": data}
         self._events.append(event)
         twice = self._chance > 0 and self._pick.random() < self._chance
-        for socket in self._sockets:
-            for _ in range(1 + twice):
-                await socket.send_json(event)
+        for socket in self._sockets[:]:
+            with suppress(ConnectionError):  # its process died just now; whoever comes back is sent the event again
+                for _ in range(1 + twice):
+                    await socket.send_json(event)
 
 
 # What Discord validates

@@ -500,6 +500,44 @@ async def test_after_a_restart_an_open_interaction_goes_on(world: World, studio:
     assert len([text for text in drawn.said if "Here you are" in text]) == 1
 
 
+async def test_an_answer_that_was_shown_but_not_marked_as_delivered(world: World, studio: int) -> None:
+    """As if the bot was killed between the two: what tells the progress must not take the answer's place again."""
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    marked, killed = world.storage.records.mark_delivered, asyncio.Event()
+
+    async def dying(job_id: str) -> bool:
+        if killed.is_set():
+            return await marked(job_id)
+        killed.set()
+        raise RuntimeError("killed")
+
+    world.storage.records.mark_delivered = dying  # type: ignore[method-assign]
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    await killed.wait()
+    await world.stop()
+    await world.start()
+    await world.idle()
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    assert len(drawn.files) == 4 and drawn.said[-1] == drawn.content
+    assert len([text for text in drawn.said if "Here you are" in text]) == 1
+    assert server.seen(BEN, studio) == []
+
+
+async def test_progress_that_is_late_does_not_replace_the_answer(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await world.idle()
+    job = world.engine.seen[-1]
+    late = replies.under_way(job, None, "step", {"step": 3, "steps": 4, "seconds_left": 1.0})
+    for message in (late, replies.ended(job, None)):
+        await world.bot.outbox.edit(f"server/{studio}/@{job.id}", message)
+    assert drawn.id == asked.original and drawn.content == drawn.said[-1] and "Here you are" in drawn.content
+    assert server.seen(BEN, studio) == []
+
+
 @pytest.mark.parametrize("begun", [False, True])
 async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int, begun: bool) -> None:
     """As if the bot was killed between an acknowledgement and its answer: before the job was written down, or after."""

@@ -3,20 +3,18 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from bot.frontends.telegram.intake import INBOX
 from bot.settings import BotSettings
-from storage.embedded import EmbeddedRedis
 from storage.jobs import Inspect, Kind, Train
 from storage.open import Storage, open_storage
 from storage.records import Job
@@ -43,13 +41,6 @@ searching = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 Story = Callable[[str, list[int]], Coroutine[Any, Any, int]]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    embedded = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
-    yield asyncio.run(embedded.ensure())
-    asyncio.run(embedded.release())
 
 
 @asynccontextmanager
@@ -250,7 +241,6 @@ async def in_a_server(url: str, deaths: list[int]) -> int:
     return await on_discord("server", url, deaths)
 
 
-@pytest.mark.skipif(not ASKED, reason="set AVATAR_TEST_KILLS, to 20 say: some lives on Discord take minutes")
 @searching
 @given(st.sampled_from([in_private, in_a_server]), lives)
 def test_on_discord(redis: str, story: Story, moments: list[float]) -> None:

@@ -5,7 +5,7 @@ import os
 import random
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -30,7 +30,6 @@ from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Shown
 from bot.settings import BotSettings
 from bot.table import COMMANDS
-from storage.embedded import EmbeddedRedis
 from storage.jobs import Imagine, Inspect, Train
 from storage.open import Storage, open_storage
 from tests.bot.conftest import Engine, drawing
@@ -52,13 +51,6 @@ QUIET = 0.2
 SPACES = [f"telegram/{name}" for name in ("inbox", "trays", "photos", "sent", "asker", "missed", "moved")]
 PATIENCE = 90.0
 """Seconds after which something counts as never happening, on a machine that is busy with other things too."""
-
-
-@pytest.fixture(scope="session")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    embedded = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
-    yield asyncio.run(embedded.ensure())
-    asyncio.run(embedded.release())
 
 
 @dataclass

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
+from weakref import WeakValueDictionary
 
 import aiohttp
 import discord
@@ -80,6 +81,7 @@ class Outbox:
         self._blobs = blobs
         self._clock = clock
         self._doors: dict[str, Door] = {}
+        self._at_doors: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._moved: dict[str, str] = {}
         self._talking: dict[str, set[asyncio.Task[Any]]] = {}
         # What an edited message shows, so that the same picture is not uploaded again every few seconds.
@@ -195,11 +197,9 @@ class Outbox:
             await self._edit(Room.read(room), int(spot), ref, message)
             if message.progress is None:
                 self._moved = {old: new for old, new in self._moved.items() if new != ref}
-        elif not await self._edit_through(spot[1:], message) and message.progress is not None:
-            # The token is old, or was lost in a restart: an ordinary message takes over, and stays.
-            moved = await self.post(room, message, dedupe=f"progress:{spot[1:]}")
-            self._moved[ref] = moved
-            await self._records.set_progress_ref(spot[1:], moved)
+        else:
+            async with self._at_door(spot[1:]):
+                await self._edit_unseen(room, spot[1:], ref, message)
 
     # Sending
 
@@ -258,7 +258,8 @@ class Outbox:
         rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
         try:
             if f"@{job_id}" not in self._gone:
-                await insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
+                async with self._at_door(job_id):
+                    await insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
                 return True
         except discord.HTTPException as error:
             if not refused(error):
@@ -308,6 +309,23 @@ class Outbox:
         return None
 
     # Editing
+
+    def _at_door(self, job_id: str) -> asyncio.Lock:
+        """One edit after another: none that was begun before the answer may come after it."""
+        return self._at_doors.setdefault(job_id, asyncio.Lock())
+
+    async def _edit_unseen(self, room: str, job_id: str, ref: str, message: Message) -> None:
+        job = await self._records.job(job_id)
+        if job is not None and job.over:
+            answered = await self._records.note(SENT, f"{room}|{job_id}")
+            elsewhere = answered is not None and answered.body["ref"] not in (None, ref)
+            if message.progress is not None or not elsewhere:
+                return  # the answer comes in this very place, or is there
+        if not await self._edit_through(job_id, message) and message.progress is not None:
+            # The token is old, or was lost in a restart: an ordinary message takes over, and stays.
+            moved = await self.post(room, message, dedupe=f"progress:{job_id}")
+            self._moved[ref] = moved
+            await self._records.set_progress_ref(job_id, moved)
 
     async def _edit_through(self, job_id: str, message: Message) -> bool:
         door = await self._open(job_id)
