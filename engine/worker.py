@@ -6,7 +6,7 @@ import signal
 
 from engine.settings import EngineSettings
 from engine.supervision import Gpu
-from engine.tasks import Tasks, sweep
+from engine.tasks import Tasks, styles, sweep
 from storage.open import Storage, open_storage
 from storage.queue import work
 
@@ -30,6 +30,7 @@ async def run(settings: EngineSettings) -> None:
         try:
             await gpu.ready()
             await forget_checkpoints(storage)
+            await storage.records.set_styles([*styles(settings.home)])
             print("The engine is ready", flush=True)
             working = asyncio.create_task(
                 work(Tasks(storage, gpu, folder).handlers(), storage.records, storage.queue, events=storage.events)
