@@ -38,6 +38,8 @@ class Source(StrEnum):
     """Tokens of the person's own avatars."""
     JOBS = "jobs"
     """The person's unfinished jobs."""
+    STYLES = "styles"
+    """The styles that the engine offers."""
     CHOICES = "choices"
     """The option's own `choices`."""
 
@@ -127,6 +129,7 @@ COMMANDS: Mapping[str, Command] = {
                 Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
                 Option("negative", Kind.TEXT, "what should not be in the picture"),
                 Option("size", Kind.WORD, "width x height in pixels, such as 512x768"),
+                Option("style", Kind.WORD, "a style of drawing that the engine offers", source=Source.STYLES),
             ),
             _MAKE,
         ),

@@ -159,6 +159,11 @@ class Tasks:
             path.parent.mkdir()
             path.write_bytes(await self._blobs.get(avatar.adapter_key))
             adapters.append(str(path.parent))
+        if payload.style is not None:
+            offered = styles(self._work.parent)
+            if payload.style not in offered:
+                raise UserError("unknown_style", style=payload.style, styles=[*offered])
+            adapters.append(str(offered[payload.style]))
         original = None
         if payload.original is not None:
             original = folder / "original.png"
@@ -304,6 +309,13 @@ def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:
         return avatar.learned_as + ("" if follows else f" {avatar.noun}")
 
     return re.sub(rf"\b(?:{'|'.join(by_word)})\b", learned, prompt, flags=re.IGNORECASE)
+
+
+def styles(home: Path) -> dict[str, Path]:
+    """The styles that an engine of this data folder offers, by name: `styles/<name>` holds what finetune or import left
+    there. A name is of small letters, digits and hyphens, 32 at most."""
+    found = sorted((home / "styles").glob(f"*/{ADAPTER}"))
+    return {path.parent.name: path.parent for path in found if re.fullmatch(r"[a-z0-9-]{1,32}", path.parent.name)}
 
 
 async def read(path: str | Path) -> bytes:

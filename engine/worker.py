@@ -6,7 +6,7 @@ import signal
 
 from engine.settings import EngineSettings
 from engine.supervision import Gpu
-from engine.tasks import Tasks, sweep
+from engine.tasks import Tasks, styles, sweep
 from storage.open import open_storage
 from storage.orphans import keep_swept
 from storage.queue import work
@@ -30,6 +30,7 @@ async def run(settings: EngineSettings) -> None:
         gpu = Gpu(settings.base_model, settings.gpu_stall)
         try:
             await gpu.ready()
+            await storage.records.set_styles([*styles(settings.home)])
             print("The engine is ready", flush=True)
             sweeping = asyncio.create_task(keep_swept(storage.records, storage.blobs))
             working = asyncio.create_task(

@@ -58,6 +58,7 @@ class Imagine:
     """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels.
 
     original: blob key of a picture that is varied; None draws from noise alone. strength: of that, 0 to 1.
+    style: one of those that the engine offers, beside the avatars.
     """
 
     prompt: str
@@ -71,6 +72,7 @@ class Imagine:
     height: int | None = None
     original: str | None = None
     strength: float = 0.6
+    style: str | None = None
 
 
 Payload = Inspect | Train | Imagine

@@ -102,6 +102,8 @@ class Commands:
                 return [
                     Completion(job.id, job.kind) for job in await self._desk.records.jobs_of(user.id, active_only=True)
                 ]
+            case Source.STYLES:
+                return [Completion(style) for style in await self._desk.records.styles()]
             case Source.CHOICES:
                 return []
 

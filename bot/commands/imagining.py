@@ -30,6 +30,7 @@ class Imagining:
         guidance: float | None = None,
         negative: str = "",
         size: str = "",
+        style: str = "",
     ) -> Reply:
         """Draw the avatars that the prompt names, if this person may use them in this room.
 
@@ -39,14 +40,15 @@ class Imagining:
         count, seed = limits.count(count), limits.seed(seed)
         steps, guidance = limits.steps(steps), limits.guidance(guidance)
         width, height = limits.size(size) or (None, None)
+        if style and style.lower() not in (offered := await self._desk.records.styles()):
+            raise UserError("unknown_style", style=style[:32], styles=[*offered])
         user = await self._desk.user(caller)
         usable = await self._desk.usable(caller, user)
         default = await self._desk.default_of(user)
         prompt, avatars = _whom(prompt, avatar.lower(), user, usable, default)
         ids = tuple(one.id for one in avatars)
-        return await self._draw(
-            caller, user, Imagine(prompt, ids, count, seed, steps, guidance, negative, width, height)
-        )
+        payload = Imagine(prompt, ids, count, seed, steps, guidance, negative, width, height)
+        return await self._draw(caller, user, replace(payload, style=style.lower() or None))
 
     async def again(self, caller: Caller, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""

@@ -24,6 +24,7 @@ from bot.replies.refusals import PICTURE_GONE as PICTURE_GONE
 from bot.replies.refusals import REFUSALS as REFUSALS
 from bot.replies.refusals import apology as apology
 from bot.replies.refusals import refusal as refusal
+from bot.replies.refusals import unknown_style as unknown_style
 from bot.replies.words import Facts as Facts
 from bot.replies.words import duration as duration
 from bot.replies.words import files, photos
@@ -200,6 +201,7 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     flags = [f"--{name} {value:g}" for name, value in given.items() if value is not None]
     flags += [f"--negative {asked.negative_prompt}"] if asked.negative_prompt else []
     flags += [f"--size {asked.width}x{asked.height}"] if asked.width and asked.height else []
+    flags += [f"--style {asked.style}"] if asked.style else []
     lines = [
         " ".join(["/imagine", asked.prompt, f"--seed {picture.seed}", "--count 1", *flags]) for picture in pictures
     ]
@@ -241,6 +243,7 @@ _FAILURES: Mapping[str, Callable[[Facts], str]] = {
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
     "picture_gone": lambda facts: say(PICTURE_GONE),
+    "unknown_style": unknown_style,
     "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
     "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,

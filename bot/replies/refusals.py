@@ -17,6 +17,13 @@ def _how_about(facts: Facts) -> str:
     return say("How about “{suggestion}”?", suggestion=facts["suggestion"])
 
 
+def unknown_style(facts: Facts) -> str:
+    """There is no such style; which there are."""
+    if not facts["styles"]:
+        return say("There are no styles here. Leave --style out.")
+    return say("I know no style “{style}”. There is {styles}.", style=facts["style"], styles=listing(facts["styles"]))
+
+
 def _token_shape(facts: Facts) -> str:
     shape = say("An avatar's name is 2 to 16 small letters and digits and starts with a letter.")
     return f"{shape} {_how_about(facts)}"
@@ -163,6 +170,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "draft_unchecked": lambda facts: say("I'm still looking at the photos of {token}. One moment, please.", **facts),
     "unknown_avatar": _unknown_avatar,
     "avatar_gone": lambda facts: say("That avatar is gone. Start anew with /train and fresh photos."),
+    "unknown_style": unknown_style,
     "picture_gone": lambda facts: say(PICTURE_GONE),
     "missing_avatar": lambda facts: say("That avatar is gone. /avatars shows those you have."),
     "avatars_which": lambda facts: say("Name the avatar first, as in /avatars mia7 --rename mia8."),

@@ -115,6 +115,27 @@ async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
     assert "That picture was deleted" in (await bot.press(button.action)).message.text
 
 
+async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
+    await bot.avatar()
+    said = (await bot.say("/imagine mia7 woman --style inks")).message.text
+    assert said == "There are no styles here. Leave --style out."
+    await bot.records.set_styles(["inks", "oils"])
+    assert [one.value for one in await bot.commands.complete(bot.caller(), Source.STYLES)] == ["inks", "oils"]
+    refused = await bot.say("/imagine mia7 woman --style ink")
+    assert refused.private and refused.message.text == "I know no style “ink”. There is inks and oils."
+    drawn = await bot.answer(await bot.say("/imagine mia7 woman --style Oils --seed 3 --count 1"))
+    assert bot.engine.seen[-1].payload.style == "oils"
+    seeds = next(button for button in drawn.buttons if button.label == "Seed")
+    assert "--style oils" in (await bot.press(seeds.action)).message.text
+    await bot.answer(await bot.press(drawn.buttons[0].action))
+    assert bot.engine.seen[-1].payload.style == "oils"
+    # The engine may have lost it since.
+    lost = {"code": "unknown_style", "facts": {"style": "oils", "styles": ["inks"]}}
+    bot.engine.errors = {Imagine: lost}
+    failed = await bot.answer(await bot.say("/imagine mia7 woman --style oils"))
+    assert "I know no style “oils”. There is inks." in failed.text
+
+
 async def test_too_few_good_photos_leave_nothing(bot: Any) -> None:
     bot.engine.verdicts = {1: BROKEN, 4: TWO_FACES}
     checked = await bot.answer(await bot.say("/train mia7 woman", 6))

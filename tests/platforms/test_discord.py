@@ -278,6 +278,16 @@ async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: Wor
     await server.sees(ANNA, studio, "That picture was deleted")
 
 
+async def test_a_style_is_completed_and_drawn_in(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await world.storage.records.set_styles(["inks", "oils"])
+    assert await server.complete(ANNA, studio, "imagine", "style", "in") == ["inks"]
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", style="inks", count=1)
+    await server.sees(ANNA, studio, "Here you are")
+    assert world.engine.seen[-1].payload.style == "inks"
+
+
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:
     server = world.server
     asked = await world.acknowledged(await server.slash(ANNA, studio, "train"))

@@ -500,10 +500,12 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
+    await world.storage.records.set_styles(["inks"])
     for chat in (anna.id, group):
-        await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat", chat=chat)
+        await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat --style inks", chat=chat)
         await world.server.until(chat, "Here you are")
     first, openly = await world.jobs(Imagine)
+    assert openly.payload.style == "inks"
     await world.restart()
 
     def second(chat: int) -> dict[str, Any]:

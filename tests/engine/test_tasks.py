@@ -1,0 +1,65 @@
+"""What an engine gathers for a drawing before it comes to the GPU."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.supervision import Cancelled
+from engine.tasks import ADAPTER, Tasks, read, styles
+from storage.blobs import MemoryBlobs
+from storage.errors import UserError
+from storage.events import MemoryEvents
+from storage.jobs import Imagine, Kind
+from storage.records import Job, Records
+
+
+class Asked:
+    """Stands where the GPU process is, and keeps what it is asked for."""
+
+    def __init__(self) -> None:
+        self.drawing: dict[str, Any] = {}
+        self.original = b""
+
+    async def run(self, task: str, *, drawing: dict[str, Any], out: str) -> None:
+        self.drawing = drawing
+        self.original = await read(drawing["original"])
+        raise Cancelled
+
+
+@pytest.fixture
+async def records(tmp_path: Path) -> AsyncIterator[Records]:
+    records = await Records.open(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite")
+    yield records
+    await records.close()
+
+
+async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp_path: Path) -> None:
+    for name in ("inks", "oils", "No Name"):
+        (tmp_path / "styles" / name).mkdir(parents=True)
+        (tmp_path / "styles" / name / ADAPTER).touch()
+    (tmp_path / "styles" / "unfinished").mkdir()
+    (tmp_path / "work").mkdir()
+    assert [*styles(tmp_path)] == ["inks", "oils"]
+    blobs, asked = MemoryBlobs(), Asked()
+    storage: Any = SimpleNamespace(records=records, blobs=blobs, events=MemoryEvents())
+    gpu: Any = asked
+    imagine = Tasks(storage, gpu, tmp_path / "work").handlers()[Kind.IMAGINE]
+    user = await records.user("chat", "ann", "Ann")
+
+    async def job(payload: Imagine) -> Job:
+        return await records.create_job(Kind.IMAGINE, user.id, "chat", "studio", payload)
+
+    await blobs.put("pictures/1/0.png", b"a picture")
+    await imagine(await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils")))
+    assert asked.original == b"a picture"
+    assert asked.drawing["strength"] == 0.3
+    assert asked.drawing["avatars"] == [str(tmp_path / "styles" / "oils")]
+    with pytest.raises(UserError, match="picture_gone"):
+        await imagine(await job(Imagine("a man", original="pictures/1/9.png")))
+    for name in ("ink", "../styles/oils", "unfinished"):
+        with pytest.raises(UserError, match="unknown_style") as refused:
+            await imagine(await job(Imagine("a man", style=name)))
+        assert refused.value.facts["styles"] == ["inks", "oils"]
