@@ -224,7 +224,7 @@ FACTS = {
     "most": 10, "number": 2, "megabytes": 20, "option": "seed", "command": "imagine", "name": "x", "near": None,
     "word": "xyz", "example": "/imagine", "length": 1200, "least": 1, "active": 20, "platform": "discord",
     "person": "Ben", "account": "discord:1", "what": "pictures", "limit": 5, "used": 5, "asked": 4,
-    "free": "2030-01-01T00:00:00+00:00",
+    "free": "2030-01-01T00:00:00+00:00", "style": "oils", "styles": ["inks"],
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def test_lines(text: str, line: Line) -> None:
     [
         ("/imagin mia7", "unknown_command"),
         ("/", "unknown_command"),
-        ("/imagine mia7 --style 4", "unknown_option"),
+        ("/imagine mia7 --frames 4", "unknown_option"),
         ("/train mia7 woman --photos 4", "unknown_option"),
         ("/imagine mia7 --count four", "not_a_number"),
         ("/imagine mia7 --guidance inf", "not_a_number"),
