@@ -233,7 +233,8 @@ def _bad_size(facts: Facts) -> str:
     return f"{refused} " + say("Width and height go from {low} to {high} in steps of {multiple}.", **facts)
 
 
-_FAILURES: Mapping[str, Callable[[Facts], str]] = {
+# What ends a job, by the engine's code; any other is a fault of ours.
+FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "crashed": lambda facts: say(
         "It stopped several times, so I gave up on it. Please try once more; nothing of yours is lost."
     ),
@@ -247,13 +248,26 @@ _FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
     "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,
+    "out_of_range": lambda facts: REFUSALS["out_of_range"](
+        {"option": facts["what"], "least": facts["low"], "most": facts["high"]}
+    ),
+    "empty_prompt": REFUSALS["prompt_empty"],
+    "bad_original": lambda facts: say("That picture can no longer be read. /imagine draws a new one."),
+    "wrong_base": lambda facts: say(
+        "The base model is another one since this was learned. Train the avatar anew with /train, or leave --style out."
+    ),
+    "bad_adapter": lambda facts: say(
+        "The file of what was learned can't be read. Train the avatar anew with /train, or leave --style out."
+    ),
+    "one_delta": lambda facts: say("Two of these avatars were learned as whole models, and a picture holds only one."),
+    "quantised_base": lambda facts: say("The memory here is too small to learn that way. Please ask the operators."),
 }
 
 
 def failed(job: Job) -> Message:
     """The job did not work out."""
     error = job.error or {}
-    wording = _FAILURES.get(error.get("code", ""))
+    wording = FAILURES.get(error.get("code", ""))
     match job.kind:
         case Kind.INSPECT:
             what = say("I could not check the photos.")

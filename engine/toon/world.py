@@ -194,9 +194,9 @@ def album(person: Person, count: int, seed: int) -> list[Scene]:
 
 
 @cache
-def _style() -> Style:
-    definition = json.loads(files("dicebear_styles").joinpath("avataaars.json").read_text("utf-8"))
-    return Style(definition)
+def artwork(name: str) -> Style:
+    """One of the styles of artwork that DiceBear has collected, by its file's name."""
+    return Style(json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8")))
 
 
 def _shade(random: Random, colour: str) -> str:
@@ -237,10 +237,15 @@ def svg(scene: Scene, size: int = SIZE) -> str:
         # The shoulders stay at the lower edge, whatever the distance.
         "translateY": round((1 - scale) * 50 if scale < 1 else (scale - 1) * 12 + 1, 1),
     }
-    return str(Avatar(_style(), options).to_string())
+    return str(Avatar(artwork("avataaars"), options).to_string())
 
 
 def render(scene: Scene, size: int = SIZE) -> Image.Image:
     """Draw the scene as an RGB picture of `size` x `size` pixels."""
-    png = resvg_py.svg_to_bytes(svg_string=svg(scene, size), width=size, height=size, skip_system_fonts=True)
+    return rasterised(svg(scene, size), size)
+
+
+def rasterised(svg: str, size: int = SIZE) -> Image.Image:
+    """SVG text as an RGB picture of `size` x `size` pixels."""
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
     return Image.open(io.BytesIO(bytes(png))).convert("RGB")

@@ -1,5 +1,6 @@
 """The wording: every code has its own, and nothing in it is longer than the platforms carry."""
 
+import ast
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot import replies
+from engine.errors import InputError
 from engine.inspection import SENTENCES
 from storage.errors import UserError
 from storage.jobs import Kind, State, Train
@@ -20,6 +22,45 @@ def test_every_code_that_is_raised_has_its_wording() -> None:
     raised = {code for path in SOURCES for code in re.findall(r'UserError\(\s*"(\w+)"', path.read_text("utf-8"))}
     assert {"link_code", "operators_only", "photos_few", "share_gone"} <= raised
     assert raised - replies.REFUSALS.keys() == set()
+
+
+COMMAND_LINE = {
+    "base_unusable", "no_photos", "no_judge", "token_and_noun", "no_file", "no_captions", "bad_captions",
+    "optimiser_unusable", "tracker_missing", "seed_is_dreambooth", "lora_only", "no_min_snr", "text_is_fixed",
+    "word_stays", "not_a_lora", "token_is_word", "bad_token", "bad_noun", "minor",
+}  # fmt: skip
+"""Codes that no job meets: its recipe is the automatic one, its words and photos were checked before, and without a
+usable base model there is no engine."""
+
+
+def raised_by_jobs() -> dict[str, set[str]]:
+    """The names of the facts, by code, wherever the engine or the queue ends a job."""
+    raised: dict[str, set[str]] = {}
+    for path in [*(ROOT / "engine").rglob("*.py"), ROOT / "storage" / "queue.py"]:
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+            place = {"InputError": 0, "UserError": 0, "_fail": 1}.get(name)
+            code = call.args[place] if place is not None and len(call.args) > place else None
+            if isinstance(code, ast.Constant):
+                raised.setdefault(code.value, set()).update(word.arg for word in call.keywords if word.arg)
+    return raised
+
+
+def test_every_code_that_the_engine_ends_a_job_with_has_its_wording() -> None:
+    raised = raised_by_jobs()
+    assert {"out_of_memory", "wrong_base", "no_good_photos", "unknown_style", "internal", "timeout"} <= raised.keys()
+    known = raised.keys() | InputError.SENTENCES.keys()
+    # What is wrong inside is told by the job's number alone.
+    assert known - COMMAND_LINE - {"internal"} - replies.FAILURES.keys() == set()
+    # The records end a job whose attempts are used up; all else that is worded, somebody raises.
+    assert replies.FAILURES.keys() - known == {"crashed"}
+    assert known >= COMMAND_LINE and not COMMAND_LINE & replies.FAILURES.keys()
+    for code, wording in replies.FAILURES.items():
+        # With the facts that come along, and no others.
+        facts = {name: ["inks"] if name == "styles" else 5 for name in raised.get(code, ())}
+        assert len(wording(facts).split()) > 3 and "{" not in wording(facts)
 
 
 def test_an_unknown_code_is_answered_too() -> None:

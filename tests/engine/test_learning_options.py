@@ -17,12 +17,14 @@ from engine import memory
 from engine.adapters import FILE, Attached, facts_of, plain_copy, with_delta
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.generation import Drawing, denoise, draw, noise
+from engine.exchange import as_style, export, take_in
+from engine.generation import Drawing, denoise, draw, draw_together, noise
 from engine.objectives import average, ema_decay
 from engine.optimisers import learning_rate_at, make
-from engine.recipe import Recipe
+from engine.recipe import ATTENTION, Recipe
 from engine.training import Previews, Progress, train
 from engine.words import LearnedWord, heard
+from tests.engine.tiny import asked, assert_same, load, plainly
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 ALONE = replace(LORA, prior_batch=0, prior_weight=0.0)
@@ -189,6 +191,62 @@ def test_dora_and_rslora_draw_the_same_in_plain_diffusers(tiny, tiny_folder, pic
     assert max(abs(a - b) for a, b in zip(ours.tobytes(), theirs.tobytes(), strict=True)) <= 12
 
 
+CONVOLVED = (*ATTENTION, "conv1", "conv2", "conv_shortcut")
+
+
+def test_dora_on_convolutions_draws_the_same_in_plain_diffusers_elsewhere_and_in_company(
+    folders, pictures, tmp_path, exact
+) -> None:
+    """A convolution's magnitude has one number for each output channel, whatever the layout of the file."""
+    base = load(folders("sd1"))
+    recipe = replace(LORA, dora=True, targets=CONVOLVED, rank=3, alpha=6, learning_rate=1e-2)
+    tensors = learned(base, pictures, recipe, tmp_path)
+    assert any(key.endswith("conv1.lora_magnitude_vector") for key in tensors)
+    plain = learned(base, pictures, replace(recipe, dora=False, targets=None), tmp_path / "plain")
+    assert not any("conv" in key or "magnitude" in key for key in plain)
+    attached = Attached(base)
+    ours = draw(base, attached, asked(tmp_path))[0].image
+    assert ours.tobytes() != draw(base, attached, asked())[0].image.tobytes()
+    assert_same(plainly(folders("sd1"), "sd1", tmp_path / FILE), ours)
+    export(base, tmp_path, "kohya", tmp_path / "kohya.safetensors")
+    take_in(base, tmp_path / "kohya.safetensors", as_style(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE)
+    assert_same(draw(base, attached, asked(tmp_path / "back"))[0].image, ours)
+    company = draw_together(base, attached, [asked(tmp_path / "plain"), asked(tmp_path), asked()])
+    assert_same(company[1][0].image, ours, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "facts"),
+    [
+        ({"min_snr": 5.0}, "no_min_snr", {}),
+        ({"text_encoder": True}, "text_is_fixed", {"what": "text encoder"}),
+        ({"pivotal": True}, "text_is_fixed", {"what": "pivotal"}),
+    ],
+    ids=str,
+)
+def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_done(
+    folders, pictures, tmp_path, change, code, facts
+) -> None:
+    base, told = load(folders("klein")), []
+    with pytest.raises(InputError) as refused:
+        learned(base, pictures, replace(ALONE, **change), tmp_path, on_prior=lambda: told.append("begun"))
+    assert (refused.value.code, refused.value.facts) == (code, facts)
+    assert refused.value.sentence
+    assert not told and not list(tmp_path.iterdir())
+    learned(base, pictures, replace(ALONE, steps=1), tmp_path)
+
+
+def test_a_learned_word_stays_where_kohyas_format_cannot_hold_it(tiny, pictures, tmp_path) -> None:
+    learned(tiny, pictures, replace(ALONE, steps=2, pivotal=True), tmp_path / "word")
+    with pytest.raises(InputError) as refused:
+        export(tiny, tmp_path / "word", "kohya", tmp_path / "kohya.safetensors")
+    assert (refused.value.code, refused.value.facts) == ("word_stays", {"folder": tmp_path / "word"})
+    assert str(tmp_path / "word") in refused.value.sentence
+    assert not (tmp_path / "kohya.safetensors").exists()
+    export(tiny, tmp_path / "word", "diffusers", tmp_path / "diffusers.safetensors")
+    assert "lora_word.zk1" in load_file(tmp_path / "diffusers.safetensors")
+
+
 def test_a_learned_word_is_heard_only_with_its_avatar(tiny, pictures, tmp_path) -> None:
     prompts = ["a photo of zk1 man", "a photo of a man"]
     before = tiny.encode_prompts(prompts).states
@@ -223,8 +281,6 @@ def test_every_row_is_read_with_its_own_words(tiny, pictures, tmp_path) -> None:
 
 
 def test_a_learned_word_of_two_text_encoders_goes_to_both(folders, pictures, tmp_path) -> None:
-    from tests.engine.tiny import load
-
     base = load(folders("sdxl"))
     before = base.encode_prompts(["zk1 man"])
     tensors = learned(base, pictures, replace(ALONE, pivotal=True), tmp_path)

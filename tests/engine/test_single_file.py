@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -19,11 +19,41 @@ from tests.engine.tiny import asked, assert_same, load
 OUTSIDE = {
     "conv_in": "input_blocks.0.0", "conv_out": "out.2", "conv_norm_out": "out.0",
     "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
+}  # fmt: skip
+
+OPEN_CLIP = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "encoder.layers": "transformer.resblocks", "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj", "self_attn": "attn", "final_layer_norm": "ln_final",
 }  # fmt: skip
 
 
-def original(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
-    """The weights under the names of CompVis' own code."""
+def open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A text encoder's weights as OpenCLIP has them, whose queries, keys and values are one matrix."""
+    named: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        key = key.removeprefix("text_model.")
+        for ours, theirs in OPEN_CLIP.items():
+            key = key.replace(ours, theirs)
+        if projected := re.match(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)", key):
+            if projected[2] == "q":
+                qkv = [state[f"text_model.{_back(projected[1])}{which}_proj.{projected[3]}"] for which in "qkv"]
+                named[f"{projected[1]}in_proj_{projected[3]}"] = torch.cat(qkv)
+        elif key == "text_projection.weight":
+            named["text_projection"] = tensor.T
+        else:
+            named[key] = tensor
+    return named
+
+
+def _back(start: str) -> str:
+    return start.replace("transformer.resblocks", "encoder.layers").replace("attn.", "self_attn.")
+
+
+def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> dict[str, Tensor]:
+    """The weights under the names of CompVis' or Stability's own code."""
     named: dict[str, Tensor] = {}
     layers = pipeline.unet.config.layers_per_block
     for key, tensor in pipeline.unet.state_dict().items():
@@ -51,23 +81,28 @@ def original(pipeline: StableDiffusionPipeline) -> dict[str, Tensor]:
             key = key.replace("to_out.0", "proj_out").replace("to_q", "q").replace("to_k", "k").replace("to_v", "v")
             tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
         named[f"first_stage_model.{key}"] = tensor
+    second = getattr(pipeline, "text_encoder_2", None)
+    start = "conditioner.embedders.0." if second else "cond_stage_model."
     for key, tensor in pipeline.text_encoder.state_dict().items():
-        bare = key.removeprefix("text_model.")
-        named[f"cond_stage_model.transformer.text_model.{bare}"] = tensor
+        named[f"{start}transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
+    if second:
+        for key, tensor in open_clip(second.state_dict()).items():
+            named[f"conditioner.embedders.1.model.{key}"] = tensor
     return {key: tensor.contiguous() for key, tensor in named.items()}
 
 
-def test_a_single_file_draws_what_its_folder_draws(folders, tmp_path: Path, exact) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(folders("sd1"), dtype=torch.float32)
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_single_file_draws_what_its_folder_draws(folders, family: str, tmp_path: Path, exact) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(folders(family), dtype=torch.float32)
     save_file(original(pipeline), tmp_path / "model.safetensors")
     # The configurations lie beside it, without weights; from the hub they would be fetched.
-    for file in folders("sd1").rglob("*"):
+    for file in folders(family).rglob("*"):
         if file.is_file() and file.suffix != ".safetensors":
-            copy = tmp_path / "model" / file.relative_to(folders("sd1"))
+            copy = tmp_path / "model" / file.relative_to(folders(family))
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
-    base, folder = load(tmp_path / "model.safetensors"), load(folders("sd1"))
-    assert base.family.name == "sd1"
+    base, folder = load(tmp_path / "model.safetensors"), load(folders(family))
+    assert base.family.name == family
     assert_same(draw(base, Attached(base), asked())[0].image, draw(folder, Attached(folder), asked())[0].image)
 
 

@@ -12,6 +12,7 @@ from engine.adapters import FILE, Attached
 from engine.base import BaseModel, plain_parameters
 from engine.few import Distillation, distil, facts
 from engine.generation import Drawing, draw, draw_together
+from engine.recipe import ATTENTION
 from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
@@ -49,6 +50,35 @@ def test_every_row_of_a_batch_is_the_picture_drawn_alone(folders, people, exact)
             alike(one, other)
     plain = draw(base, attached, replace(drawings[1], avatars=()))[0]
     assert plain.image.tobytes() != together[1][0].image.tobytes()
+
+
+@pytest.mark.slow
+def test_eight_people_in_one_batch_get_the_pictures_that_each_gets_alone(
+    folders, pictures, tmp_path: Path, exact
+) -> None:
+    """Their adapters differ in rank, scale and reach; prompt, seed and all else are the same, so a row that wore its
+    neighbour's would show the neighbour's picture."""
+    base = load(folders("sd1"))
+    for number in range(8):
+        recipe = replace(
+            CONVOLVED, steps=2, learning_rate=3e-2, rank=2 + number, alpha=4 + number, text_encoder=number % 2 == 0,
+            targets=(*ATTENTION, "conv1") if number % 3 == 0 else None, dora=number == 5, rslora=number == 6,
+        )  # fmt: skip
+        train(base, pictures[number % 5 :], "zk1", "man", recipe, tmp_path / str(number) / FILE, side=SIDE, seed=number)
+    attached = Attached(base)
+    drawings = [asked(tmp_path / str(number)) for number in range(8)]
+    batches: list[int] = []
+    counted = base.unet.register_forward_pre_hook(
+        lambda unet, arguments, named: batches.append(len(arguments[0])), with_kwargs=True
+    )
+    together = [of_one[0] for of_one in draw_together(base, attached, drawings)]
+    counted.remove()
+    assert set(batches) == {16}  # eight rows and, for guidance, eight more
+    alone = [draw(base, attached, drawing)[0] for drawing in drawings]
+    for one, other in zip(together, alone, strict=True):
+        alike(one, other)
+    shown = [np.asarray(one.image, np.int16) for one in alone]
+    assert min(np.abs(a - b).max() for n, a in enumerate(shown) for b in shown[:n]) > 4
 
 
 def test_the_weights_say_how_much_each_adapter_counts(folders, people, exact) -> None:
