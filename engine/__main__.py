@@ -14,6 +14,7 @@ from typing import Any
 
 from engine import experiments
 from engine.errors import InputError
+from engine.supervision import ENVIRONMENT
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,8 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("arq", "httpx", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # transformers would tell at every start that torchvision is not there, which nothing here needs.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     asked = _parser().parse_args(arguments)
     try:
         figures = COMMANDS[asked.command](asked)

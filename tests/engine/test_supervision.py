@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -120,3 +121,24 @@ def test_the_process_ends_with_its_supervisor(tiny_folder: Path, loaded: bool) -
             assert b"ready" in process.stdout.readline()
         process.stdin.close()
         assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of torch's builds for Linux tells what it was told")
+@pytest.mark.parametrize("asked", [None, "active"])
+def test_threads_that_wait_do_not_spin_unless_the_operator_wants_it(asked: str | None) -> None:
+    """OpenMP reads this once, when torch is loaded; OMP_DISPLAY_ENV makes it say what it read."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    run = subprocess.run(
+        [sys.executable, "-c", "from engine.__main__ import main; main(['base', '--path']); import torch"],
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"} | ({"OMP_WAIT_POLICY": asked} if asked else {}),
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    (spins,) = re.findall(r"GOMP_SPINCOUNT = '(\d+)'", run.stderr)
+    assert (int(spins) == 0) == (asked is None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells another process's environment")
+async def test_the_gpu_process_is_told_how_threads_wait(gpu: Gpu) -> None:
+    await gpu.ready()
+    told = await asyncio.to_thread(Path(f"/proc/{gpu.pid}/environ").read_bytes)
+    assert b"OMP_WAIT_POLICY=passive" in told.split(b"\0")
