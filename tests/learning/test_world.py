@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.models.upsampling import Upsample2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from engine.scoring import PromptScore
 from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
 from engine.toon.judge import Judge
+from engine.toon.unet import doubled
 from engine.toon.world import COLOURS, album, render, sample_person, sample_scene
 
 
@@ -80,6 +82,11 @@ def test_the_judge_sees_what_an_album_shows_beside_the_person() -> None:
         np.mean([look.clothes == truth.clothes and look.background == truth.background for look, truth in sure]) > 0.9
     )
     assert np.mean([look.mouth == truth.mouth for look, truth in sure]) > 0.7
+
+
+def test_what_stands_in_for_upsampling_while_compiled_is_the_same() -> None:
+    layer, states = Upsample2D(8, use_conv=True), torch.randn(2, 8, 4, 6, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(doubled(layer, states), layer(states), atol=1e-6)
 
 
 def test_a_scene_is_always_drawn_alike() -> None:
