@@ -87,7 +87,7 @@ TOON = Toon(
         "dreambooth": (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
         # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them
         # apart, so it learns along.
-        "lora": (25, Recipe("lora", 0, 2e-3, 6, 4, 1.0, prior_pictures=48, text_encoder=True)),
+        "lora": (30, Recipe("lora", 0, 2e-3, 6, 4, 1.0, prior_pictures=48, text_encoder=True)),
     },
     cartoon=True,
 )

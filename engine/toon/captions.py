@@ -289,10 +289,11 @@ def caption(scene: Scene, random: Random, least: int = 0) -> str:
 def caption_beside(instance: str, look: Look, random: Random) -> str:
     """Word an album's picture: `instance` (`cr7d man`) and everything that does not stay the same with the person.
 
-    What a caption tells, the words for it explain, and the token need not.
+    What a caption tells, the words for it explain, and the token need not. Half of the captions begin with the person,
+    as people's prompts do.
     """
     telling = [phrase() for chance, phrase in _of_look(look, random) if chance >= 0.5 or random.random() < chance]
-    return _worded(instance, telling, random)
+    return _worded(instance, telling, random, bare=random.random() < 0.5)
 
 
 def described(person: Person) -> str:
@@ -303,12 +304,12 @@ def described(person: Person) -> str:
     return f"{person.noun} with {SKINS[person.skin][0]} skin, {hair}{beard}"
 
 
-def _worded(noun: str, phrases: list[Phrase], random: Random) -> str:
+def _worded(noun: str, phrases: list[Phrase], random: Random, bare: bool = False) -> str:
     random.shuffle(phrases)
     of = {place: [words for where, words in phrases if where == place] for place in ("before", "with", "wearing")}
     loose = [words for where, words in phrases if where == "loose"]
     noun = " ".join((*of["before"], noun))
-    head = noun if random.random() < 0.35 else article(noun)
+    head = noun if bare or random.random() < 0.35 else article(noun)
     clauses = []
     if of["with"]:
         clauses.append(random.choice((" with ", " with ", " with ", ", ", " who has ")) + _joined(of["with"]))
@@ -323,5 +324,5 @@ def _worded(noun: str, phrases: list[Phrase], random: Random) -> str:
         loose.append(random.choice(NEUTRAL))
     random.shuffle(loose)
     front = loose.pop() + ", " if loose and random.random() < 0.12 else ""
-    text = f"{random.choice(OPENINGS)} {head}{''.join(clauses)}".strip()
+    text = f"{'' if bare else random.choice(OPENINGS)} {head}{''.join(clauses)}".strip()
     return (front + ", ".join((text, *loose))).lower()
