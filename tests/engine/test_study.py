@@ -33,10 +33,10 @@ def test_a_study_judges_every_multiple_and_draws_the_chart(tiny, pictures, tmp_p
     told: list[Progress] = []
     tiny.side = 16
     points = study(tiny, pictures, "zk1", "man", RECIPE, (2, 1), tmp_path / "adapter.safetensors", side=64,
-                   likeness=lambda drawn: len(drawn) / 20, on_step=told.append)  # fmt: skip
+                   likeness=lambda drawn: len(drawn) / 40, on_step=told.append)  # fmt: skip
     assert [(point.steps, point.per_photo) for point in points] == [(5, 1), (10, 2)]
     assert len(told) == 10 and (tmp_path / "adapter.safetensors").exists()
-    assert all(point.likeness == 0.5 and point.bleeding == 0.2 and point.prompt is None for point in points)
+    assert all(point.likeness == 0.5 and point.bleeding == 0.1 and point.prompt is None for point in points)
     assert all(-1 <= point.copying <= 1 and point.noise > 0 for point in points)
     assert table(points).count("\n") == 3
     assert ET.fromstring(chart(points, "a study")).tag.endswith("svg")
