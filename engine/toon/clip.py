@@ -14,13 +14,14 @@ from random import Random
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer, CLIPVisionConfig
 
 from engine.precision import autocast
 from engine.toon import SIZE, pictures
 from engine.toon.captions import caption
 from engine.toon.judge import ATTRIBUTES, as_input, labels
 from engine.toon.pretraining import pretrain
+from engine.toon.text_encoder import text_config
 
 EMBEDDING = 128
 TOLD = 3
@@ -29,17 +30,7 @@ TOLD = 3
 
 def build(words: CLIPTokenizer) -> CLIPModel:
     """A fresh CLIP of 1.6 million parameters for pictures of 128 x 128 pixels."""
-    text = CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=words.model_max_length,
-        bos_token_id=words.bos_token_id,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
+    text = text_config(words, 128, layers=2, heads=4)
     vision = CLIPVisionConfig(
         hidden_size=144,
         intermediate_size=432,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,6 +22,7 @@ from PIL import Image
 
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel
+from engine.families import TOON
 from engine.generation import Drawing, draw_together
 from engine.recipe import Method, choose
 from engine.toon.captions import described
@@ -118,12 +120,11 @@ def score(shown: Sequence[Mapping[str, str]], person: Person) -> Score:
 
 
 def drawn(
-    base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ...], seed: int = SEED, steps: int | None = None
+    base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ...], seed: int = SEED
 ) -> list[Image.Image]:
     """One picture for each of PROMPTS, from `seed` on."""
     drawings = [
-        Drawing(prompt.format(who=who), seed=seed + n, steps=steps, avatars=avatars)
-        for n, (prompt, _) in enumerate(PROMPTS)
+        Drawing(prompt.format(who=who), seed=seed + n, avatars=avatars) for n, (prompt, _) in enumerate(PROMPTS)
     ]
     # Ten at once: more rows are no quicker on a CPU, and ask for more memory.
     return [
@@ -186,6 +187,12 @@ def learn(
     return Learned(scores, trained.seconds, [pictures, *sets.values()])
 
 
+@cache
+def _models() -> tuple[BaseModel, Judge]:
+    """Loaded once in each process."""
+    return BaseModel.load(), Judge.load()
+
+
 def _one(
     numbered: tuple[int, Person], method: Method, few: Path | None, priors: Path, overrides: Mapping[str, Any]
 ) -> Learned:
@@ -227,7 +234,7 @@ def evaluate(
             on_person(f"{len(learned)} of {count}: identity/prompt {line}; {learned[-1].seconds:.0f} s")
     if sheet:
         _board([strip for one in learned for strip in one.strips]).save(sheet)
-    recipe = choose(8, method, BaseModel.load().family, **overrides)
+    recipe = choose(8, method, TOON, **overrides)
     return {
         "people": count, "photos": 8, "method": method, "recipe": recipe.as_json(),
         "train_seconds": mean(one.seconds for one in learned),

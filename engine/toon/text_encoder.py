@@ -24,21 +24,24 @@ from engine.toon.world import sample_scene
 WIDTH = 192
 
 
+def text_config(words: CLIPTokenizer, width: int, layers: int, heads: int) -> CLIPTextConfig:
+    """A CLIP text tower's configuration for this tokenizer."""
+    return CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=words.model_max_length,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
+    )
+
+
 def build(words: CLIPTokenizer) -> CLIPTextModel:
     """A fresh text encoder of 1.6 million parameters: three causal layers, as in CLIP's text tower."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=WIDTH,
-            intermediate_size=4 * WIDTH,
-            num_hidden_layers=3,
-            num_attention_heads=6,
-            max_position_embeddings=words.model_max_length,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
-    )
+    return CLIPTextModel(text_config(words, WIDTH, layers=3, heads=6))
 
 
 def load(folder: Path = WEIGHTS / "text_encoder") -> CLIPTextModel:

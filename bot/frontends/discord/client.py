@@ -249,9 +249,8 @@ class DiscordBot(discord.Client):
         else:
             sent = await self._say(interaction, message, pressed)
             if sent is None and not pressed:
-                sent = interaction.extras.get(
-                    "message"
-                )  # that it is at it stands there, and can still become the answer
+                # That it is at it stands there, and can still become the answer.
+                sent = interaction.extras.get("message")
             ref = f"{room}/{sent}" if sent and room.place == Place.DM else ""
             ref = ref or await self._opened(interaction, room, job, sent)
         await self.delivery.follow(job.id, ref, message)
