@@ -18,6 +18,7 @@ from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
 from bot.delivery import whole
+from bot.frontends.telegram.calls import seconds_of
 from bot.frontends.telegram.places import NAME
 from storage.records import Note, Records
 
@@ -140,11 +141,11 @@ class Intake:
             except InvalidToken:
                 raise
             except TelegramError as error:
-                pause = min(30.0, pause * 2 or 0.5)
+                pause = min(30.0, pause * 2 or 0.1)
                 if isinstance(error, Conflict):
                     log.error("another process polls with the same token; one of them has to go")
                 elif isinstance(error, RetryAfter):
-                    pause = 5.0
+                    pause = seconds_of(error)
                 else:
                     log.warning("no updates, trying again: %s", type(error).__name__)
                 await asyncio.sleep(pause)
