@@ -85,6 +85,10 @@ class Commands:
         """Vary a picture, "2:job" counted from 1, under another prompt. Never raises on wrong input."""
         return await self._kindly(self._vary(caller, picture, prompt))
 
+    async def named(self, picture: str, words: str) -> bool:
+        """Whether the words name an avatar that a picture, "2:job" counted from 1, shows."""
+        return await self._imagining.named(picture, words)
+
     async def complete(self, caller: Caller, source: Source) -> list[Completion]:
         """What an option of the given source can be, for this person in this room."""
         user = await self._desk.user(caller)

@@ -69,10 +69,17 @@ class Imagining:
             prompt = limits.prompt(prompt)
             drawn = [one for one in await self._desk.usable(caller, user) if one.id in asked.avatar_ids]
             for avatar in drawn:
-                if not re.search(rf"\b{avatar.token}\b", prompt, re.IGNORECASE):
+                if not _named(avatar, prompt):
                     prompt = _naming(prompt, avatar)
         payload = replace(asked, prompt=prompt or asked.prompt, seed=None, original=found[0].key)
         return await self._draw(caller, user, payload)
+
+    async def named(self, picture: str, words: str) -> bool:
+        """Whether the words name an avatar that a picture, "2:job", shows."""
+        job = await self._desk.records.job(picture.partition(":")[2])
+        ids = job.payload.avatar_ids if job is not None and isinstance(job.payload, Imagine) else ()
+        shown = [await self._desk.records.avatar(avatar_id) for avatar_id in ids]
+        return any(avatar is not None and _named(avatar, words) for avatar in shown)
 
     async def seed(self, caller: Caller, job_id: str) -> Reply:
         """The Seed button: the command that draws each picture again, for the person who asked for it."""
@@ -215,6 +222,10 @@ def _check_spelling(words: list[str], tokens: list[str]) -> None:
         near = [] if word in naming.COMMON_WORDS else get_close_matches(word, tokens, n=1, cutoff=0.7)
         if near:
             raise UserError("no_avatar_named", tokens=[*tokens], word=word, near=near[0])
+
+
+def _named(avatar: Avatar, words: str) -> bool:
+    return re.search(rf"\b{avatar.token}\b", words, re.IGNORECASE) is not None
 
 
 def _naming(prompt: str, avatar: Avatar) -> str:

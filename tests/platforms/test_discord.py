@@ -205,7 +205,9 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
 async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5)
+    await world.storage.records.set_styles(["inks"])
+    kept = {"style": "inks", "negative": "hat", "size": "256x128", "guidance": 3.5}
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5, **kept)
     drawn = await server.sees(ANNA, studio, "Here you are")
     assert list(drawn.buttons) == [
         "Again", "V1", "V2", "V3", "V4", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"
@@ -216,8 +218,20 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     alone = await server.until(lambda: next((one for one in server.seen(ANNA, studio) if len(one.files) == 1), None))
     assert alone.only_for == ANNA and alone.files[0]["data"] == drawing(7)
     form = await world.acknowledged(await server.press(ANNA, drawn, "Edit prompt"))
-    await server.submit(form, prompt="mia7 woman on the moon", count="1")
-    await server.until(lambda: server.find(ANNA, studio, "Here you are (seed 5)"))
+    # Whatever it was asked for in particular has a field of its own, before what everything has.
+    fields = {one["component"]["custom_id"]: one["component"].get("value") for one in form.data["components"]}
+    assert fields == {"prompt": "mia7 woman in a suit", **{name: str(value) for name, value in kept.items()}}
+    await server.submit(form, prompt="mia7 woman on the moon")
+    await server.until(lambda: [job for job in world.engine.seen if isinstance(job.payload, Imagine)][1:])
+    edited = world.engine.seen[-1]
+    wanted = {
+        "prompt": "mia7 woman on the moon",
+        "style": "inks",
+        "negative_prompt": "hat",
+        "width": 256,
+        "height": 128,
+    }
+    assert {name: getattr(edited.payload, name) for name in wanted} == wanted
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")
     for label in ("U1", "Edit prompt"):
@@ -693,6 +707,17 @@ async def test_somebody_is_answered_in_their_language(world: World, studio: int)
 async def test_without_operators_there_is_no_command_for_them(world: World) -> None:
     bot = DiscordBot(world.storage, operators={"telegram:11"})
     assert {command.name for command in bot.tree.get_commands()} == COMMANDS.keys() - {"operator"}
+
+
+async def test_an_operators_word_reaches_a_channel_once_and_in_the_open(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
+    await server.sees(ANNA, studio, "Here you are")
+    await server.slash(ANNA, studio, "operator", duty="broadcast", text="I rest at ten")
+    await server.sees(BEN, studio, "A word from those who run this bot: I rest at ten")
+    await asyncio.sleep(0.3)  # several sweeps
+    assert len([one for one in server.seen(BEN, studio) if "I rest at ten" in one.content]) == 1
 
 
 async def test_the_operator_is_known(world: World, studio: int) -> None:

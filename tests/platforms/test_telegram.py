@@ -496,6 +496,25 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_an_operators_word_reaches_each_chat_in_its_language(world: World, anna: Person) -> None:
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
+    await world.restart()
+    mia, group = world.server.person("Mia", language="de"), world.server.group()
+    await mia.say("/imagine mia7")
+    await world.server.until(mia.id, "Avatar")
+    await world.trained(anna)
+    await anna.say("/share mia7 --person Mia")
+    await world.server.until(anna.id, f"Mia (telegram {mia.id})")
+    await anna.say("/imagine mia7 woman --count 1", chat=group)
+    await world.server.until(group, "Here you are")
+    await mia.say("/imagine mia7 woman --count 1")
+    await world.server.until(mia.id, "Bitte schön")
+    await anna.say("/operator broadcast I rest at ten")
+    await world.server.until(anna.id, "A word from those who run this bot: I rest at ten")
+    await world.server.until(group, "A word from those who run this bot: I rest at ten")
+    await world.server.until(mia.id, "Ein Wort von denen, die diesen Bot betreiben: I rest at ten")
+
+
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
@@ -520,7 +539,9 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     await anna.say("thanks", reply_to_message=await world.server.until(anna.id, "Here you are", 2))
     await world.server.until(anna.id, "Tell me with a command")
 
-    await ben.say("on the beach", chat=group, reply_to_message=second(group))
+    # In a group people also talk about pictures: there a prompt has to name the avatar.
+    await anna.say("that one is lovely", chat=group, reply_to_message=second(group))
+    await ben.say("mia7 on the beach", chat=group, reply_to_message=second(group))
     await world.server.until(ben.id, "not shared with you here")
     await anna.say("/share mia7", chat=group)
     await world.server.until(group, "shares mia7 with this group")

@@ -329,8 +329,12 @@ class DiscordBot(discord.Client):
             await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
             return
         payload = job.payload
-        asked: dict[str, Value | None] = {"prompt": payload.prompt, "count": payload.count, "steps": payload.steps}
-        asked["seed"] = message.pictures[0].seed if message.pictures else payload.seed
+        asked: dict[str, Value | None] = {
+            "prompt": payload.prompt, "style": payload.style, "negative": payload.negative_prompt or None,
+            "size": f"{payload.width}x{payload.height}" if payload.width else None, "guidance": payload.guidance,
+            "count": payload.count, "seed": message.pictures[0].seed if message.pictures else payload.seed,
+            "steps": payload.steps,
+        }  # fmt: skip
         given = {name: value for name, value in asked.items() if value is not None}
         await self._answered(interaction, lambda: interaction.response.send_modal(form(COMMANDS["imagine"], given)))
 

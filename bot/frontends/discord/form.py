@@ -43,9 +43,14 @@ class File:
 
 
 def form(command: Command, given: Mapping[str, Value]) -> ui.Modal:
-    """The form of a command, filled in with what was given already. What has no room keeps its default."""
+    """The form of a command, filled in with what was given already. What has no room keeps its default.
+
+    What the command requires comes first, then what was given, in its order, so that little of that is lost.
+    """
     modal = ui.Modal(title=wording.form_title(command.name), custom_id=f"{_ID}{command.name}")
-    for option in sorted(command.options, key=lambda option: not option.required)[:FIELDS]:
+    place = {name: number for number, name in enumerate(given)}
+    ranked = sorted(command.options, key=lambda option: (not option.required, place.get(option.name, len(place))))
+    for option in ranked[:FIELDS]:
         description = say(replies.CONSENT if option.name == "consent" else option.description)
         modal.add_item(
             ui.Label(

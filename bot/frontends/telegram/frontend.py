@@ -297,8 +297,7 @@ class Telegram:
             if line is None or takes_photos(line):
                 return
         if line is None:
-            answered = message.reply_to_message
-            picture = await self.outbox.picture(place, answered.message_id) if answered and message.text else None
+            picture = await self._varied(message, place)
             if picture is not None and message.text:
                 caller = _caller(user, place)
                 begun = await self._begun(update, caller)
@@ -320,6 +319,15 @@ class Telegram:
             begun = await self._begun(update, caller)
             reply = _resumed(begun) if begun else await self.commands.line(caller, line)
             await self._answer(update, caller, place, reply, number)
+
+    async def _varied(self, message: Got, place: Place) -> str | None:
+        """The picture that a text is a new prompt for. In a group, where people also talk, it must name the avatar."""
+        if message.reply_to_message is None or not message.text:
+            return None
+        picture = await self.outbox.picture(place, message.reply_to_message.message_id)
+        if picture is None or place.private or await self.commands.named(picture, message.text):
+            return picture
+        return None
 
     async def _on_edit(self, update: Update, context: Context) -> None:
         """A caption that somebody adds afterwards counts as if it had come with the photo."""
