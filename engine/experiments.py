@@ -160,8 +160,8 @@ def _learn(
     person = options.get("kind") != "style"
     likeness = score = None
     if previews:  # what judges pictures costs time and memory to load
+        from engine.likeness import likeness_of
         from engine.scoring import PromptScore
-        from engine.study import likeness_of
 
         likeness = likeness_of(base, album) if person else None
         score = PromptScore() if base.family.cartoon else None

@@ -30,6 +30,7 @@ from engine.base import BaseModel
 from engine.errors import InputError
 from engine.generation import Drawing, Picture, check, company, draw_together
 from engine.inspection import face_crop, load_photo
+from engine.likeness import likeness_of
 from engine.recipe import choose
 from engine.training import Progress, Stopped
 
@@ -174,15 +175,17 @@ class GpuProcess:
             on_step=on_step, on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step), on_memory=on_memory,
         )  # fmt: skip
         instance = f"{request['token']} {request['noun']}"
-        samples = []
+        samples, images = [], []
         for number, prompt in enumerate(SAMPLES):
             drawing = Drawing(prompt.format(instance=instance), seed=number, avatars=(out / FILE,))
             drawn = draw_together(self.base, self.attached, [drawing])[0]
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
+            images += [picture.image for picture in drawn]
             self._give_way(id)
         self.tell(
             id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
             recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), cartoon=self.base.family.cartoon,
+            likeness=round(likeness_of(self.base, album)(images), 2),
         )  # fmt: skip
 
     def _imagine(self, requests: Sequence[Request]) -> None:

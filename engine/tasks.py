@@ -135,7 +135,8 @@ class Tasks:
         result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "cartoon")} | {
             "samples": samples
         }
-        outcome = AdapterOutcome(avatar.id, adapter, {"recipe": done["recipe"], "samples": samples})
+        details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
+        outcome = AdapterOutcome(avatar.id, adapter, details)
         if not await attempt.succeed(result, adapter=outcome):
             for key in (adapter, *samples):
                 await self._blobs.delete(key)

@@ -331,19 +331,31 @@ def avatars(own: Sequence[Avatar], shared: Sequence[tuple[Avatar, str]], default
     """
     if not own and not shared:
         return refusal(UserError("no_avatars"))
-    lines = [
-        _line(avatar, say(_STATES[avatar.state]), *([say("default")] if avatar.id == default else [])) for avatar in own
-    ]
+    lines = []
+    for avatar in own:
+        preferred = [say("default")] if avatar.id == default else []
+        lines.append(_line(avatar, say(_STATES[avatar.state]), *_likeness(avatar), *preferred))
     lines += [_line(avatar, say("shared with you by {name}", name=name)) for avatar, name in shared]
     ready = [avatar for avatar in (*own, *(avatar for avatar, _ in shared)) if avatar.state == "ready"]
     buttons = [Button(say("Imagine {token}", token=avatar.token), f"imagine:{avatar.id}") for avatar in ready[:4]]
     buttons += [Button(say("Change {token}", token=avatar.token), f"avatar:{avatar.id}") for avatar in own[:4]]
-    return Message("\n".join([say("Avatars you can use here:"), *lines]), buttons=tuple(buttons))
+    pictures = tuple(picture for avatar in ready[:4] for picture in _sample(avatar))
+    return Message("\n".join([say("Avatars you can use here:"), *lines]), pictures=pictures, buttons=tuple(buttons))
+
+
+def _likeness(avatar: Avatar) -> list[str]:
+    """How alike its samples were, if that was measured."""
+    likeness = avatar.details.get("likeness")
+    return [] if likeness is None else [say("{percent} % alike", percent=round(100 * likeness))]
+
+
+def _sample(avatar: Avatar) -> list[Shown]:
+    return [_first_picture(avatar, key) for key in avatar.details.get("samples", ())[:1]]
 
 
 def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], default: bool) -> Message:
     """One of the person's own avatars, with all that can be done to it. count: its photos."""
-    lines = [_line(avatar, say(_STATES[avatar.state]), photos(count))]
+    lines = [_line(avatar, say(_STATES[avatar.state]), photos(count), *_likeness(avatar))]
     if default:
         lines.append(say("It is your default: I draw it where a prompt names nobody."))
     if avatar.learned_as != avatar.token:
@@ -359,9 +371,7 @@ def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], defa
         ]
     buttons += [Button(say("Rename"), f"rename:{avatar.id}"), Button(say("Delete"), f"delete:{avatar.id}", "danger")]
     buttons += [rights.take_back(share) for share in shares[:4]]
-    samples = (avatar.details or {}).get("samples", ())[:1]
-    pictures = tuple(_first_picture(avatar, key) for key in samples)
-    return Message("\n".join(lines), pictures=pictures, buttons=tuple(buttons), avatar=avatar.id)
+    return Message("\n".join(lines), pictures=tuple(_sample(avatar)), buttons=tuple(buttons), avatar=avatar.id)
 
 
 def how_to_rename(avatar: Avatar) -> Message:

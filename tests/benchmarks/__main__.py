@@ -159,8 +159,9 @@ class Bench:
         from PIL import Image
 
         from engine.base import BaseModel
+        from engine.likeness import JudgedLikeness
         from engine.recipe import choose
-        from engine.study import JudgedLikeness, Point, study
+        from engine.study import Point, study
         from engine.toon import WEIGHTS
         from tests.benchmarks.replay import drawn_by_diffusers
 

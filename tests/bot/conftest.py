@@ -117,7 +117,8 @@ class Engine:
                     await self.blobs.put(key, drawing(n))
                 adapter = f"adapters/{avatar_id}/adapter.safetensors"
                 await self.blobs.put(adapter, b"weights")
-                await self.records.avatar_set(avatar_id, state="ready", adapter_key=adapter)
+                details = {"recipe": {}, "samples": samples, "likeness": 0.84}
+                await self.records.avatar_set(avatar_id, state="ready", adapter_key=adapter, details=details)
                 return {"steps": 400, "seconds": 190.0, "samples": samples, "recipe": {}, "cartoon": True}, []
             case Imagine(count=count, seed=seed):
                 pictures = []

@@ -41,6 +41,10 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     assert [button.label for button in trained.buttons] == ["Imagine", "Delete", "Share here"]
     assert "draws cartoons" in trained.text
 
+    listed = (await bot.say("/avatars")).message
+    assert "mia7 · woman · ready · 84 % alike" in listed.text
+    assert listed.pictures == trained.pictures[:1]
+
     drawing = await bot.say("/imagine Mia7 woman in a red hoodie --count 2 --seed 41 --negative hat")
     drawn = await bot.answer(drawing)
     [mia] = await avatars(bot)
