@@ -207,7 +207,7 @@ def _clothes(look: Look, random: Random) -> Phrase:
 
 def _hat(look: Look, random: Random) -> Phrase:
     words = random.choice(HATS[look.hat])
-    return ("wearing", article(f"{colour(look.hat_colour, random)} {words}" if random.random() < 0.5 else words))
+    return ("wearing", article(f"{colour(look.hat_colour, random)} {words}" if random.random() < 0.75 else words))
 
 
 def _background(look: Look, random: Random) -> Phrase:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from engine.precision import autocast
 from engine.toon import WEIGHTS
 from engine.toon.captions import caption
 from engine.toon.judge import ATTRIBUTES, labels
@@ -61,7 +62,8 @@ class Reader(nn.Module):
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """Logits (n, values) for each attribute from token ids (n, 48)."""
-        states = self.encoder(tokens).last_hidden_state
+        with autocast(torch.device("cpu")):
+            states = self.encoder(tokens).last_hidden_state.float()
         # No mask on the padding: the U-Net's cross attention sees none either.
         read, _ = self.attention(self.queries.expand(len(tokens), -1, -1), states, states, need_weights=False)
         return {name: head(read[:, n]) for n, (name, head) in enumerate(self.heads.items())}
