@@ -157,6 +157,18 @@ async def test_two_people_in_one_room(
     await anna.keyboard.press("Escape")
     await expect(anna.get_by_role("dialog")).to_be_hidden()
 
+    # One of them varied; how to draw it again; and gone.
+    await anna.get_by_role("button", name="V2", exact=True).click()
+    for page in (anna, ben):
+        await expect(page.locator(".picture img")).to_have_count(12)
+    original = bot.engine.seen[-1].payload.original
+    assert original is not None and original.endswith("/1.png")
+    await anna.get_by_role("button", name="Seed", exact=True).last.click()
+    await expect(anna.get_by_text("--seed 7 --count 1").first).to_be_visible()
+    await anna.get_by_role("button", name="Delete", exact=True).last.click()
+    for page in (anna, ben):
+        await expect(page.locator(".picture img")).to_have_count(8)
+
     # After a reload all is there, and what was erased is not.
     await text.fill("/delete mia7")
     await text.press("Enter")
@@ -176,7 +188,7 @@ async def test_two_people_in_one_room(
     await ben.screenshot(path=tmp_path / "10-phone-rooms.png")
     await ben.keyboard.press("Escape")
     await expect(ben.get_by_text("Hello Ben!")).to_be_visible()
-    await expect(ben.locator(".picture.gone")).to_have_count(8)
+    await expect(ben.locator(".picture.gone")).to_have_count(12)
     await expect(ben.locator(".picture img")).to_have_count(0)
     await anna.get_by_role("button", name="Log out").click()
     await expect(anna.get_by_label("Your name")).to_be_visible()
