@@ -182,10 +182,11 @@ class GpuProcess:
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             images += [picture.image for picture in drawn]
             self._give_way(id)
+        likeness = likeness_of(self.base, album)
         self.tell(
             id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
             recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), cartoon=self.base.family.cartoon,
-            likeness=round(likeness_of(self.base, album)(images), 2),
+            likeness=round(likeness(images), 2) if likeness.known else None,
         )  # fmt: skip
 
     def _imagine(self, requests: Sequence[Request]) -> None:

@@ -18,6 +18,9 @@ SAME_PERSON = 0.6
 class Likeness(Protocol):
     """How far pictures show the person of an album."""
 
+    known: bool
+    """Whether the album tells what the person looks like; without, nothing is alike."""
+
     def __call__(self, pictures: Sequence[Image.Image]) -> float:
         """0 to 1, larger is more alike."""
         ...
@@ -25,6 +28,8 @@ class Likeness(Protocol):
 
 class JudgedLikeness:
     """For drawn people: the share of the album's own features (hair, colour, skin, beard) that pictures show again."""
+
+    known = True
 
     def __init__(self, album: Sequence[Image.Image]) -> None:
         self.judge = Judge.load()
@@ -41,6 +46,7 @@ class FaceLikeness:
 
     def __init__(self, album: Sequence[Image.Image]) -> None:
         self.own = [descriptor for picture in album if (descriptor := describe(picture)) is not None]
+        self.known = bool(self.own)
 
     def __call__(self, pictures: Sequence[Image.Image]) -> float:
         return mean(float(self._same(describe(picture))) for picture in pictures)

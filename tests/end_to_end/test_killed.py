@@ -152,7 +152,8 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
         assert [await storage.records.mark_delivered(job.id) for _ in range(2)] == [True, False]
         assert len([key for key in await storage.blobs.list("adapters/")]) == 1
         assert not await storage.blobs.list("checkpoints/")
-        assert (await storage.records.avatar(avatar)).state == "ready"
+        learned = await storage.records.avatar(avatar)
+        assert learned.state == "ready" and 0 <= learned.details["likeness"] <= 1
         assert not list((home / "work").glob(f"{job.id}*")) or victim == "supervisor"
 
 
