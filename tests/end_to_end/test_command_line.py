@@ -74,6 +74,11 @@ def test_an_album_is_learned_and_drawn(drawn_album: Path, tiny_folder: Path, tmp
     )  # fmt: skip
     assert [picture["seed"] for picture in drawn["pictures"]] == [11, 12]
     assert [size_of(picture["path"]) for picture in drawn["pictures"]] == [(64, 64)] * 2
+    varied = last_json(
+        run("imagine", "--avatar", out, "--prompt", "zk7 man", "--out", tmp_path / "varied", "--steps", 2, "--base",
+            tiny_folder, "--original", drawn["pictures"][0]["path"], "--strength", 0.5, "--json")
+    )  # fmt: skip
+    assert [size_of(picture["path"]) for picture in varied["pictures"]] == [(64, 64)]
 
 
 @pytest.mark.slow
@@ -99,6 +104,7 @@ def test_bad_input_exits_with_2_and_one_line_and_writes_nothing(drawn_album, tin
     assert "no avatar" in refused(run(*imagine, "zk7 man", "--avatar", tmp_path / "nobody"))
     assert "10000 characters" in refused(run(*imagine, "x" * 10_000))
     assert "empty" in refused(run(*imagine, " "))
+    assert "cannot be read" in refused(run(*imagine, "a man", "--original", tmp_path / "nobody.png"))
     assert "cannot be used" in refused(run("imagine", "--out", out, "--prompt", "a man", "--base", bad))
     assert not out.exists()
 
