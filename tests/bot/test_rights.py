@@ -153,7 +153,7 @@ async def test_the_default_is_drawn_where_nobody_is_named(bot: Any) -> None:
 
     assert "Which avatar" in (await bot.say("/imagine in a suit")).message.text
     assert "is your default" in (await bot.say("/avatars mia7 --default")).message.text
-    assert "mia7 · woman · ready · default" in (await bot.say("/avatars")).message.text
+    assert "mia7 · woman · ready · 84 % alike · default" in (await bot.say("/avatars")).message.text
     assert await drawn("/imagine a woman in a suit") == ("mia7 woman in a suit", (mia.id,))
     assert await drawn("/imagine in a suit") == ("mia7 woman, in a suit", (mia.id,))
     assert await drawn("/imagine ann3 in a suit") == ("ann3 in a suit", (ann.id,))
