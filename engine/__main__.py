@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     imagine.add_argument("--width", type=int)
     imagine.add_argument("--height", type=int)
     imagine.add_argument("--original", type=Path, help="a picture to vary")
-    imagine.add_argument("--strength", type=float, default=0.6, help="how far a variation may go from it, 0 to 1")
+    imagine.add_argument("--strength", type=float, help="how far a variation may go from it, 0 to 1")
 
     export = commands.add_parser("export", help="write a LoRA for other programs")
     export.add_argument("--avatar", type=Path, required=True, help="folder written by train")
@@ -160,7 +160,8 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     base = BaseModel.load(asked.base)
     drawing = Drawing(
         asked.prompt, asked.count, asked.seed, asked.steps, asked.guidance, asked.negative,
-        asked.width, asked.height, adapters, weights, asked.original, asked.strength,
+        asked.width, asked.height, adapters, weights, asked.original,
+        Drawing.strength if asked.strength is None else asked.strength,
     )  # fmt: skip
     attached = Attached(base)
     check(drawing, base, attached)
