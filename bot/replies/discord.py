@@ -85,6 +85,12 @@ def posted_before() -> Message:
     return Message(say("That is posted here already."))
 
 
+def not_posted() -> Message:
+    """Discord did not take what was to be posted."""
+    text = say("I could not post it here. If I may send messages and files in this channel, press the button again.")
+    return Message(text, tone="warning")
+
+
 def pictures_gone() -> Message:
     """The pictures were erased since."""
     return Message(say("These pictures are erased. /imagine draws new ones."), tone="warning")

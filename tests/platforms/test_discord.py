@@ -30,7 +30,7 @@ from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs
-from storage.jobs import Imagine
+from storage.jobs import Imagine, Train
 from storage.jobs import Kind as JobKind
 from storage.open import Storage, open_storage
 from storage.queue import work
@@ -200,6 +200,34 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     await server.press(BEN, posted, "Again")
     refused = await server.until(lambda: next((one for one in server.seen(BEN, studio) if one.only_for == BEN), None))
     assert "not shared with you here" in refused.content
+
+
+async def test_what_could_not_be_posted_is_said_and_can_be_posted_later(world: World, studio: int) -> None:
+    server = world.server
+    await world.avatar(server.dm(ANNA))
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit")
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    server.fail("POST /webhooks", 403)
+    await server.press(ANNA, drawn, "Post here")
+    await server.sees(ANNA, studio, "I could not post it here")
+    assert server.find(BEN, studio, "Here you are") is None
+    await server.press(ANNA, drawn, "Post here")
+    await server.sees(BEN, studio, "Here you are")
+
+
+async def test_what_went_wrong_is_for_its_person_alone(world: World, studio: int) -> None:
+    server = world.server
+    world.engine.errors[Train] = {"code": "out_of_memory", "facts": {}}
+    asked = await server.slash(ANNA, studio, "train")
+    await server.until(lambda: asked.answer)
+    await server.submit(asked, PHOTOS, token="mia7", noun="woman", consent=True)
+    await server.press(ANNA, await server.sees(ANNA, studio, "6 photos, all good"), "Train")
+    notice = await server.sees(BEN, studio, "only you can open it")
+    assert server.find(BEN, studio, "did not fit into the memory") is None
+    await server.press(ANNA, notice, "Show me")
+    failed = await server.sees(ANNA, studio, "did not fit into the memory")
+    [job] = [job for job in world.engine.seen if isinstance(job.payload, Train)]
+    assert f"Nothing was counted for this; it was job {job.id}." in failed.content and failed.only_for == ANNA
 
 
 async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import discord
 import pytest
 from PIL import Image
 from telegram import Bot
@@ -116,6 +117,13 @@ async def test_discord_refuses_too_many_too_soon_and_too_late() -> None:
         async with session.post(f"{server.api}/webhooks/900/{asked.token}", json={"content": "late"}) as answer:
             assert answer.status == 401
         assert "banned" in server.faults[before]
+
+
+def test_names_and_prompts_are_shown_as_they_were_written() -> None:
+    said = "Belongs to [free](https://example.com) *_~`|\n# Ben"
+    content = render(Message(said)).content
+    assert discord.utils.remove_markdown(content) == said or "\\[free](" in content
+    assert "\\*\\_" in content and "\\# Ben" in content
 
 
 def test_what_is_rendered_for_discord_stays_below() -> None:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -50,6 +51,8 @@ _HURRY = 1.5
 between its own tries are longer than that."""
 _HEARD = 10_000
 """Interactions that are remembered, in case Discord sends one again."""
+_POSTING = timedelta(minutes=1)
+"""After so long a post that was begun and not noted as sent is one that a dead process left."""
 _ACKNOWLEDGED = 40060
 """Discord's code for an interaction that was answered before."""
 _OPEN = "discord/open"
@@ -348,6 +351,9 @@ class DiscordBot(discord.Client):
             await say(message)
             return
         key, owner = f"{Room.of(interaction)}|posted:{job_id}", f"{NAME}:{interaction.user.id}"
+        before = await self._records.note(SENT, key)
+        if before and before.body["ref"] is None and datetime.now(UTC) - before.created > _POSTING:
+            await self._records.note_delete(SENT, key)  # whoever was at it did not live to send it
         if not await self._records.note_add(SENT, key, {"ref": None}, owner):
             await say(wording.posted_before())
             return
@@ -357,6 +363,7 @@ class DiscordBot(discord.Client):
             await self._records.note_set(SENT, key, {"ref": f"{Room.of(interaction)}/{sent.id}"}, owner)
         else:
             await self._records.note_delete(SENT, key)
+            await say(wording.not_posted())
 
     async def _answer(self, interaction: Interaction, job_id: str) -> Message:
         """The answer of a job to whoever gave it, or a refusal, which names no job."""

@@ -134,13 +134,15 @@ def notice(job_id: str, mention: str | None) -> Rendered:
 
 
 def private(message: Message) -> bool:
-    """Whether an answer holds what others are not to see: pictures, a prompt, or what photos look like."""
-    return bool(message.pictures or message.verdicts or message.prompt)
+    """Whether an answer is for nobody else: pictures, a prompt, what photos look like, what went wrong."""
+    return bool(message.pictures or message.verdicts or message.prompt or message.tone == "trouble")
 
 
 def content(message: Message, *, mention: str | None = None, public: bool = False) -> str:
     """The message in Discord's Markdown, at most 2,000 characters. What people wrote is shown as they wrote it."""
-    head = [f"<@{mention}> {message.text}" if mention else message.text]
+    # Names and prompts stand in the text too, and must not turn into links or headings.
+    text = discord.utils.escape_markdown(message.text)
+    head = [f"<@{mention}> {text}" if mention else text]
     tail = []
     if message.progress is not None and message.progress.fraction is not None:
         full = round(_BAR * message.progress.fraction)
@@ -195,7 +197,7 @@ async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> 
             lacking.append(account.file_gone(file))
             continue
         if data is None:
-            lacking.append(account.file_large(file, limit))
+            lacking.append(account.file_large(file, min(limit, FILES)))
         else:
             fit.append(discord.File(io.BytesIO(data), file.name, description=cut(file.text, ALT_TEXT)))
     return fit, lacking
