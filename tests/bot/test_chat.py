@@ -212,6 +212,19 @@ async def test_pictures_are_for_those_in_the_room(anna: Browser, ben: Browser, c
     await stranger.session.close()
 
 
+async def test_a_sample_is_shown_in_every_room_to_those_who_may_draw_it(anna: Browser, chat: str, bot: Any) -> None:
+    await bot.avatar("mia7")
+    hers = Browser(chat)
+    await hers.enter("Anna", "attic")
+    [sample] = (await hers.say("/avatars", room="attic"))["private"]["pictures"]
+    assert await hers.status(f"/api/rooms/attic/{sample['key']}") == 200
+    stranger = Browser(chat)
+    await stranger.enter("Eve", "attic")
+    assert await stranger.status(f"/api/rooms/attic/{sample['key']}") == 404
+    for browser in (hers, stranger):
+        await browser.session.close()
+
+
 async def test_erased_pictures_are_gone_for_everybody(anna: Browser, ben: Browser, bot: Any) -> None:
     await bot.avatar("mia7")
     hers, his = await anna.listen(), await ben.listen()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
@@ -107,4 +107,4 @@ class Hub:
 
 def private(message: Message) -> dict[str, Any]:
     """A message for one person only, which is shown but not kept."""
-    return asdict(replace(message, pictures=()))
+    return asdict(message)

@@ -224,12 +224,15 @@ class Chat:
         return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
-        """A picture that a training of this room drew to show what it has learned."""
-        _, room = self._member(request)
-        asked, job = request.match_info, await self._drew(request, room)
-        if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
-            raise web.HTTPNotFound
-        return await self._png(f"samples/{asked['avatar']}/{job.id}-{asked['attempt']}/{asked['name']}")
+        """A picture that a training drew to show what it has learned: in this room, or of an avatar that the person
+        may draw here."""
+        session, room = self._member(request)
+        asked = request.match_info
+        if not await self.commands.may_draw(_caller(session, room), asked["avatar"]):
+            job = await self._drew(request, room)
+            if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
+                raise web.HTTPNotFound
+        return await self._png(f"samples/{asked['avatar']}/{asked['job']}-{asked['attempt']}/{asked['name']}")
 
     async def saved(self, request: web.Request) -> web.StreamResponse:
         """The file of a private reply, for the person whose it is."""
