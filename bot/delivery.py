@@ -68,6 +68,7 @@ class Delivery:
         self._changed: dict[str, None] = {}
         self._delivering: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
+        self._editing: set[str] = set()
         self._rooms: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
@@ -77,6 +78,7 @@ class Delivery:
                 tasks.create_task(_forever(self._listen, 1.0))
                 tasks.create_task(_forever(lambda: whole(self.flush()), self._edit_every))
                 tasks.create_task(_forever(lambda: whole(self.sweep()), self._sweep_every))
+                tasks.create_task(_forever(lambda: whole(self.tell_notices()), self._sweep_every))
         finally:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -114,35 +116,38 @@ class Delivery:
         self._changed[event.job_id] = None
 
     async def flush(self) -> None:
-        """Edit what changed: at most one message in each room, the one that waits longest; all rooms at once."""
-        rooms: set[str] = set()
-        edits: list[Awaitable[None]] = []
+        """Edit what changed: one message in each room at a time, the one that waits longest; all rooms at once."""
+        edits: list[asyncio.Task[None]] = []
         for job_id in list(self._changed):
             followed = self._followed.get(job_id)
             if followed is None or followed.ref is None:
                 del self._changed[job_id]
-            elif followed.job.room not in rooms:
+            elif (room := followed.job.room) not in self._editing:
                 del self._changed[job_id]
                 with speaking(followed.job.language):
                     message = replies.under_way(
                         followed.job, followed.token, followed.code, followed.facts, followed.sample
                     )
                 if message != followed.shown:
-                    rooms.add(followed.job.room)
                     followed.shown = message
-                    edits.append(self._edit(followed.ref, message, followed.job.language))
-        await asyncio.gather(*edits)
+                    self._editing.add(room)
+                    edits.append(self._apart(self._edit(followed.ref, message, followed.job.language)))
+                    edits[-1].add_done_callback(lambda _, room=room: self._editing.discard(room))  # type: ignore[misc]
+        if edits:
+            await asyncio.wait(edits, timeout=_PATIENCE)
+
+    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that goes on by itself: one room that the platform lets wait must not hold up the others."""
+        self._ending.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._ending.discard)
+        return task
 
     async def sweep(self) -> None:
         """Deliver what the records say is undelivered, and tell waiting jobs their place in the queue."""
         rooms: dict[str, list[str]] = {}
         for job in await self._records.undelivered(self._frontend.name):
             rooms.setdefault(job.room, []).append(job.id)
-        # One room that Discord or Telegram lets wait must not hold up the others, nor the sweeps to come.
-        if tasks := [asyncio.create_task(self._deliver_all(jobs)) for jobs in rooms.values()]:
-            self._ending.update(tasks)
-            for task in tasks:
-                task.add_done_callback(self._ending.discard)
+        if tasks := [self._apart(self._deliver_all(jobs)) for jobs in rooms.values()]:
             done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
             for task in done:
                 task.result()
@@ -150,38 +155,41 @@ class Delivery:
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
         if waiting:
             await self._tell_places(waiting)
-        await self._tell_notices()
 
     async def _tell_places(self, waiting: Sequence[_Followed]) -> None:
+        usual = {kind: await self._records.usual_seconds(kind) for kind in {followed.job.kind for followed in waiting}}
         paused, places = await self._records.paused(), await self._records.queue_places()
         for followed in waiting:
             facts = {"place": places.get(followed.job.id), "paused": paused}
             # It may have begun while its place was looked up.
             if facts["place"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
-                followed.facts = facts
+                seconds = usual[followed.job.kind]
+                followed.facts = facts | {"seconds": seconds and seconds * facts["place"]}
                 self._changed[followed.job.id] = None
 
-    async def _tell_notices(self) -> None:
+    async def tell_notices(self) -> None:
         """Post what operators tell every room. A room that takes nothing for a day is gone."""
-        done = []
-        for notice in await self._records.notices(self._frontend.name):
-            try:
-                with speaking(await self._records.language_in(notice.frontend, notice.room)):
-                    await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
-            except Exception as error:
-                log.warning("a notice was not posted: %s", type(error).__name__)
-                if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
-                    continue
-            done.append(notice.id)
-        if done:
-            await self._records.notices_done(done)
+        refused = 0
+        # Rooms that take nothing now must not hide those behind them.
+        while notices := await self._records.notices(self._frontend.name, skip=refused):
+            done = []
+            for notice in notices:
+                try:
+                    with speaking(await self._records.language_in(notice.frontend, notice.room)):
+                        await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
+                except Exception as error:
+                    log.warning("a notice was not posted: %s", type(error).__name__)
+                    if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
+                        refused += 1
+                        continue
+                done.append(notice.id)
+            if done:
+                await self._records.notices_done(done)
 
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
             if event.code in _ENDS:
-                # A room that lets its answer wait must not hold up the news of the others.
-                self._ending.add(task := asyncio.create_task(self._deliver(event.job_id)))
-                task.add_done_callback(self._ending.discard)
+                self._apart(self._deliver(event.job_id))
                 continue
             try:
                 await whole(self.news(event))

@@ -23,7 +23,7 @@ from bot.table import COMMANDS, Kind, Source
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Events
-from storage.jobs import Imagine, Inspect, State, Train
+from storage.jobs import Imagine, Inspect, Train
 from storage.records import Job, Picture, Records
 
 __all__ = ["COMMANDS", "Commands", "Completion", "JobQueue"]
@@ -119,6 +119,11 @@ class Commands:
         """Whether this person asked for the job."""
         job = await self._desk.records.job(job_id)
         return job is not None and job.user_id == (await self._desk.user(caller)).id
+
+    async def may_draw(self, caller: Caller, avatar_id: str) -> bool:
+        """Whether this person may draw the avatar in this room."""
+        usable = await self._desk.usable(caller, await self._desk.user(caller))
+        return avatar_id in {avatar.id for avatar in usable}
 
     async def may_save(self, caller: Caller, key: str) -> bool:
         """Whether the blob of a message's file is this person's to have: their own avatar's adapter."""
@@ -246,18 +251,18 @@ class Commands:
     async def status(self, caller: Caller) -> Reply:
         """List the person's jobs that are not over."""
         user = await self._desk.user(caller)
-        jobs: list[tuple[Job, int | None, str | None]] = []
-        for job in await self._desk.records.jobs_of(user.id, active_only=True):
-            place = await self._desk.records.queue_place(job.id) if job.state == State.QUEUED else None
-            jobs.append((job, place, await self._desk.token(job)))
+        jobs = [
+            (job, await self._desk.waiting(job), await self._desk.token(job))
+            for job in await self._desk.records.jobs_of(user.id, active_only=True)
+        ]
         return Reply(replies.status(jobs), private=True)
 
     async def cancel(self, caller: Caller, job: str = "") -> Reply:
-        """Stop one of the person's own jobs, the newest if none is named."""
+        """Stop one of the person's own jobs, the newest if none is named; operators may name anybody's."""
         user = await self._desk.user(caller)
         if job:
             found = await self._desk.job(job)
-            if found.user_id != user.id:
+            if found.user_id != user.id and not self._desk.is_operator(caller):
                 raise UserError("not_yours")
             if found.over:
                 raise UserError("job_over")

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from bot import limits
 from bot.language import spoken
@@ -138,6 +139,14 @@ class Desk:
             await self.queue.enqueue(job)
         except Exception:
             log.exception("job %s was not enqueued and waits for the reconciler", job.id)
+
+    async def waiting(self, job: Job) -> dict[str, Any]:
+        """Where a job stands: its `place` in the queue, 0 once it runs, whether engines are `paused`, and in how many
+        `seconds` it should be ready, None where nothing like it was ever done."""
+        place, usual = await self.records.queue_place(job.id), await self.records.usual_seconds(job.kind)
+        ran = (datetime.now(UTC) - job.started).total_seconds() if job.started else 0.0
+        seconds = None if usual is None else max(1.0, usual - ran) if not place else usual * place
+        return {"place": place, "paused": await self.records.paused(), "seconds": seconds}
 
     async def job(self, job_id: str) -> Job:
         """The job. Raises UserError unknown_job."""

@@ -141,8 +141,7 @@ class Imagining:
             await desk.records.mark_delivered(job.id)
             raise UserError("not_shared")
         await desk.enqueue(job)
-        place, paused = await desk.records.queue_place(job.id), await desk.records.paused()
-        return Reply(replies.drawing(job, place, paused), job_id=job.id)
+        return Reply(replies.under_way(job, None, "queued", await desk.waiting(job)), job_id=job.id)
 
     async def how(self, caller: Caller, avatar_id: str) -> Reply:
         """The Imagine button of an avatar."""

@@ -86,9 +86,8 @@ class Training:
             job = await self._desk.create_job(user, caller, Train(avatar.id))
             await self._desk.records.avatar_set(avatar.id, state="training")
         await self._desk.enqueue(job)
-        records = self._desk.records
-        facts = {"place": await records.queue_place(job.id), "paused": await records.paused()}
-        return Reply(replies.under_way(job, avatar.token, "queued", facts), job_id=job.id, spent=True)
+        waiting = await self._desk.waiting(job)
+        return Reply(replies.under_way(job, avatar.token, "queued", waiting), job_id=job.id, spent=True)
 
     async def discard(self, caller: Caller, avatar_id: str) -> Reply:
         """The Cancel button under a photo check."""

@@ -68,9 +68,14 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
     doing = _doing(job, token)
     progress = Progress(doing)
     if code == "queued":
-        number = int(facts.get("place", 1))
-        progress = Progress(doing, place=number)
-        text = say("{doing}: {place}.", doing=doing, place=place(number))
+        number, left = int(facts.get("place", 1)), facts.get("seconds")
+        progress = Progress(doing, place=number, seconds_left=left)
+        values = {"doing": doing, "place": place(number)}
+        text = (
+            say("{doing}: {place}.", **values)
+            if left is None
+            else say("{doing}: {place}, ready in about {span}.", span=duration(left), **values)
+        )
         if facts.get("paused"):
             text += f" {say(operators.PAUSED)}"
     elif code == "step":
@@ -162,11 +167,6 @@ def how_to_imagine(avatar: Avatar) -> Message:
             example=f"/imagine {avatar.token} {avatar.noun} in a suit"),
         prompt=f"/imagine {avatar.token} {avatar.noun} ",
     )  # fmt: skip
-
-
-def drawing(job: Job, number: int, paused: bool = False) -> Message:
-    """The first answer to /imagine."""
-    return under_way(job, None, "queued", {"place": number, "paused": paused})
 
 
 def drawn(
@@ -279,6 +279,7 @@ def failed(job: Job) -> Message:
         why = say("Something broke on my side; please try again, and if it stays, mention job {job}.", job=job.id)
     else:
         why = wording(error.get("facts") or {})
+        why += " " + say("Nothing was counted for this; it was job {job}.", job=job.id)
     return Message(f"{what} {why}", tone="trouble", job=job.id, buttons=_retry(job))
 
 
@@ -396,23 +397,24 @@ def preferred(avatar: Avatar) -> Message:
     return Message(text, tone="good", avatar=avatar.id)
 
 
-def status(jobs: Sequence[tuple[Job, int | None, str | None]]) -> Message:
-    """The answer to /status: each job with its place in the queue (None while it runs) and its avatar's token."""
+def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
+    """The answer to /status: each job with where it stands (`Desk.waiting`) and its avatar's token."""
     if not jobs:
         return Message(say("Nothing of yours is under way. /imagine draws, /train makes an avatar."))
     lines = [
-        say(
-            "{doing} · {place} · job {job}",
-            doing=_doing(job, token),
-            place=say("running") if number is None else place(number),
-            job=job.id,
-        )
-        for job, number, token in jobs
+        " · ".join([_doing(job, token), *_standing(facts), say("job {job}", job=job.id)]) for job, facts, token in jobs
     ]
     buttons = tuple(
         Button(say("Cancel: {doing}", doing=_doing(job, token)), f"cancel:{job.id}") for job, _, token in jobs[:4]
     )
     return Message("\n".join([say("Under way for you:"), *lines]), buttons=buttons)
+
+
+def _standing(facts: Facts) -> list[str]:
+    where = place(facts["place"]) if facts["place"] else say("running")
+    return (
+        [where] if facts["seconds"] is None else [where, say("ready in about {span}", span=duration(facts["seconds"]))]
+    )
 
 
 def cancelling(job: Job, token: str | None) -> Message:

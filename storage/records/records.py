@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from sqlalchemy import Executable, Select, and_, delete, event, func, or_, select, text
@@ -45,6 +46,9 @@ from storage.records.rows import (
 BUSY = 20.0
 """Seconds a writer waits for another process to finish writing (SQLite)."""
 ACTIVE = (State.QUEUED, State.RUNNING)
+
+LATELY = 20
+"""How many jobs tell how long one of their kind takes."""
 _VARIABLES = 500
 """Values of one query; old SQLites take 999."""
 _SPEAKABLE = "23456789bcdfghjkmnpqrstvwxz"
@@ -451,6 +455,15 @@ class Records:
             places[row.id] = ahead[row.kind]
         return places
 
+    async def usual_seconds(self, kind: Kind) -> float | None:
+        """The median of how long the last `LATELY` jobs of this kind took that succeeded; None if none did."""
+        table = tables.jobs
+        query = select(table.c.started, table.c.finished).where(
+            table.c.kind == kind.value, table.c.state == State.SUCCEEDED, table.c.started.is_not(None)
+        )
+        rows = await self._rows(query.order_by(table.c.finished.desc()).limit(LATELY))
+        return median((row.finished - row.started).total_seconds() for row in rows) if rows else None
+
     async def claim(self, job_id: str) -> Job | None:
         """Take the job: it is running, its attempt one higher, and every earlier attempt is fenced out.
 
@@ -642,10 +655,11 @@ class Records:
                 await connection.execute(tables.notices.insert().values(**_new(), **values))
         return len(rooms)
 
-    async def notices(self, frontend: str, most: int = 20) -> list[Notice]:
-        """The oldest notices that this frontend has not posted."""
+    async def notices(self, frontend: str, skip: int = 0, most: int = 20) -> list[Notice]:
+        """The oldest notices that this frontend has not posted, `most` after the first `skip`."""
         table = tables.notices
-        query = select(table).where(table.c.frontend == frontend).order_by(table.c.created, table.c.id).limit(most)
+        query = select(table).where(table.c.frontend == frontend).order_by(table.c.created, table.c.id)
+        query = query.offset(skip).limit(most)
         return [Notice(**row._mapping) for row in await self._rows(query)]
 
     async def language_in(self, frontend: str, room: str) -> str | None:

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from bot.delivery import Delivery
 from bot.messages import Message
 from storage.events import Event
-from storage.jobs import State
+from storage.jobs import Imagine, State
+from storage.jobs import Kind as JobKind
 
 
 class Killed(BaseException):
@@ -287,6 +289,55 @@ async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
     await delivery.sweep()
     await delivery.flush()
     assert "next in line" in room.messages[0].text
+
+
+async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any, room: Room) -> None:
+    delivery, stuck = delivery_of(bot, room), asyncio.Event()
+    job = await asked(bot, room, delivery)
+    other = await bot.say("/imagine mia7 --count 1", room="attic")
+    await delivery.follow(other.job_id, await room.post("attic", other.message), other.message)
+    edit = room.edit
+
+    async def slow(ref: str, message: Message) -> None:
+        if ref == "0" and not stuck.is_set():
+            await stuck.wait()
+        await edit(ref, message)
+
+    room.edit = slow  # type: ignore[method-assign]
+    await delivery.news(step(job, 1))
+    await delivery.flush()
+    await delivery.news(step(job, 2))
+    await delivery.news(step(await bot.records.claim(other.job_id), 3))
+    await delivery.flush()
+    assert "step 3 of 10" in room.messages[1].text and "step" not in room.messages[0].text
+    stuck.set()
+    async with asyncio.timeout(5):
+        while "step 2 of 10" not in room.messages[0].text:
+            await asyncio.sleep(0.01)
+            await delivery.flush()
+
+
+async def test_rooms_that_take_nothing_do_not_hide_those_behind_them(bot: Any, room: Room) -> None:
+    user = await bot.records.user("chat", "ann", "Ann")
+    for number in range(30):
+        await bot.records.create_job(JobKind.IMAGINE, user.id, "chat", f"room {number:02}", Imagine("x"))
+    await bot.records.notify("hello", datetime.now(UTC) - timedelta(hours=1))
+    room.posts_to_fail = 25
+    await delivery_of(bot, room).tell_notices()
+    assert len(room.messages) == 5
+    await delivery_of(bot, room).tell_notices()
+    assert len(room.messages) == 30 and await bot.records.notices("chat") == []
+
+
+async def test_the_first_message_and_status_tell_when_it_should_be_ready(bot: Any, room: Room) -> None:
+    delivery = delivery_of(bot, room)
+    job = await asked(bot, room, delivery)
+    await asyncio.sleep(0.6)
+    await bot.engine.end(job)
+    first, second = await bot.say("/imagine mia7"), await bot.say("/imagine mia7")
+    assert "next in line, ready in about 1 s." in first.message.text
+    assert "number 2 in line, ready in about" in second.message.text and second.message.progress.seconds_left > 1
+    assert "number 2 in line · ready in about" in (await bot.say("/status")).message.text
 
 
 async def test_in_a_long_queue_not_every_step_is_told(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,12 +194,12 @@ async def test_a_broadcast_reaches_every_room_once(bot: Any, caplog: pytest.LogC
     wall.closed = {"kitchen"}
     delivery = Delivery(bot.records, bot.events, wall, bot.commands.answer)
     for _ in range(2):
-        await delivery.sweep()
+        await delivery.tell_notices()
     assert wall.rooms == ["studio"]
     assert wall.texts == ["A word from those who run this bot: I rest at ten"]
     wall.closed = set()
-    await delivery.sweep()
-    await delivery.sweep()
+    await delivery.tell_notices()
+    await delivery.tell_notices()
     assert wall.rooms == ["studio", "kitchen"]
     assert "rest at ten" not in caplog.text
 
@@ -215,7 +215,7 @@ async def test_a_broadcast_is_announced_in_the_language_of_each_room(bot: Any) -
     with speaking("de"):
         await do(bot, "broadcast I rest at ten")
     wall = Wall()
-    await Delivery(bot.records, bot.events, wall, bot.commands.answer).sweep()
+    await Delivery(bot.records, bot.events, wall, bot.commands.answer).tell_notices()
     assert dict(zip(wall.rooms, wall.texts, strict=True)) == {
         "studio": "A word from those who run this bot: I rest at ten",
         "atelier": "Ein Wort von denen, die diesen Bot betreiben: I rest at ten",
@@ -236,3 +236,11 @@ def test_operators_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AVATAR_OPERATORS", "somebody")
     with pytest.raises(ValueError, match="platform:id"):
         BotSettings()
+
+
+async def test_operators_stop_anybodys_job(bot: Any) -> None:
+    await bot.avatar("mia7")
+    reply = await bot.say("/imagine mia7")
+    assert "Stopped" in (await bot.commands.line(OLGA, f"/cancel {reply.job_id}")).message.text
+    assert (await bot.records.job(reply.job_id)).state == State.CANCELLED
+    assert "Nothing of yours" in (await bot.commands.line(OLGA, "/cancel")).message.text

@@ -271,6 +271,18 @@ async def test_places_in_the_queue(records: Records, ann: User) -> None:
     assert sorted(places.values()) == [1, 1, 2]
 
 
+async def test_how_long_a_job_of_a_kind_takes(records: Records, ann: User) -> None:
+    assert await records.usual_seconds(Kind.IMAGINE) is None
+    for state in (State.SUCCEEDED, State.SUCCEEDED, State.FAILED):
+        job = await imagine(records, ann)
+        await records.claim(job.id)
+        await asyncio.sleep(0.05)
+        await records.finish(job.id, 1, state)
+    usual = await records.usual_seconds(Kind.IMAGINE)
+    assert usual is not None and 0.05 <= usual < 2
+    assert await records.usual_seconds(Kind.TRAIN) is None
+
+
 async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User) -> None:
     bob = await records.user("chat", "bob", "Bob")
     first, second, third = await imagine(records, ann), await imagine(records, ann), await imagine(records, bob)
