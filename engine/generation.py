@@ -1,7 +1,7 @@
 """Drawing: prompts, seeds and adapters become pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor, nn
 
-from engine.adapters import Attached
+from engine.adapters import Attached, facts_of
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.families import Words
@@ -19,6 +19,9 @@ from engine.schedule import Step
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
+
+FEW_STEPS = 8
+"""Where at most so many steps are asked for, a base's own few-step adapter draws better than the base itself."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def draw_together(
     """
     for drawing in drawings:
         check(drawing, base, attached)
+    drawings = [in_few_steps(drawing, base, attached) for drawing in drawings]
     if len({company(drawing, base, attached) for drawing in drawings}) != 1:
         raise ValueError("these drawings cannot share a batch")
     first, counts = drawings[0], [drawing.count for drawing in drawings]
@@ -154,11 +158,22 @@ def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[obje
     Raises:
         InputError: as `Attached.check`.
     """
+    drawing = in_few_steps(drawing, base, attached)
     return (
         drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
         skipped(drawing, base, attached), guidance_of(drawing, base, attached) == 1.0,
         attached.few(drawing.stack) is not None, attached.check(drawing.stack),
     )  # fmt: skip
+
+
+def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawing:
+    """The drawing with the base's own few-step adapter, if it asks for so few steps and wears no other such adapter."""
+    own = base.family.few
+    few = drawing.steps is not None and drawing.steps <= FEW_STEPS
+    if own is None or not few or attached.few(drawing.stack) or facts_of(own).base != base.source:
+        return drawing
+    weights = (*(weight for _, weight in drawing.stack), 1.0)
+    return replace(drawing, avatars=(*drawing.avatars, own), weights=weights)
 
 
 def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:

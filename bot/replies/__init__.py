@@ -70,7 +70,7 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
     if code == "queued":
         number, left = int(facts.get("place", 1)), facts.get("seconds")
         progress = Progress(doing, place=number, seconds_left=left)
-        values = {"doing": doing, "place": place(number)}
+        values: dict[str, object] = {"doing": doing, "place": place(number)}
         text = (
             say("{doing}: {place}.", **values)
             if left is None

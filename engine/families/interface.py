@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -83,6 +84,8 @@ class Family(ABC):
     """What the album's pictures are learned under; `{instance}` is token and class noun."""
     prior_prompts: tuple[str, ...] = ("a photo of {noun}",)
     """What class pictures are drawn with; `{noun}` is the class noun."""
+    few: Path | None = None
+    """The few-step adapter that comes with the base model (`engine.few`)."""
     cartoon: bool = False
     """Whether it only draws cartoons, which people must be told."""
 
