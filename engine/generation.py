@@ -15,7 +15,7 @@ from engine.base import BaseModel
 from engine.errors import InputError
 from engine.families import Words
 from engine.precision import autocast
-from engine.schedule import Step
+from engine.schedule import Solver, Step
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
@@ -245,7 +245,7 @@ def denoise(
     fresh: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] = lambda step, of: None,
 ) -> Tensor:
-    """DDIM (arXiv 2010.02502) or Euler, by the base's schedule, with classifier-free guidance (arXiv 2207.12598, eq. 6:
+    """From noise to latents, by `engine.schedule.Solver`, with classifier-free guidance (arXiv 2207.12598, eq. 6:
     u + w (c - u)).
 
     Args:
@@ -264,8 +264,9 @@ def denoise(
     if guided:
         words = Words.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
     unet.eval()
-    plan = base.schedule.few if fresh else base.schedule.drawing
-    for number, step in enumerate(plan(steps, latents[0, 0].numel())[skip:], start=skip):
+    plan = (base.schedule.few if fresh else base.schedule.drawing)(steps, latents[0, 0].numel())[skip:]
+    solver = Solver(base.schedule, plan)
+    for number, step in enumerate(plan, start=skip):
         rows = torch.cat((latents, latents)) if guided else latents
         with autocast(base.device):
             predicted = base.predict(unet, rows, torch.full((len(rows),), step.timestep, device=base.device), words)
@@ -276,6 +277,6 @@ def denoise(
             clean, _ = base.schedule.estimates(predicted, latents, *step.now)
             latents = step.then[0] * clean + step.then[1] * fresh(number).to(clean)
         else:
-            latents = base.schedule.step(predicted, latents, step)
+            latents = solver.step(predicted, latents, step)
         on_step(number + 1, steps)
     return latents

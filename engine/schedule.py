@@ -2,9 +2,11 @@
 
 All families mix z_t = alpha_t x + sigma_t n. What differs is alpha and sigma, and what the denoiser predicts: the noise
 (arXiv 2006.11239), the velocity alpha n - sigma x (arXiv 2202.00512), or the flow n - x (arXiv 2210.02747). With both
-estimates in hand, DDIM's step (arXiv 2010.02502, eq. 12 without noise) and Euler's step along a flow are one formula.
+estimates in hand, DDIM's step (arXiv 2010.02502, eq. 12 without noise) and Euler's step along a flow are one formula,
+and DPM-Solver++'s is that formula with a better estimate of the picture (`Solver`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,14 +92,40 @@ class Schedule(ABC):
             return alpha * noisy - sigma * predicted, sigma * noisy + alpha * predicted
         return noisy - sigma * predicted, noisy + (1 - sigma) * predicted
 
+
+class Solver:
+    """Takes the steps of one drawing.
+
+    Along a flow they are Euler's. In a diffusion the picture is estimated from this step and the one before, on the line
+    through both: DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), with which 25 steps of the embedded base were as
+    crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
+    """
+
+    def __init__(self, schedule: Schedule, plan: Sequence[Step]) -> None:
+        self._schedule, self._end = schedule, plan[-1]
+        self._before: tuple[Tensor, float] | None = None
+
     def step(self, predicted: Tensor, noisy: Tensor, step: Step) -> Tensor:
-        """Latents at the step's end: alpha' x + sigma' n with the estimates of both (DDIM with eta 0; Euler)."""
-        clean, noise = self.estimates(predicted, noisy, *step.now)
-        return step.then[0] * clean + step.then[1] * noise
+        """Latents (n, c, h, w) at the step's end, from what the denoiser says of `noisy`, the latents at its start."""
+        (alpha, sigma), (alpha_then, sigma_then) = step.now, step.then
+        clean, noise = self._schedule.estimates(predicted, noisy, alpha, sigma)
+        if self._schedule.prediction != "flow":
+            before, self._before = self._before, (clean, _clearness(step.now))
+            if before and step is not self._end:
+                now, earlier = _clearness(step.now), before[1]
+                clean = clean + (_clearness(step.then) - now) / (2 * (now - earlier)) * (clean - before[0])
+                noise = (noisy - alpha * clean) / sigma
+        return alpha_then * clean + sigma_then * noise
+
+
+def _clearness(level: Level) -> float:
+    """log(alpha / sigma), minus infinity for pure noise."""
+    alpha, sigma = level
+    return math.log(alpha / sigma) if alpha else -math.inf
 
 
 class Diffusion(Schedule):
-    """Stable Diffusion's discrete schedule, drawn with DDIM."""
+    """Stable Diffusion's discrete schedule."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """From the configuration of any of diffusers' schedulers for it."""

@@ -57,14 +57,14 @@ def largest_difference(method: str, record: Path, album: Path, work: Path, token
 
 def drawn_by_diffusers(folder: Path, who: str) -> list[Image.Image]:
     """The judge's prompts with a reference run's LoRA, in diffusers' own pipeline, from our seeds."""
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     from engine.generation import noise
     from engine.toon import WEIGHTS
 
     base = BaseModel.load()
     pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.load_lora_weights(folder, weight_name="pytorch_lora_weights.safetensors")
     shape = base.latent_shape(base.side, base.side)

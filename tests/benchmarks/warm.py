@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from engine.adapters import FILE, Attached
@@ -42,7 +42,7 @@ def figures(avatars: Sequence[Path], token: str, noun: str, times: int = 7) -> F
             draw(base, attached, Drawing(prompt, seed=1, avatars=(avatar,)))
 
     pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
 
     def loading() -> None:

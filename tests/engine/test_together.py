@@ -14,7 +14,7 @@ from engine.few import Distillation, distil, facts
 from engine.generation import Drawing, draw, draw_together
 from engine.recipe import ATTENTION
 from engine.training import Progress, train
-from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
+from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
 
 CONVOLVED = replace(LORA, text_encoder=True)
 
@@ -100,7 +100,8 @@ def test_two_adapters_with_weights_are_those_of_plain_diffusers(folders, people,
         pipeline.load_lora_weights(people[name], weight_name=FILE, adapter_name=name)
     pipeline.set_adapters(["ann", "style"], [0.8, 0.5])
     latents = torch.randn((4, SIDE // 2, SIDE // 2), generator=torch.Generator().manual_seed(5))[None]
-    theirs = pipeline("a man", num_inference_steps=3, guidance_scale=3.0, latents=latents, height=SIDE, width=SIDE)
+    times = solved(pipeline, 3)
+    theirs = pipeline("a man", timesteps=times, guidance_scale=3.0, latents=latents, height=SIDE, width=SIDE)
     base = load(folders("sd1"))
     ours = draw(base, Attached(base), asked(people["ann"], people["style"], weights=(0.8, 0.5)))[0]
     assert_same(ours.image, theirs.images[0])
