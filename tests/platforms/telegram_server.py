@@ -112,6 +112,10 @@ class Server:
     people: dict[int, dict[str, Any]] = field(default_factory=dict)
     started: set[int] = field(default_factory=set)
     blocked: set[int] = field(default_factory=set)
+    muted: set[int] = field(default_factory=set)
+    """Groups where the bot may read but not write."""
+    closed: set[tuple[int, int]] = field(default_factory=set)
+    """Topics, as chat and topic, that take no messages any more."""
     moved: dict[int, int] = field(default_factory=dict)
     topics: dict[int, set[int]] = field(default_factory=dict)
     messages: dict[tuple[int, int], dict[str, Any]] = field(default_factory=dict)
@@ -345,6 +349,10 @@ class Server:
         reply = given.get("reply_parameters")
         if reply and (chat, reply["message_id"]) not in self.messages and not reply.get("allow_sending_without_reply"):
             raise Refused(400, "Bad Request: message to be replied not found")
+        if messages and chat in self.muted:
+            raise Refused(400, "Bad Request: not enough rights to send text messages to the chat")
+        if messages and (chat, thread) in self.closed:
+            raise Refused(400, "Bad Request: TOPIC_CLOSED")
         if messages:
             within = (20, self.rates.private) if chat > 0 else (60, self.rates.group)
             for where, seconds, most in ((0, 1, self.rates.overall), (chat, *within)):
@@ -551,14 +559,15 @@ class Person:
         query = {"id": str(next(self.server._numbers)), "from": self.user, "query": words, "offset": ""}
         await self.server.push(inline_query=query)
 
-    async def membership(self, status: str) -> None:
-        """Block the bot (kicked) or let it in again (member)."""
-        (self.server.blocked.add if status == "kicked" else self.server.blocked.discard)(self.id)
+    async def membership(self, status: str, chat: int | None = None) -> None:
+        """Block the bot, or throw it out of a group (kicked), or let it in again (member)."""
+        chat = chat or self.id
+        (self.server.blocked.add if status == "kicked" else self.server.blocked.discard)(chat)
 
         def member(now: str) -> dict[str, Any]:
             return {"status": now, "user": BOT, **({"until_date": 0} if now == "kicked" else {})}
 
-        changed = {"chat": self.server.chats[self.id], "from": self.user, "date": int(time.time())}
+        changed = {"chat": self.server.chats[chat], "from": self.user, "date": int(time.time())}
         was = "member" if status == "kicked" else "kicked"
         await self.server.push(
             my_chat_member={**changed, "old_chat_member": member(was), "new_chat_member": member(status)}

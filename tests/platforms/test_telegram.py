@@ -639,6 +639,50 @@ async def test_who_blocked_the_bot_gets_the_answer_later(world: World, anna: Per
             await asyncio.sleep(0.02)
 
 
+async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Person) -> None:
+    server = world.server
+    await world.trained(anna)
+    group, forum = server.group(), server.group(topics={7})
+    world.engine.pause = 0.1
+    await anna.say("/imagine mia7 --count 2 --seed 3", chat=group)
+    await server.until(group, "Drawing")
+    server.muted.add(group)
+    shown = await server.until(anna.id, "Here you are (seeds 3 and 4)")
+    assert "reply_to_message" not in shown
+    await anna.press(shown, "Originals")
+    async with asyncio.timeout(PATIENCE):
+        while not any("document" in body for body in server.of_bot(anna.id)):
+            await asyncio.sleep(0.02)
+
+    await anna.say("/imagine mia7 --count 2 --seed 5", chat=forum, message_thread_id=7, is_topic_message=True)
+    await server.until(forum, "Drawing")
+    server.closed.add((forum, 7))
+    await server.until(anna.id, "Here you are (seeds 5 and 6)")
+    await asyncio.sleep(0.3)
+    assert all([(await world.storage.records.job(job.id)).delivered for job in await world.jobs(Imagine)])
+    assert len([text for texts in server.told.values() for text in texts if "Here you are" in text]) == 2
+    assert await world.notes("telegram/missed") == []
+
+
+async def test_a_topic_gets_the_answer_that_it_missed(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    group = world.server.group(topics={7})
+    world.engine.pause = 0.1
+    await anna.say("/imagine mia7 --count 2 --seed 3", chat=group, message_thread_id=7, is_topic_message=True)
+    await world.server.until(group, "Drawing")
+    await anna.membership("kicked")
+    await anna.membership("kicked", chat=group)
+    async with asyncio.timeout(PATIENCE):
+        while len(await world.notes("telegram/missed")) < 2:
+            await asyncio.sleep(0.02)
+    await anna.membership("member", chat=group)
+    shown = await world.server.until(group, "Here you are (seeds 3 and 4)")
+    assert shown["message_thread_id"] == 7
+    async with asyncio.timeout(PATIENCE):
+        while await world.notes("telegram/missed"):
+            await asyncio.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     "error",
     [Refused(429, "Too Many Requests: retry after 1", retry_after=1), Refused(502, "Bad Gateway"), Cut()],

@@ -42,13 +42,23 @@ PHOTO_MOST = 10_000_000
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
 """What is in the library's errors for answers that do not come from the Bot API but from what stands before it."""
 
+_SHUT = (
+    "chat not found",
+    "not enough rights to send",
+    "have no rights to send",
+    "chat_write_forbidden",
+    "chat_restricted",
+    "topic_closed",
+)
+"""What is in the refusals, as bad requests, of a chat that takes nothing from the bot until somebody changes that."""
+
 _Result = TypeVar("_Result")
 Loaded = Sequence[tuple[Shown, bytes]]
 """Pictures with their bytes."""
 
 
 class Unreachable(Exception):
-    """The person or group has blocked the bot, or never spoke with it."""
+    """The person or group has blocked or muted the bot, or never spoke with it."""
 
 
 class Calls:
@@ -184,7 +194,7 @@ class Calls:
                     self._pace.pause(place.chat, seconds_of(error))
                 elif isinstance(error, ChatMigrated):
                     await self._moves.add(place.chat, error.new_chat_id)
-                elif isinstance(error, Forbidden) or "chat not found" in error.message.lower():
+                elif is_shut(error):
                     raise Unreachable from error
                 elif isinstance(error, BadRequest) and "thread not found" in error.message and place.thread:
                     place = Place(place.chat)
@@ -216,6 +226,11 @@ def seconds_of(error: RetryAfter) -> float:
     """How long Telegram asks to wait."""
     after = error.retry_after
     return after.total_seconds() if isinstance(after, timedelta) else float(after)
+
+
+def is_shut(error: TelegramError) -> bool:
+    """Whether the chat takes nothing from the bot, so that trying again is of no use."""
+    return isinstance(error, Forbidden) or any(said in error.message.lower() for said in _SHUT)
 
 
 def had_no_effect(error: TelegramError) -> bool:

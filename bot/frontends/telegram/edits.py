@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from telegram import Bot, InlineKeyboardMarkup, InputMediaPhoto, LinkPreviewOptions, MessageEntity
 from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, RetryAfter, TelegramError
 
-from bot.frontends.telegram.calls import TRIES, seconds_of
+from bot.frontends.telegram.calls import TRIES, is_shut, seconds_of
 from bot.frontends.telegram.places import Moves, Place
 from bot.frontends.telegram.render import CAPTION_MOST, TEXT_MOST, clipped, keyboard, text_of
 from bot.messages import Message
@@ -213,5 +213,5 @@ def split(ref: str) -> tuple[Place, int]:
 
 def _no_longer_there(error: TelegramError) -> bool:
     said = error.message.lower()
-    gone = ("message to edit not found", "message can't be edited", "message_id_invalid", "chat not found")
-    return isinstance(error, Forbidden) or any(words in said for words in gone)
+    gone = ("message to edit not found", "message can't be edited", "message_id_invalid")
+    return is_shut(error) or any(words in said for words in gone)

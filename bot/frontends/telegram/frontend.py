@@ -345,25 +345,25 @@ class Telegram:
             await self.outbox.say(place, wording.how_to(payload))
         else:
             await self.outbox.say(place, wording.welcome(user.first_name))
-        await self._catch_up(place)
+        await self._catch_up(place.chat)
 
     async def _on_membership(self, update: Update, context: Context) -> None:
         """Somebody who had blocked the bot is back, or the bot is back in a group: what they missed follows."""
         changed = update.my_chat_member
         if changed is not None and changed.new_chat_member.status in (ChatMember.MEMBER, ChatMember.ADMINISTRATOR):
-            await self._catch_up(Place(self.moves.first(changed.chat.id)))
+            await self._catch_up(self.moves.first(changed.chat.id))
 
-    async def _catch_up(self, place: Place) -> None:
-        for job_id in await self.outbox.missed(place.room):
+    async def _catch_up(self, chat: int) -> None:
+        for room, job_id in await self.outbox.missed(chat):
             job = await self._records.job(job_id)
             ref = None
             if job is not None and job.over:
                 try:
-                    ref = await self.outbox.post(place.room, await self.commands.answer(job), dedupe=job_id)
+                    ref = await self.outbox.post(room, await self.commands.answer(job), dedupe=job_id)
                 except (TelegramError, TimeoutError):
                     continue
             if ref != NOWHERE:
-                await self.outbox.caught_up(place.room, job_id)
+                await self.outbox.caught_up(job_id)
 
     # Buttons
 
@@ -446,9 +446,12 @@ class Telegram:
                 await _tell(query, replies.refusal(UserError("unknown_action")).text, alert=True)
 
     async def _job_here(self, caller: Caller, job_id: str) -> Job | None:
-        """A job that is over and was asked for in this room."""
+        """A job that is over and was asked for in this room, or by this person, whom it may reach in private."""
         job = await self._records.job(job_id)
-        return job if job is not None and job.over and (job.frontend, job.room) == (NAME, caller.room) else None
+        if job is None or not job.over or job.frontend != NAME:
+            return None
+        own = caller.direct and await self.commands.asked_for(caller, job_id)
+        return job if own or job.room == caller.room else None
 
     # Answers
 

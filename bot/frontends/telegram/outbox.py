@@ -50,7 +50,7 @@ unseen: nobody knows whether the album or a file arrived.
 ASKER = "telegram/asker"
 """`<job>`: {"user", "message", "update"}: who asked for it, with which message, in which update."""
 MISSED = "telegram/missed"
-"""`<room>|<job>`: an answer for somebody who had blocked the bot."""
+"""`<room>|<job>`: an answer for somebody who had blocked the bot, or whose group had and who has no private chat."""
 
 FILE_MOST = 50_000_000
 """Bytes of a file that a bot may send."""
@@ -134,9 +134,14 @@ class Outbox:
             over = replies.ended(job, None) if job is not None and job.over else wording.moment()
             return await self._fill(place, going, over)
         except Unreachable:
-            await self._records.note_set(MISSED, key, {}, owner)
-            await self._note(entry, {"ref": NOWHERE})
-            return NOWHERE
+            ref = NOWHERE
+            if not place.private and (asker := await self._records.note(ASKER, job_id)) is not None:
+                alone = Place(int(asker.body["user"]))
+                ref = await self._answer(alone, message, f"{alone.room}|{job_id}", job_id)
+            if ref == NOWHERE:
+                await self._records.note_set(MISSED, key, {}, owner)
+            await self._note(entry, {"ref": ref})
+            return ref
 
     async def edit(self, ref: str, message: Message) -> None:
         await self.edits.edit(ref, message)
@@ -333,7 +338,10 @@ class Outbox:
         if note is None:
             return None, None, _owner(place)
         if place.private:
-            return note.body["message"], None, _owner(place)
+            # An answer that its group did not take has nothing here to reply to.
+            job = await self._records.job(job_id)
+            here = job is not None and job.room == place.room
+            return note.body["message"] if here else None, None, _owner(place)
         user = int(note.body["user"])
         name = self._names.get(user)
         if name is None:
@@ -347,13 +355,17 @@ class Outbox:
         note = await self._records.note(PICTURES, f"{place.room}#{message}")
         return str(note.body["picture"]) if note else None
 
-    async def missed(self, room: str) -> list[str]:
-        """The jobs whose answers could not be shown in this room."""
-        return [note.key.partition("|")[2] for note in await self._records.notes(MISSED, f"{room}|")]
+    async def missed(self, chat: int) -> list[tuple[str, str]]:
+        """The answers that could not be shown in this chat or its topics: the room and the job of each."""
+        found = [note.key.split("|") for note in await self._records.notes(MISSED, Place(chat).room)]
+        # The id of another chat may begin like this one's.
+        return [(room, job_id) for room, job_id in found if Place.of(room).chat == chat]
 
-    async def caught_up(self, room: str, job_id: str) -> None:
-        """This answer is shown now, or never can be."""
-        await self._records.note_delete(MISSED, f"{room}|{job_id}")
+    async def caught_up(self, job_id: str) -> None:
+        """This answer is shown now, or never can be; wherever else it was missed it need not follow."""
+        for note in await self._records.notes(MISSED):
+            if note.key.endswith(f"|{job_id}"):
+                await self._records.note_delete(MISSED, note.key)
 
 
 def _addressed(text: str, user: User | None) -> tuple[str, list[MessageEntity]]:
