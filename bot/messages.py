@@ -96,6 +96,7 @@ class Caller:
 
     `room` is where the answer goes. `group` is what it belongs to, if people think of that as the group: a Discord
     server with its channels, a Telegram group with its topics. `direct`: nobody but this person reads there.
+    `request`: what the platform calls this command, by the same name if it hands it over twice; empty if it never does.
     """
 
     platform: str
@@ -104,6 +105,7 @@ class Caller:
     room: str
     group: str = ""
     direct: bool = False
+    request: str = ""
 
     @property
     def place(self) -> str:

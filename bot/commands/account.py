@@ -71,7 +71,9 @@ class Account:
         return Reply(account.not_forgotten(), private=True, spent=True)
 
     async def _check(self, caller: Caller, user_id: str) -> None:
-        if (await self._desk.user(caller)).id != user_id:
+        # Who pressed it a second time is forgotten by now, and must not be written down anew.
+        known = await self._desk.records.knows(caller.platform, caller.platform_id)
+        if not known or (await self._desk.user(caller)).id != user_id:
             raise UserError("not_yours")
 
     async def _wipe(self, keys: list[str]) -> int:

@@ -48,9 +48,8 @@ class Operators:
             case "quota":
                 return await self._quota(text)
             case "broadcast":
-                message = words.broadcast(
-                    await self._desk.records.notify(limits.notice(text), datetime.now(UTC) - REACH)
-                )
+                since = datetime.now(UTC) - REACH
+                message = words.broadcast(await self._desk.records.notify(limits.notice(text), since, caller.request))
             case _:
                 raise UserError("unknown_duty")
         return Reply(message, private=True)

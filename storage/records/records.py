@@ -642,17 +642,24 @@ class Records:
             found[name] = dict(pairs)
         return found
 
-    async def notify(self, words: str, since: datetime) -> int:
-        """Have every room told where somebody asked for something since then, or chatted; how many there are."""
-        jobs, messages = tables.jobs, tables.messages
+    async def notify(self, words: str, since: datetime, request: str = "") -> int:
+        """Have every room told where somebody asked for something since then, or chatted; how many there are.
+
+        `request`: what the notices come from. The same one makes the same notices, and who has posted them knows them.
+        """
+        jobs, messages, notices = tables.jobs, tables.messages, tables.notices
         asked = select(jobs.c.frontend, jobs.c.room).where(jobs.c.created > since).distinct()
         chatted = select(messages.c.room).where(messages.c.created > since).distinct()
         async with self._write() as connection:
             rooms = {(row.frontend, row.room) for row in await connection.execute(asked)}
             rooms |= {("chat", room) for room in await connection.scalars(chatted)}
+            waiting = set(await connection.scalars(select(notices.c.id)))
             for frontend, room in sorted(rooms):
-                values = {"frontend": frontend, "room": room, "text": words}
-                await connection.execute(tables.notices.insert().values(**_new(), **values))
+                values = {**_new(), "frontend": frontend, "room": room, "text": words}
+                if request:
+                    values["id"] = uuid.uuid5(uuid.NAMESPACE_OID, f"{request}|{frontend}|{room}").hex
+                if values["id"] not in waiting:
+                    await connection.execute(notices.insert().values(values))
         return len(rooms)
 
     async def notices(self, frontend: str, skip: int = 0, most: int = 20) -> list[Notice]:

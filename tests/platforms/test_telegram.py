@@ -736,6 +736,57 @@ async def test_a_reply_that_nobody_knows_of_is_not_sent_again(world: World, anna
     await world.server.until(anna.id, "Nothing of yours", 1 + int(after))
 
 
+async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world: World, anna: Person) -> None:
+    server, records = world.server, world.storage.records
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
+    await world.restart()
+    await world.trained(anna)
+    down = Refused(500, "Internal Server Error")
+    server.inject("sendMessage", down, times=3)
+    await anna.say("/operator broadcast I rest at ten")
+    await server.until(anna.id, "A word from those who run this bot: I rest at ten")
+    await server.until(anna.id, "1 room")
+    await asyncio.sleep(0.5)
+    assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
+
+    other = await records.user("discord", "7", "Anna")
+    code = await records.link_code(other.id)
+    server.inject("sendMessage", down, times=3)
+    await anna.say(f"/link {code}")
+    await server.until(anna.id, "one person")
+
+    await anna.say("/forget")
+    asked = await server.until(anna.id, "Forget you for good?")
+    server.inject("sendMessage", down, times=3)
+    await anna.press(asked, "Erase everything")
+    await server.until(anna.id, "You are forgotten")
+    assert not await records.knows("telegram", str(anna.id))
+
+
+async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: World, anna: Person) -> None:
+    server = world.server
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
+    await world.restart()
+    await world.trained(anna)
+    asked = await anna.say("/operator broadcast I rest at ten")
+    await server.until(anna.id, "A word from those who run this bot: I rest at ten")
+    async with asyncio.timeout(PATIENCE):
+        while any(note.body for note in await world.storage.records.notes("telegram/inbox")):
+            await asyncio.sleep(0.02)
+    # As if the process had been killed before it could write down that it was done.
+    number = max(int(key) for key in await world.notes("telegram/inbox"))
+    await world.stop()
+    await world.storage.records.note_set(
+        "telegram/inbox", str(number), {"update": {"update_id": number, "message": asked}}
+    )
+    await world.start()
+    async with asyncio.timeout(PATIENCE):
+        while any(note.body for note in await world.storage.records.notes("telegram/inbox")):
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(1)
+    assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
+
+
 async def test_a_deleted_progress_message(world: World, anna: Person) -> None:
     await world.trained(anna)
     world.engine.pause = 0.1

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,6 +70,7 @@ _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
 _ABANDONED = timedelta(minutes=10)
 _ASKER_KEPT = timedelta(days=7)
+_REPLIES_MOST = 1000
 
 App = Application[Any, Any, Any, Any, Any, Any]
 Context = CallbackContext[Any, Any, Any, Any]
@@ -121,6 +122,7 @@ class Telegram:
         self._noticing: set[asyncio.Task[None]] = set()
         self._left: dict[int, Note] = {}
         self._interrupted: set[int] = set()
+        self._replies: dict[int, Reply] = {}
         for handler in (
             MessageHandler(filters.UpdateType.MESSAGE, self._on_message),
             MessageHandler(filters.UpdateType.EDITED_MESSAGE, self._on_edit),
@@ -253,6 +255,7 @@ class Telegram:
             if update.update_id in self._interrupted:
                 self._interrupted.discard(update.update_id)
                 raise Interrupted
+            self._replies.pop(update.update_id, None)
 
     async def _on_error(self, update: object, context: Context) -> None:
         number = update.update_id if isinstance(update, Update) else 0
@@ -261,10 +264,22 @@ class Telegram:
         else:
             log.error("update %s was not handled", number, exc_info=context.error)
 
+    async def _once(self, update: Update, caller: Caller, run: Callable[[], Awaitable[Reply]]) -> Reply:
+        """What an update's command replied. If only the reply failed to get through, the command is not run again."""
+        number = update.update_id
+        if number not in self._replies:
+            begun = await self._begun(update, caller)
+            self._replies[number] = _resumed(begun) if begun else await run()
+            # Those of updates that were given up would stay.
+            while len(self._replies) > _REPLIES_MOST:
+                del self._replies[next(iter(self._replies))]
+        return self._replies[number]
+
     async def _begun(self, update: Update, caller: Caller) -> Job | None:
         """The job that an earlier process made of this update, before it died."""
         left = self._left.get(update.update_id)
-        if left is None:
+        # Who was forgotten meanwhile must not be written down anew.
+        if left is None or not await self._records.knows(caller.platform, caller.platform_id):
             return None
         user = await self._records.user(caller.platform, caller.platform_id, caller.name)
         for job in await self._records.jobs_of(user.id):
@@ -299,9 +314,8 @@ class Telegram:
         if line is None:
             picture = await self._varied(message, place)
             if picture is not None and message.text:
-                caller = _caller(user, place)
-                begun = await self._begun(update, caller)
-                reply = _resumed(begun) if begun else await self.commands.vary(caller, picture, message.text)
+                caller, prompt = _caller(user, place, update), message.text
+                reply = await self._once(update, caller, lambda: self.commands.vary(caller, picture, prompt))
                 await self._answer(update, caller, place, reply, number)
             elif place.private and message.text:
                 await self.outbox.say(place, wording.no_command(), reply_to=number)
@@ -315,9 +329,8 @@ class Telegram:
             link = (say(wording.OPEN), self._deep_link(command))
             await self.outbox.say(place, wording.in_private(command), reply_to=number, link=link)
         else:
-            caller = _caller(user, place)
-            begun = await self._begun(update, caller)
-            reply = _resumed(begun) if begun else await self.commands.line(caller, line)
+            caller = _caller(user, place, update)
+            reply = await self._once(update, caller, lambda: self.commands.line(caller, line))
             await self._answer(update, caller, place, reply, number)
 
     async def _varied(self, message: Got, place: Place) -> str | None:
@@ -375,14 +388,13 @@ class Telegram:
             return
         self.outbox.know(query.from_user)
         place = self._place(query.message)
-        caller = _caller(query.from_user, place)
-        verb, _, subject = query.data.partition(":")
+        caller, action = _caller(query.from_user, place, update), query.data
+        verb, _, subject = action.partition(":")
         try:
             if verb.startswith("t."):
                 await self._pressed(update, query, caller, place, verb, subject)
                 return
-            begun = await self._begun(update, caller)
-            reply = _resumed(begun) if begun else await self.commands.press(caller, query.data)
+            reply = await self._once(update, caller, lambda: self.commands.press(caller, action))
             await self._pressed_through(update, query, caller, place, reply)
         except Unreachable:
             await _tell(query)
@@ -543,8 +555,9 @@ class Telegram:
         return f"https://t.me/{self.bot.username}?start={payload}"
 
 
-def _caller(user: User, place: Place) -> Caller:
-    return Caller(NAME, str(user.id), user.full_name, place.room, str(place.chat), place.private)
+def _caller(user: User, place: Place, update: Update) -> Caller:
+    request = f"{NAME}:{update.update_id}"
+    return Caller(NAME, str(user.id), user.full_name, place.room, str(place.chat), place.private, request)
 
 
 def _account(caller: Caller) -> str:
