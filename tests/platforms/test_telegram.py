@@ -736,6 +736,21 @@ async def test_a_reply_that_nobody_knows_of_is_not_sent_again(world: World, anna
     await world.server.until(anna.id, "Nothing of yours", 1 + int(after))
 
 
+async def test_originals_whose_receipt_is_lost_come_once(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    await anna.say("/imagine mia7 --count 2 --seed 3")
+    drawn = await world.server.until(anna.id, "Here you are")
+    world.server.inject("sendMediaGroup", Cut(), after=True)
+    await anna.press(drawn, "Originals")
+    await world.server.until(anna.id, "If there is no answer above")
+    await asyncio.sleep(0.5)
+    assert len([body for body in world.server.of_bot(anna.id) if "document" in body]) == 2
+    await anna.press(drawn, "Originals")
+    async with asyncio.timeout(PATIENCE):
+        while len([body for body in world.server.of_bot(anna.id) if "document" in body]) < 4:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world: World, anna: Person) -> None:
     server, records = world.server, world.storage.records
     world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")

@@ -449,11 +449,12 @@ class Telegram:
                     await _tell(query, replies.refusal(UserError("not_yours")).text, alert=True)
                     return
                 await _tell(query)
+                dedupe = f"update:{update.update_id}"
                 if verb == "t.pics":
-                    await self.outbox.album(place, (await self.commands.answer(job)).pictures, number)
+                    await self.outbox.album(place, (await self.commands.answer(job)).pictures, number, dedupe)
                 else:
                     pictures = [Shown(one.key, "", one.seed) for one in await self._records.pictures(job.id)]
-                    await self.outbox.album(place, pictures, number, documents=True)
+                    await self.outbox.album(place, pictures, number, dedupe, documents=True)
             case _:
                 await _tell(query, replies.refusal(UserError("unknown_action")).text, alert=True)
 

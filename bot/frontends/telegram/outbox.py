@@ -263,11 +263,17 @@ class Outbox:
         return lacking
 
     async def album(
-        self, place: Place, pictures: Sequence[Shown], reply_to: int | None, *, documents: bool = False
+        self, place: Place, pictures: Sequence[Shown], reply_to: int | None, dedupe: str, *, documents: bool = False
     ) -> None:
-        """Send pictures by themselves; as `documents` with every pixel."""
-        going = _Going(Message(""), reply_to)
-        await self._pictures(place, await self._loaded(pictures), "", going, documents)
+        """Send pictures by themselves, as `documents` with every pixel; those of the same `dedupe` are sent once."""
+        entry = _Entry(f"{place.room}|{dedupe}", _owner(place))
+        going = await self._going(_Going(Message(""), reply_to, entry=entry))
+        if going.state.get("unseen"):
+            await self.say(place, wording.unsure(), reply_to=reply_to)
+        elif "album" not in going.state:
+            await self._pictures(place, await self._loaded(pictures), "", going, documents)
+        going.state.update(album=True, unseen=False)
+        await self._keep(going)
 
     async def _pictures(
         self, place: Place, pictures: Loaded, caption: str, going: _Going, documents: bool = False
