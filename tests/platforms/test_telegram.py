@@ -31,6 +31,7 @@ from bot.settings import BotSettings
 from bot.table import COMMANDS
 from storage.jobs import Imagine, Inspect, Train
 from storage.open import Storage, open_storage
+from storage.records import Records
 from tests.bot.conftest import Engine, drawing
 from tests.platforms.telegram_server import (
     BOT,
@@ -932,10 +933,31 @@ async def test_two_pollers_are_told(world: World, anna: Person, caplog: pytest.L
     await world.server.until(anna.id, "Nothing of yours")
 
 
+async def test_a_bad_line_at_the_start_ends_no_process(
+    world: World, anna: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.stop()
+    world.server.inject("deleteWebhook", Cut())
+    world.server.inject("getUpdates", Refused(500, "Internal Server Error"))
+    add, failures = Records.notes_add, [OSError("the disk is full")]
+
+    async def fails_once(*given: Any) -> set[str]:
+        if failures:
+            raise failures.pop()
+        return await add(*given)
+
+    monkeypatch.setattr(Records, "notes_add", fails_once)
+    await world.start()
+    await anna.say("/status")
+    await world.server.until(anna.id, "Nothing of yours")
+    assert failures == []
+
+
 async def test_the_webhook_knows_its_secret(world: World, anna: Person, unused_tcp_port: int) -> None:
     await world.stop()
     address = f"http://127.0.0.1:{unused_tcp_port}/telegram"
     world.settings = BotSettings(_env_file=None, telegram_webhook_url=address, telegram_webhook_port=unused_tcp_port)
+    world.server.inject("setWebhook", Cut())
     await world.start()
     async with asyncio.timeout(PATIENCE):
         while not world.server.webhook:

@@ -131,28 +131,24 @@ class Intake:
 
     async def poll(self, patience: int = 25) -> None:
         """Ask for updates, forever. Raises InvalidToken."""
-        await self._bot.delete_webhook()
         offset: int | None = None
         pause = 0.0
+        polling = False
         while True:
             try:
+                if not polling:
+                    polling = await self._bot.delete_webhook()
                 updates = await self._bot.get_updates(offset=offset, timeout=patience, allowed_updates=KINDS)
+                if updates:
+                    # Those that can't be written down now are not confirmed, so they come again.
+                    await whole(self.take(updates))
+                    offset = max(update.update_id for update in updates) + 1
                 pause = 0.0
             except InvalidToken:
                 raise
-            except TelegramError as error:
-                pause = min(30.0, pause * 2 or 0.1)
-                if isinstance(error, Conflict):
-                    log.error("another process polls with the same token; one of them has to go")
-                elif isinstance(error, RetryAfter):
-                    pause = seconds_of(error)
-                else:
-                    log.warning("no updates, trying again: %s", type(error).__name__)
+            except Exception as error:
+                pause = _pause(error, pause)
                 await asyncio.sleep(pause)
-                continue
-            if updates:
-                await whole(self.take(updates))
-                offset = max(update.update_id for update in updates) + 1
 
     # Webhook
 
@@ -175,10 +171,30 @@ class Intake:
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()
-            await self._bot.set_webhook(url, secret_token=secret, allowed_updates=KINDS)
+            pause = 0.0
+            while True:
+                try:
+                    await self._bot.set_webhook(url, secret_token=secret, allowed_updates=KINDS)
+                    break
+                except InvalidToken:
+                    raise
+                except TelegramError as error:
+                    pause = _pause(error, pause)
+                    await asyncio.sleep(pause)
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
+
+
+def _pause(error: Exception, before: float) -> float:
+    """How many seconds to wait after an error, if it was `before` after the last one."""
+    if isinstance(error, RetryAfter):
+        return seconds_of(error)
+    if isinstance(error, Conflict):
+        log.error("another process polls with the same token; one of them has to go")
+    else:
+        log.warning("no updates, trying again: %s", type(error).__name__)
+    return min(30.0, before * 2 or 0.1)
 
 
 def secret_of(token: str) -> str:
