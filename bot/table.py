@@ -158,7 +158,7 @@ COMMANDS: Mapping[str, Command] = {
             "/share mia7 --expires 7d",
             (
                 Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", Kind.WORD, "who; everybody in this group if you name nobody"),
+                Option("person", Kind.TEXT, "who; everybody in this group if you name nobody"),
                 Option(
                     "expires",
                     Kind.WORD,
@@ -175,7 +175,7 @@ COMMANDS: Mapping[str, Command] = {
             "/unshare mia7",
             (
                 Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", Kind.WORD, "from whom; from this group if you name nobody"),
+                Option("person", Kind.TEXT, "from whom; from this group if you name nobody"),
             ),
             _SHARE,
         ),

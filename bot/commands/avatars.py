@@ -126,12 +126,12 @@ class Avatars:
         return Reply(rights.unshared(avatar.token, share.whom, stopped, left), private=True, spent=True)
 
     async def _person(self, caller: Caller, words: str) -> User:
-        """Whom somebody means: a mention, an id or a name that only one person here has."""
+        """Whom somebody means: a mention, an id or a name that only one person here has. Handles are not kept."""
         mention = re.fullmatch(r"<@!?(\d+)>", words.strip())
         name = mention[1] if mention else words.strip().removeprefix("@")
         found = await self._desk.records.find_users(caller.platform, name)
         if not found:
-            raise UserError("unknown_person", person=name[:32])
+            raise UserError("unknown_handle" if words.strip().startswith("@") else "unknown_person", person=name[:32])
         if len({one.id for one in found}) > 1:
             raise UserError("several_persons", person=name[:32], count=len(found))
         return found[0]

@@ -28,6 +28,11 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "unknown_person": lambda facts: say(
         "I know nobody called {person} here. Whoever it is has to write to me once; then try again.", **facts
     ),
+    "unknown_handle": lambda facts: say(
+        "I cannot look up @{person}. Give their name as it stands above their messages, or their id. Whoever it is has "
+        "to have written to me once.",
+        **facts,
+    ),
     "several_persons": lambda facts: say(
         "{count} people here are called {person}. Mention the right one, or give their id.", **facts
     ),

@@ -22,6 +22,12 @@ from storage.errors import UserError
         ),
         ("/imagine --seed 7 --prompt mia7", Line("imagine", {"seed": 7, "prompt": "mia7"})),
         ("/cancel", Line("cancel")),
+        ("/share mia7 Anna Berg", Line("share", {"token": "mia7", "person": "Anna Berg"})),
+        (
+            "/share mia7 --expires 7d --person Anna Berg",
+            Line("share", {"token": "mia7", "person": "Anna Berg", "expires": "7d"}),
+        ),
+        ("/unshare mia7 Anna Berg", Line("unshare", {"token": "mia7", "person": "Anna Berg"})),
         ("  /delete   mia7 ", Line("delete", {"token": "mia7"})),
     ],
 )

@@ -96,6 +96,7 @@ async def test_names_that_several_people_have(bot: Any) -> None:
         ("/share ann3", "no avatar called ann3"),
         ("/share mia7 Anna", "That is you"),
         ("/share mia7 Nobody", "nobody called Nobody"),
+        ("/share mia7 @nobody", "look up @nobody"),
         ("/share mia7 --expires soon", "2h"),
         ("/share mia7 --expires 9999999d", "2h"),
         ("/share mia7 --expires 0m", "2h"),

@@ -566,6 +566,20 @@ async def test_a_share_is_for_all_topics_of_a_group(world: World, anna: Person) 
     await world.server.until(ben.id, "no avatar")
 
 
+async def test_a_share_is_for_the_person_it_mentions(world: World, anna: Person) -> None:
+    await world.trained(anna)
+    server = world.server
+    bens = [server.person("Ben 😀") for _ in range(2)]
+    for ben in bens:
+        await ben.say("/imagine mia7")
+        await server.until(ben.id, "no avatar")
+    await anna.say("/share mia7 Ben 😀")
+    await server.until(anna.id, "2 people here are called Ben 😀")
+    mention = {"type": "text_mention", "offset": 12, "length": 6, "user": bens[1].user}
+    await anna.say("/share mia7 Ben 😀 --expires 7d", entities=[mention])
+    await server.until(anna.id, f"Ben 😀 (telegram {bens[1].id}) can draw mia7 now")
+
+
 async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")

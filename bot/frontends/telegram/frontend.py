@@ -21,6 +21,7 @@ from telegram import (
     Chat,
     ChatMember,
     InlineQueryResultCachedPhoto,
+    MessageEntity,
     Update,
     User,
 )
@@ -301,7 +302,7 @@ class Telegram:
             return
         self.outbox.know(user)
         place = self._place(message)
-        line = self._line(message.text or message.caption or "", place)
+        line = self._line(_words(message), place)
         with suppress(Unreachable):
             await self._said(update, message, user, place, line)
 
@@ -559,6 +560,21 @@ class Telegram:
 def _caller(user: User, place: Place, update: Update) -> Caller:
     request = f"{NAME}:{update.update_id}"
     return Caller(NAME, str(user.id), user.full_name, place.room, str(place.chat), place.private, request)
+
+
+def _words(message: Got) -> str:
+    """What a message says. A command that takes a person gets the ids of those it mentions: names may be several's."""
+    text = message.text or message.caption or ""
+    head = text.split(maxsplit=1)[0] if text.startswith("/") else ""
+    command = COMMANDS.get(head.removeprefix("/").partition("@")[0].lower())
+    if command is None or all(option.name != "person" for option in command.options):
+        return text
+    data = text.encode("utf-16-le")  # which Telegram counts in
+    for entity in sorted(message.entities or message.caption_entities, key=lambda one: one.offset, reverse=True):
+        if entity.type == MessageEntity.TEXT_MENTION and entity.user is not None:
+            start, end = 2 * entity.offset, 2 * (entity.offset + entity.length)
+            data = data[:start] + str(entity.user.id).encode("utf-16-le") + data[end:]
+    return data.decode("utf-16-le")
 
 
 def _account(caller: Caller) -> str:
