@@ -171,6 +171,16 @@ def no_command() -> Message:
     )  # fmt: skip
 
 
+def nobody() -> Message:
+    """A command in the name of a group or channel."""
+    return Message(
+        say(
+            "You write here as the group or a channel, and a command needs a person. "
+            "Please send it again from your own account."
+        )
+    )
+
+
 def moment() -> Message:
     """Stands where an answer comes within a moment."""
     return Message(say("Your answer comes at once."))

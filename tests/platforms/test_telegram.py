@@ -442,6 +442,19 @@ async def test_private_answers_of_a_group(world: World) -> None:
     await world.server.until(shy.id, "Nothing of yours")
 
 
+async def test_who_writes_as_the_group_is_told_that_a_command_needs_a_person(world: World) -> None:
+    server = world.server
+    group = server.group()
+    admin = {"id": 1087968824, "is_bot": True, "first_name": "Group", "username": "GroupAnonymousBot"}
+    for text in ("good morning", "/status"):
+        body = server.add(group, admin, text=text, sender_chat=server.chats[group])
+        await server.push(message=body)
+    told = await server.until(group, "from your own account")
+    assert told["reply_to_message"]["text"] == "/status"
+    await asyncio.sleep(0.3)
+    assert sum("own account" in said(body) for body in server.of_bot(group)) == 1
+
+
 async def test_an_answer_in_a_topic_mentions_its_person(world: World, anna: Person) -> None:
     await world.trained(anna)
     group = world.server.group(topics={7})

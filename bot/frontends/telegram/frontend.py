@@ -297,6 +297,9 @@ class Telegram:
             await self.moves.add(message.chat.id, message.migrate_to_chat_id)
             return
         user = message.from_user
+        if user is not None and user.is_bot and message.sender_chat is not None:
+            await self._nobody_said(update, message)
+            return
         # A picture that somebody sends through the inline mode was drawn here.
         if user is None or user.is_bot or message.via_bot is not None:
             return
@@ -333,6 +336,19 @@ class Telegram:
             caller = _caller(user, place, update)
             reply = await self._once(update, caller, lambda: self.commands.line(caller, line))
             await self._answer(update, caller, place, reply, number)
+
+    async def _nobody_said(self, update: Update, message: Got) -> None:
+        """Somebody writes as the group or as a channel, and Telegram does not tell who."""
+        place = self._place(message)
+        if self._line(message.text or message.caption or "", place) is not None:
+            with suppress(Unreachable):
+                await self.outbox.say(
+                    place,
+                    wording.nobody(),
+                    reply_to=message.message_id,
+                    dedupe=f"update:{update.update_id}",
+                    instead=wording.unsure(),
+                )
 
     async def _varied(self, message: Got, place: Place) -> str | None:
         """The picture that a text is a new prompt for. In a group, where people also talk, it must name the avatar."""
