@@ -137,6 +137,7 @@ class Server:
         self._came: dict[int, float] = {}
         self._news = asyncio.Condition()
         self._polls = 0
+        self._kinds: list[str] = []
         self._queries: set[str] = set()
         self._times: dict[int, deque[float]] = {}
 
@@ -165,7 +166,9 @@ class Server:
         return new
 
     async def push(self, times: int = 1, **update: Any) -> None:
-        """Hand an update out, or the same one several times."""
+        """Hand an update out, or the same one several times; not at all if the bot does not get such."""
+        if self._is_withheld(update):
+            return
         body = {"update_id": next(self._numbers), **update}
         self._came[body["update_id"]] = time.time()
         async with self._news:
@@ -174,6 +177,16 @@ class Server:
         if self.webhook.get("url"):
             for _ in range(times):
                 await self._call_webhook(body)
+
+    def _is_withheld(self, update: dict[str, Any]) -> bool:
+        """Whether the bot asked for other kinds, or it is what people of a group say to each other (privacy mode)."""
+        if self._kinds and not update.keys() & set(self._kinds):
+            return True
+        body = update.get("message") or update.get("edited_message") or {}
+        if not body or body["chat"]["id"] > 0 or not body.keys() & {"text", "photo", "document"}:
+            return False
+        replied = (body.get("reply_to_message") or {}).get("from", {})
+        return not (said(body).startswith("/") or replied.get("id") == BOT["id"] or "via_bot" in body)
 
     async def _call_webhook(self, body: dict[str, Any]) -> None:
         headers = {"X-Telegram-Bot-Api-Secret-Token": self.webhook.get("secret_token", "")}
@@ -281,6 +294,7 @@ class Server:
     async def _getUpdates(self, given: dict[str, Any]) -> list[dict[str, Any]]:
         if self.webhook.get("url"):
             raise Refused(409, "Conflict: can't use getUpdates method while webhook is active")
+        self._kinds = given.get("allowed_updates", self._kinds)
         self._polls += 1
         mine = self._polls
         offset = given.get("offset", 0)
@@ -306,6 +320,7 @@ class Server:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", given.get("secret_token", "-")):
             raise Refused(400, "Bad Request: secret token contains unallowed characters")
         self.webhook = given
+        self._kinds = given.get("allowed_updates", self._kinds)
         return True
 
     async def _deleteWebhook(self, given: dict[str, Any]) -> bool:

@@ -1176,6 +1176,26 @@ async def test_the_server_refuses_what_telegram_refuses(method: str, given: dict
     assert server.faults == []
 
 
+async def test_the_server_hands_out_what_a_bot_gets() -> None:
+    server = Server()
+    ben, group = server.person("Ben"), server.group()
+
+    async def handed_out() -> list[str]:
+        async with session.post(f"{address}/bot{TOKEN}/getUpdates", data=given) as answer:
+            return [said(update.get("message", {})) for update in (await answer.json())["result"]]
+
+    async with served(server) as address, ClientSession() as session:
+        given = {"allowed_updates": '["message"]'}
+        assert await handed_out() == []
+        await ben.ask("mia7")
+        shown = server.add(group, BOT, text="Here you are")
+        await ben.say("good morning", chat=group)
+        await ben.say("/status", chat=group)
+        await ben.say("lovely", chat=group, reply_to_message=shown)
+        await ben.say("good morning")
+        assert await handed_out() == ["/status", "lovely", "good morning"]
+
+
 async def test_the_server_fails_loudly_on_what_it_does_not_know() -> None:
     server = Server()
     async with served(server) as address, ClientSession() as session:
