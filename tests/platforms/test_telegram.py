@@ -682,6 +682,9 @@ async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Perso
         while not any("document" in body for body in server.of_bot(anna.id)):
             await asyncio.sleep(0.02)
 
+    await anna.say("/share mia7", chat=group)
+    await server.until(anna.id, "shares mia7 with this group")
+
     await anna.say("/imagine mia7 --count 2 --seed 5", chat=forum, message_thread_id=7, is_topic_message=True)
     await server.until(forum, "Drawing")
     server.closed.add((forum, 7))

@@ -512,14 +512,20 @@ class Telegram:
                 link = (say(wording.OPEN), self._deep_link("start"))
                 await self.outbox.say(place, wording.start_first(), reply_to=number, link=link)
             return
-        await self.outbox.say(
-            place,
-            reply.message,
-            reply_to=reply_to,
-            dedupe=dedupe,
-            owner=_account(caller),
-            instead=wording.unsure(),
-        )
+        try:
+            await self.outbox.say(
+                place,
+                reply.message,
+                reply_to=reply_to,
+                dedupe=dedupe,
+                owner=_account(caller),
+                instead=wording.unsure(),
+            )
+        except Unreachable:
+            if place.private:
+                raise
+            alone = Place(int(caller.platform_id))
+            await self.outbox.say(alone, reply.message, dedupe=dedupe, instead=wording.unsure())
 
     # Inline mode
 
