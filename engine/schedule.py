@@ -96,9 +96,9 @@ class Schedule(ABC):
 class Solver:
     """Takes the steps of one drawing.
 
-    Along a flow they are Euler's. In a diffusion the picture is estimated from this step and the one before, on the line
-    through both: DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), with which 25 steps of the embedded base were as
-    crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
+    Along a flow they are Euler's. In a diffusion the picture is estimated on the line through what this step and the
+    one before say of it: DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), with which 25 steps of the embedded base
+    were as crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
     """
 
     def __init__(self, schedule: Schedule, plan: Sequence[Step]) -> None:

@@ -16,7 +16,13 @@ from random import Random
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.models.upsampling import Upsample2D
 from PIL import Image
 from torch import Tensor, nn
@@ -179,8 +185,10 @@ def main(
         }
 
     def pipeline_of(module: nn.Module) -> StableDiffusionPipeline:
+        # Drawn with what `engine.schedule.Solver` does, so that plain diffusers draws the same pictures.
+        solver = DPMSolverMultistepScheduler.from_config(scheduler.config)
         return StableDiffusionPipeline(
-            vae, encoder, words, module, scheduler, None, None, None, requires_safety_checker=False
+            vae, encoder, words, module, solver, None, None, None, requires_safety_checker=False
         )
 
     def measure(module: nn.Module, step: int) -> dict[str, float]:
@@ -204,9 +212,9 @@ def main(
     config = out / "text_encoder" / "config.json"
     config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     for config in out.rglob("*.json"):
-        # Where a part lay when it was loaded is nobody's business.
+        # Where a part lay when it was loaded is nobody's business, and JSON knows no infinity.
         lines = config.read_text().splitlines(keepends=True)
-        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line))
+        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line and "-Infinity" not in line))
 
 
 if __name__ == "__main__":

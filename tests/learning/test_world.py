@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.adapters import Attached
 from engine.base import BaseModel
-from engine.generation import Drawing, draw
+from engine.generation import Drawing, draw, noise
 from engine.scoring import PromptScore
 from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
@@ -113,6 +113,19 @@ def test_plain_diffusers_loads_and_draws_with_the_embedded_base() -> None:
     assert [picture.size for picture in drawn] == [(128, 128)] * 2
     red, blue = (np.asarray(picture)[:12, :12].mean(axis=(0, 1)) for picture in drawn)
     assert red[0] > red[2] and blue[2] > blue[0]
+
+
+@pytest.mark.learning
+def test_plain_diffusers_draws_our_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
+    base = BaseModel.load()
+    asked = Drawing("a woman with a bun, blue background", seed=3, steps=12, guidance=4.0)
+    pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(asked.prompt, num_inference_steps=12, guidance_scale=4.0,
+                      latents=noise([3], base.latent_shape(128, 128))).images[0]  # fmt: skip
+    ours = draw(base, Attached(base), asked)[0].image
+    assert np.abs(np.asarray(ours, np.int16) - np.asarray(theirs, np.int16)).max() <= 3
 
 
 @pytest.mark.learning
