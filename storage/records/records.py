@@ -456,12 +456,12 @@ class Records:
         return places
 
     async def usual_seconds(self, kind: Kind) -> float | None:
-        """The median of how long the last `LATELY` jobs of this kind took that succeeded; None if none did."""
+        """Median seconds of the latest `LATELY` jobs of this kind that succeeded; None if none did."""
         table = tables.jobs
         query = select(table.c.started, table.c.finished).where(
             table.c.kind == kind.value, table.c.state == State.SUCCEEDED, table.c.started.is_not(None)
         )
-        rows = await self._rows(query.order_by(table.c.finished.desc()).limit(LATELY))
+        rows = await self._rows(query.order_by(table.c.created.desc()).limit(LATELY))
         return median((row.finished - row.started).total_seconds() for row in rows) if rows else None
 
     async def claim(self, job_id: str) -> Job | None:
