@@ -1,6 +1,7 @@
 """Drawing on a warm base: against a pipeline that loads the LoRA each time, between avatars, and during a training."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +11,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from engine.adapters import FILE, Attached
+from engine.adapters import FILE, LORA_METADATA, Attached, read_file, write
 from engine.base import BaseModel
-from engine.generation import Drawing, draw
+from engine.generation import Drawing, Picture, draw, draw_together
 from engine.recipe import choose
 from engine.toon import WEIGHTS
 from engine.training import Progress, train
@@ -55,7 +56,25 @@ def figures(avatars: Sequence[Path], token: str, noun: str, times: int = 7) -> F
     return {
         "warm imagine, two avatars in turn, s": (other, timed(loading, times), 0.5),
         "two avatars in turn over one avatar twice, s": (other, same, 1.05),
-    } | during_training(base, attached, avatars[0], token, noun)
+        "eight people in one batch over eight rows of one person, s": (
+            *eight(base, attached, avatars, prompt), 1 / 0.9,
+        ),
+    } | during_training(base, attached, avatars[0], token, noun)  # fmt: skip
+
+
+def eight(base: BaseModel, attached: Attached, avatars: Sequence[Path], prompt: str) -> tuple[float, float]:
+    """Seconds of eight rows in one batch: each with an adapter of its own, and all with the same one."""
+    own = [avatars[0].parent / f"own-{number}" for number in range(8)]
+    for number, folder in enumerate(own):
+        facts, tensors, config = read_file(avatars[number % len(avatars)])
+        different = {name: tensor + 1e-3 * torch.randn_like(tensor) for name, tensor in tensors.items()}
+        write(different, facts, folder / FILE, {LORA_METADATA: json.dumps(config)})
+
+    def together(worn: Sequence[Path]) -> list[list[Picture]]:
+        asked = [Drawing(prompt, seed=number, avatars=(path,)) for number, path in enumerate(worn)]
+        return draw_together(base, attached, asked)
+
+    return timed(lambda: together(own), 5), timed(lambda: together([avatars[0]] * 8), 5)
 
 
 def during_training(base: BaseModel, attached: Attached, avatar: Path, token: str, noun: str) -> Figures:
