@@ -6,11 +6,13 @@ the same file. Full DreamBooth is stored as thin factors of the difference from 
 """
 
 import copy
+import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,6 +224,18 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         return {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
 
 
+def content_of(file: Path) -> str:
+    """A digest of all that the file holds, the same for every copy: each job brings its own in a folder of its own."""
+    return _digest(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, changed: int) -> str:
+    # Read once, however often a drawing asks. All of the file counts: people's files have equal headers and sizes.
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
 Stack = Sequence[tuple[Path, float]]
 """What one row of a batch wears: adapters, each a file or a folder with one, and their weights."""
 
@@ -236,15 +250,19 @@ class Lora:
 
 
 class Attached:
-    """The adapters on one base: loads them, puts them on the rows of a batch, and forgets them."""
+    """The adapters on one base: loads them, puts them on the rows of a batch, and forgets them.
+
+    They are known by their content, wherever their files lie.
+    """
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._loras: OrderedDict[tuple[Path, int], Lora] = OrderedDict()
-        self._delta: tuple[tuple[Path, int], UNet2DConditionModel] | None = None
+        self._loras: OrderedDict[str, Lora] = OrderedDict()
+        self._delta: tuple[str, UNet2DConditionModel] | None = None
 
-    def check(self, stack: Stack) -> Path | None:
-        """Refuse what cannot be worn on this base, and return the full DreamBooth adapter among these, if any.
+    def check(self, stack: Stack) -> str | None:
+        """Refuse what cannot be worn on this base, and return the content of the full DreamBooth adapter among these,
+        if any, as `content_of` tells it.
 
         Raises:
             InputError: `missing_avatar`, `bad_adapter`, `wrong_base`, or `one_delta` for two full DreamBooth avatars.
@@ -255,7 +273,7 @@ class Attached:
             if facts.base != self.base.source:
                 raise InputError("wrong_base", trained=facts.base, used=self.base.source)
             if facts.method == "dreambooth":
-                deltas.append(_file(path))
+                deltas.append(content_of(_file(path)))
             else:
                 self._lora(_file(path))
         if len(deltas) > 1:
@@ -280,9 +298,10 @@ class Attached:
         if len(deltas) > 1:
             raise InputError("one_delta")
         delta = deltas.pop() if deltas else None
-        unet = self._with_delta(delta) if delta else self.base.unet
-        worn = [[(self._lora(_file(path)), weight) for path, weight in stack if _file(path) != delta]
-                for stack in stacks]  # fmt: skip
+        files = [[(_file(path), weight) for path, weight in stack] for stack in stacks]
+        full = {file for stack in files for file, _ in stack if delta and content_of(file) == delta}
+        unet = self._with_delta(next(iter(full))) if full else self.base.unet
+        worn = [[(self._lora(file), weight) for file, weight in stack if file not in full] for stack in files]
         modules = self.base.adaptable | {self.base.family.denoiser: unet}
         before = {name: _active(module) for name, module in modules.items()}
         try:
@@ -301,7 +320,7 @@ class Attached:
                 _activate(module, before[name])
 
     def _lora(self, file: Path) -> Lora:
-        key = (file, file.stat().st_mtime_ns)
+        key = content_of(file)
         if key in self._loras:
             self._loras.move_to_end(key)
             return self._loras[key]
@@ -329,7 +348,7 @@ class Attached:
         return lora
 
     def _with_delta(self, file: Path) -> UNet2DConditionModel:
-        key = (file, file.stat().st_mtime_ns)
+        key = content_of(file)
         if self._delta is None or self._delta[0] != key:
             self._delta = None
             self._delta = (key, with_delta(self.base.unet, _tensors(file)))

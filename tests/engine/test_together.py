@@ -1,5 +1,6 @@
 """Several adapters on one base: worn together with a weight each, by different rows of one batch, and in few steps."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
 
+from engine import adapters
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel, plain_parameters
 from engine.few import Distillation, distil, facts
-from engine.generation import Drawing, draw, draw_together
+from engine.generation import Drawing, company, draw, draw_together
 from engine.recipe import ATTENTION
 from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
@@ -105,6 +107,31 @@ def test_two_adapters_with_weights_are_those_of_plain_diffusers(folders, people,
     base = load(folders("sd1"))
     ours = draw(base, Attached(base), asked(people["ann"], people["style"], weights=(0.8, 0.5)))[0]
     assert_same(ours.image, theirs.images[0])
+
+
+def copied(adapter: Path, folder: Path) -> Path:
+    """The adapter as a job brings it: a copy in a folder of its own."""
+    folder.mkdir()
+    shutil.copyfile(adapter / FILE, folder / FILE)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["lora", "dreambooth"])
+def test_an_avatar_stays_loaded_wherever_its_file_lies(folders, pictures, tmp_path: Path, monkeypatch, method) -> None:
+    base, reads = load(folders("sd1")), []
+    for seed in (1, 2):
+        recipe = replace(LORA, method=method, steps=1, prior_batch=0)
+        train(base, pictures, "zk1", "man", recipe, tmp_path / str(seed) / FILE, side=SIDE, seed=seed)
+    read = adapters._tensors
+    monkeypatch.setattr(adapters, "_tensors", lambda file: reads.append(file) or read(file))
+    attached = Attached(base)
+    first, again = (asked(copied(tmp_path / "1", tmp_path / name), steps=1) for name in ("first", "again"))
+    assert company(first, base, attached) == company(again, base, attached)
+    alike(*(of_one[0] for of_one in draw_together(base, attached, [first, again])))
+    assert len(reads) == 1
+    (tmp_path / "again" / FILE).write_bytes((tmp_path / "2" / FILE).read_bytes())
+    draw(base, attached, again)
+    assert len(reads) == 2
 
 
 def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people, pictures, tmp_path: Path) -> None:
