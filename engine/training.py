@@ -285,7 +285,13 @@ def train(
                 word.vectors.grad = None
             scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.max_norm)
-            scaler.step(optimiser)
+            try:
+                scaler.step(optimiser)
+            except (RuntimeError, MemoryError) as error:
+                # The first step makes the optimiser's own tensors; fewer rows at once would not make them smaller.
+                if memory.is_out_of_memory(error):
+                    raise InputError("out_of_memory") from error
+                raise
             scaler.update()
             if mean is not None:
                 average(mean, parameters, ema_decay(recipe.ema, step))
@@ -391,7 +397,12 @@ def _afford(unet: Any, recipe: Recipe, rows: int, base: BaseModel, one_row: Call
     holds, by the bytes that autograd keeps of one row."""
     checkpointing = bool(recipe.checkpointing)
     if recipe.checkpointing is None:
-        fit = memory.rows_that_fit(memory.activation_bytes(one_row), rows, memory.free_memory(base.device))
+        fit = 0
+        try:
+            fit = memory.rows_that_fit(memory.activation_bytes(one_row), rows, memory.free_memory(base.device))
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error):
+                raise
         checkpointing, rows = fit == 0, fit or rows
     if checkpointing:
         unet.enable_gradient_checkpointing()

@@ -131,6 +131,30 @@ def test_when_one_row_is_too_much_activations_are_computed_again_and_then_it_is_
         del tiny.unet.forward
 
 
+def test_one_row_that_does_not_fit_while_it_is_measured_is_computed_again(tiny, pictures, tmp_path) -> None:
+    forward = tiny.unet.forward
+
+    def small(sample: torch.Tensor, *arguments: object, **options: object) -> object:
+        if torch.is_grad_enabled() and not any(
+            getattr(part, "gradient_checkpointing", False) for part in tiny.unet.modules()
+        ):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(sample, *arguments, **options)
+
+    tiny.unet.forward = small
+    trained = train(tiny, pictures, "zk1", "man", ALONE, tmp_path / FILE, side=SIDE)
+    assert trained.checkpointing and trained.rows_at_once == ALONE.batch
+
+
+def test_an_optimiser_that_does_not_fit_is_told_as_too_little_memory(tiny, pictures, tmp_path, monkeypatch) -> None:
+    def never(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", never)
+    with pytest.raises(InputError, match="out_of_memory"):
+        learned(tiny, pictures, ALONE, tmp_path)
+
+
 def test_checkpointing_is_chosen_from_the_free_memory(tiny, pictures, tmp_path, monkeypatch) -> None:
     row = memory.activation_bytes(lambda: tiny.unet.requires_grad_(True)(
         torch.randn(1, 4, 32, 32), torch.tensor([5]), torch.randn(1, 77, 32)).sample)  # fmt: skip
