@@ -190,67 +190,73 @@ def train(
         # Weights that only stand there need no more digits than they are computed with.
         base.unet.to(dtype)
         base.dtype = dtype
-    if recipe.method == "lora":
-        unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
-    else:
-        unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
-        parameters = list(unet.requires_grad_(True).parameters())
-    groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
-    if word:
-        groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
-        parameters.append(word.vectors)
-    context = partial(autocast, base.device, dtype)
-    full_rates = [float(group["lr"]) for group in groups]  # the groups become the optimiser's own
-    optimiser = make(recipe, groups, base.device)
-    if hasattr(optimiser, "train"):
-        optimiser.train()  # a schedule-free optimiser keeps two sets of weights
-    mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
-    scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
-    run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
-    first, scaling = load_checkpoint(checkpoint, run, parameters, optimiser, mean) if checkpoint else (0, {})
-    if scaling:
-        scaler.load_state_dict(scaling)
-    schedule = base.schedule
-    facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind)
-
-    def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
-        """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""
-        count = len(luck.rows)
-        own = [place for place in places if place < count]
-        others = [luck.prior_rows[place - count] for place in places if place >= count]
-        rows = [examples[luck.rows[place]] for place in own]
-        clean = torch.stack(
-            [row.mean + row.deviation * luck.spreads[place].to(row.mean) for row, place in zip(rows, own, strict=True)]
-            + [priors[other] for other in others]
-        )  # (n, c, h, w)
-        read = [row.prompts[int(luck.wordings[place] * len(row.prompts))] for row, place in zip(rows, own, strict=True)]
-        read += [prior_numbers[other] for other in others]
-        disturbance = torch.stack([luck.noises[place] for place in places]).to(clean)
-        if recipe.noise_offset:
-            disturbance = offset_noise(disturbance, luck.shifts[list(places)].to(clean), recipe.noise_offset)
-        timestep = luck.timesteps[list(places)].to(base.device)
-        noisy = schedule.noisy(clean, disturbance, timestep)
-        wanted = schedule.target(clean, disturbance, timestep)
-        part = slice(len(rows), None)
-        if others and recipe.prior_target == "base":
-            wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
-        unet.train()
-        words = _reread(base, prompts, read) if listens else embeddings[read]
-        with context():
-            predicted = base.predict(unet, noisy, timestep, words)
-        weights = torch.full((len(places),), 1 / count, device=base.device)
-        weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))
-        if recipe.min_snr:
-            snr = schedule.signal_to_noise(timestep[: len(rows)])
-            weights[: len(rows)] *= min_snr_weights(snr, recipe.min_snr, schedule.prediction)
-        return weighted_errors(predicted, wanted, _pixel_weights(rows, clean)), weights
-
-    losses, durations, delta_error = list[float](), list[float](), None
-    at_once, checkpointing = recipe.batch + (recipe.prior_batch if prior_count else 0), bool(recipe.checkpointing)
-    reading = ExitStack()
-    try:
+    # Whatever goes wrong from here on, the base is itself again.
+    with ExitStack() as afterwards:
+        if recipe.method == "lora":
+            afterwards.callback(detach, base, TRAINING)
+            unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
+        else:
+            unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
+            parameters = list(unet.requires_grad_(True).parameters())
+        afterwards.callback(unet.disable_gradient_checkpointing)
+        groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
         if word:
-            reading.enter_context(heard(base, [[(word, 1.0)]]))
+            groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
+            parameters.append(word.vectors)
+            afterwards.enter_context(heard(base, [[(word, 1.0)]]))
+        context = partial(autocast, base.device, dtype)
+        full_rates = [float(group["lr"]) for group in groups]  # the groups become the optimiser's own
+        optimiser = make(recipe, groups, base.device)
+        if hasattr(optimiser, "train"):
+            optimiser.train()  # a schedule-free optimiser keeps two sets of weights
+        mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
+        scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
+        run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
+        first, scaling = load_checkpoint(checkpoint, run, parameters, optimiser, mean) if checkpoint else (0, {})
+        if scaling:
+            scaler.load_state_dict(scaling)
+        schedule = base.schedule
+        facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind)
+
+        def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
+            """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""
+            count = len(luck.rows)
+            own = [place for place in places if place < count]
+            others = [luck.prior_rows[place - count] for place in places if place >= count]
+            rows = [examples[luck.rows[place]] for place in own]
+            clean = torch.stack(
+                [
+                    row.mean + row.deviation * luck.spreads[place].to(row.mean)
+                    for row, place in zip(rows, own, strict=True)
+                ]
+                + [priors[other] for other in others]
+            )  # (n, c, h, w)
+            read = [
+                row.prompts[int(luck.wordings[place] * len(row.prompts))] for row, place in zip(rows, own, strict=True)
+            ]
+            read += [prior_numbers[other] for other in others]
+            disturbance = torch.stack([luck.noises[place] for place in places]).to(clean)
+            if recipe.noise_offset:
+                disturbance = offset_noise(disturbance, luck.shifts[list(places)].to(clean), recipe.noise_offset)
+            timestep = luck.timesteps[list(places)].to(base.device)
+            noisy = schedule.noisy(clean, disturbance, timestep)
+            wanted = schedule.target(clean, disturbance, timestep)
+            part = slice(len(rows), None)
+            if others and recipe.prior_target == "base":
+                wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
+            unet.train()
+            words = _reread(base, prompts, read) if listens else embeddings[read]
+            with context():
+                predicted = base.predict(unet, noisy, timestep, words)
+            weights = torch.full((len(places),), 1 / count, device=base.device)
+            weights[part] = recipe.prior_weight / max(1, len(luck.prior_rows))
+            if recipe.min_snr:
+                snr = schedule.signal_to_noise(timestep[: len(rows)])
+                weights[: len(rows)] *= min_snr_weights(snr, recipe.min_snr, schedule.prediction)
+            return weighted_errors(predicted, wanted, _pixel_weights(rows, clean)), weights
+
+        losses, durations, delta_error = list[float](), list[float](), None
+        at_once, checkpointing = recipe.batch + (recipe.prior_batch if prior_count else 0), bool(recipe.checkpointing)
         for step in range(first, recipe.steps):
             started = time.monotonic()
             luck = chances(step) if chances else chance(step, seed, recipe, team.size, examples, priors, schedule)
@@ -316,12 +322,6 @@ def train(
                     optimiser.state.clear()
                     before = BaseModel.load(None if base.source == "embedded" else base.source) if in_place else base
                     delta_error = save_delta(before.unet, unet, facts, out)
-    finally:
-        reading.close()
-        if recipe.method == "lora":
-            detach(base, TRAINING)
-        if checkpointing:
-            unet.disable_gradient_checkpointing()
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,

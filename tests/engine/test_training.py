@@ -108,6 +108,13 @@ def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path, r
         assert any(tensor.abs().max() > 0 for name, tensor in part.named_parameters() if "lora_B" in name)
 
 
+def test_a_training_that_cannot_begin_leaves_the_base_to_the_next(tiny, pictures, tmp_path) -> None:
+    with pytest.raises(InputError, match="optimiser_unusable"):
+        train(tiny, pictures, "zk1", "man", replace(LORA, optimiser="adamw8bit"), tmp_path / FILE, side=SIDE)
+    trained = train(tiny, pictures, "zk1", "man", replace(LORA, steps=1), tmp_path / FILE, side=SIDE)
+    assert trained.steps == 1
+
+
 def test_the_base_is_itself_again_after_a_person_was_learned_or_drawn(tiny, pictures, tmp_path) -> None:
     fresh = class_latents(tiny, "man", 2, SIDE, None)[0]
     train(tiny, pictures, "zk1", "man", WITH_TEXT, tmp_path / FILE, side=SIDE)
