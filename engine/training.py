@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from PIL import Image
 from torch import Tensor
 
@@ -195,6 +196,10 @@ def train(
         if recipe.method == "lora":
             afterwards.callback(detach, base, TRAINING)
             unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
+            # Where all is computed under autocast, peft's casts of each layer's input to float32 would be undone by it
+            # at once. DoRA computes its norms in that dtype.
+            mixed = torch.float32 not in (dtype, compute_dtype(base.device)) and not recipe.dora
+            afterwards.enter_context(disable_input_dtype_casting(unet, mixed))
         else:
             unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
             parameters = list(unet.requires_grad_(True).parameters())
@@ -244,7 +249,8 @@ def train(
             part = slice(len(rows), None)
             if others and recipe.prior_target == "base":
                 wanted[part] = _unadapted(base, context, noisy[part], timestep[part], embeddings[read[part]])
-            unet.train()
+            if not unet.training:  # a walk through all modules
+                unet.train()
             words = _reread(base, prompts, read) if listens else embeddings[read]
             with context():
                 predicted = base.predict(unet, noisy, timestep, words)
@@ -369,7 +375,7 @@ def _unadapted(
     words: Words,
 ) -> Tensor:
     """What the base predicts without the adapter in training."""
-    unet = base.unet.eval()
+    unet = base.unet.eval() if base.unet.training else base.unet
     adapted = TRAINING in getattr(unet, "peft_config", {})
     if adapted:
         unet.disable_adapters()

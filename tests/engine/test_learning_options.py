@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engine import memory
+from engine import memory, training
 from engine.adapters import FILE, Attached, facts_of, plain_copy, with_delta
 from engine.base import BaseModel
 from engine.errors import InputError
@@ -185,6 +186,34 @@ def test_the_mean_of_the_weights_is_what_is_kept(tiny, pictures, tmp_path) -> No
         average(mean, [run[key].float() for key in start], ema_decay(0.9, step))
     assert all(torch.allclose(kept[key].float(), one, atol=1e-4) for key, one in zip(start, mean, strict=True))
     assert not alike(kept, runs[-1], 1e-5)
+
+
+def test_under_autocast_layers_take_their_inputs_as_they_come_and_learn_the_same(
+    tiny, pictures, tmp_path, monkeypatch
+) -> None:
+    recipe, attach, taken = replace(LORA, precision="bfloat16"), training.attach_fresh, set[torch.dtype]()
+
+    def watched(*arguments):  # type: ignore[no-untyped-def]
+        parameters = attach(*arguments)
+        for name, layer in tiny.unet.named_modules():
+            if ".to_out.0.lora_A." in name:  # whose input is attention's answer
+                layer.register_forward_pre_hook(lambda layer, inputs: taken.add(inputs[0].dtype))
+        return parameters
+
+    monkeypatch.setattr(training, "attach_fresh", watched)
+    monkeypatch.setattr(training, "compute_dtype", lambda device: torch.bfloat16)
+    plain = learned(tiny, pictures, recipe, tmp_path / "plain")
+    assert taken == {torch.bfloat16}
+    monkeypatch.setattr(training, "disable_input_dtype_casting", lambda *arguments: nullcontext())
+    cast = learned(tiny, pictures, recipe, tmp_path / "cast")
+    assert torch.float32 in taken and alike(plain, cast, 0)
+
+
+def test_the_denoiser_is_told_once_that_it_learns(tiny, pictures, tmp_path) -> None:
+    train_of, told = tiny.unet.train, []
+    tiny.unet.train = lambda mode=True: told.append(mode) or train_of(mode)
+    learned(tiny, pictures, replace(ALONE, accumulation=2), tmp_path)
+    assert told.count(True) == 1
 
 
 def test_face_weights_change_what_is_learned_only_where_there_is_a_face(tiny, pictures, tmp_path, monkeypatch) -> None:
@@ -366,8 +395,6 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
 ) -> None:
     recipe = Recipe("dreambooth", steps, 1e-4, 2, 0, 0.0)
     whole: list[dict[str, torch.Tensor]] = []
-    from engine import training
-
     full, keep = [], training.save_delta
 
     def spy(before, trained, facts, path):  # type: ignore[no-untyped-def]
