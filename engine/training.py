@@ -36,6 +36,9 @@ __all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepa
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
 
+PROMPTS = 32
+"""Most prompts that are read at once."""
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -178,7 +181,9 @@ def train(
         priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder, recipe.prior_prompts)
     prompts += [prompt for prompt in dict.fromkeys(prior_prompts) if prompt not in numbers]
     prior_numbers = [prompts.index(prompt) for prompt in prior_prompts]
-    embeddings = base.encode_prompts(prompts)
+    # A captioned set has thousands, of which only so many go through the text encoder at once.
+    chunks = [prompts[start : start + PROMPTS] for start in range(0, len(prompts), PROMPTS)]
+    embeddings = Words.join([base.encode_prompts(chunk) for chunk in chunks])
     listens = recipe.text_encoder or recipe.pivotal
     if sole and not previews:
         base.release("vae", *([] if listens else base.family.text_encoders))

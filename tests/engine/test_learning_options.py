@@ -379,6 +379,14 @@ def test_captions_teach_each_picture_under_its_own_words_and_make_a_style(tiny, 
     assert facts_of(tmp_path / "own").kind == "style"
 
 
+def test_many_captions_are_read_a_few_at_a_time(tiny, pictures, tmp_path, monkeypatch) -> None:
+    read, sizes = tiny.encode_prompts, []
+    monkeypatch.setattr(tiny, "encode_prompts", lambda prompts: sizes.append(len(prompts)) or read(prompts))
+    recipe = replace(ALONE, steps=1, captions=True)
+    learned(tiny, pictures * 8, recipe, tmp_path, captions=[f"picture {number}" for number in range(40)])
+    assert sizes == [32, 8]
+
+
 def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictures, tmp_path, exact) -> None:
     for name, recipe in (("lora", LORA), ("full", Recipe("dreambooth", 3, 1e-4, 2, 0, 0.0))):
         bases = [BaseModel.load(str(tiny_folder), torch.device("cpu")) for _ in range(2)]
