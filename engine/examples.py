@@ -34,6 +34,8 @@ class Example:
     prompts: tuple[int, ...]
     weights: Tensor | None = None
     """(1, height, width) with mean 1: how much an error counts where."""
+    picture: str = ""
+    """A digest of the pixels, which tells the picture from others, whatever device encoded it."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def encode_album(
             if where and recipe.face_weight != 1.0:
                 height, width = mean.shape[-2:]
                 weights = face_weights(height, width, where, recipe.face_weight).to(mean.device)
-            examples.append(Example(mean[0], deviation[0], tuple(prompts[number]), weights))
+            digest = hashlib.sha256(view.tobytes()).hexdigest()
+            examples.append(Example(mean[0], deviation[0], tuple(prompts[number]), weights, digest))
     return examples
 
 

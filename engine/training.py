@@ -221,7 +221,8 @@ def train(
             optimiser.train()  # a schedule-free optimiser keeps two sets of weights
         mean = [parameter.detach().clone() for parameter in parameters] if recipe.ema else None
         scaler = torch.amp.GradScaler(base.device.type, enabled=dtype == torch.float16)
-        run = _run(recipe, seed, instance, side, len(album), base.fingerprint)
+        seen = [(example.picture, example.prompts) for example in examples]
+        run = _run(recipe, seed, instance, side, team.size, base.fingerprint, prompts, seen)
         first, scaling = load_checkpoint(checkpoint, run, parameters, optimiser, mean) if checkpoint else (0, {})
         if scaling:
             scaler.load_state_dict(scaling)

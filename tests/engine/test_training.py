@@ -16,6 +16,7 @@ from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.generation import Drawing, draw
 from engine.recipe import Recipe
+from engine.team import ALONE, Team
 from engine.training import Progress, Stopped, class_latents, train
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -62,6 +63,33 @@ def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, p
     first, second = load_file(whole), load_file(halved)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pictures, tmp_path) -> None:
+    recipe = replace(LORA, steps=3, prior_batch=0, captions=True)
+    texts = [f"picture {number}" for number in range(len(pictures))]
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 2:
+            raise Stopped
+
+    def run(album: list[Image.Image], captions: list[str], team: Team = ALONE, on_step=lambda progress: None) -> int:
+        return train(tiny, album, "zk1", "man", recipe, tmp_path / FILE, side=SIDE, checkpoint=tmp_path / "checkpoint",
+                     checkpoint_seconds=0.0, captions=captions, team=team, on_step=on_step).resumed_at  # fmt: skip
+
+    class Two(Team):
+        size = 2
+
+    with pytest.raises(Stopped):
+        run(pictures, texts, on_step=stop)
+    kept = (tmp_path / "checkpoint").read_bytes()
+    assert run(pictures, texts) == 2
+    for album, captions, team in (
+        ([*pictures[1:], pictures[0]], texts, ALONE), (pictures, [*texts[:-1], "another"], ALONE),
+        (pictures, texts, Two()),
+    ):  # fmt: skip
+        (tmp_path / "checkpoint").write_bytes(kept)
+        assert run(album, captions, team) == 0
 
 
 def test_the_loss_falls(tiny: BaseModel, pictures: list[Image.Image], tmp_path: Path) -> None:
