@@ -116,10 +116,14 @@ def save_checkpoint(
                 plain.setdefault(str(number), {})[name] = value
     for number, value in enumerate(mean or ()):
         tensors[f"mean.{number}"] = value
-    # A tensor's numbers are written as they are; what two share, or hold with gaps, safetensors would refuse.
-    tensors = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
-    }
+    # A tensor's numbers are written as they are; what two share, or hold with gaps, safetensors would refuse. The rest,
+    # gigabytes in a large model, is not copied.
+    held = set[int]()
+    for name, value in tensors.items():
+        whole = value.detach().cpu().contiguous()
+        storage = whole.untyped_storage().data_ptr()
+        tensors[name] = whole.clone() if storage in held else whole
+        held.add(storage)
     groups = [{name: value for name, value in group.items() if name != "params"} for group in state["param_groups"]]
     facts = {"run": run, "step": step, "plain": plain, "groups": groups, "scaler": scaler}
     path.parent.mkdir(parents=True, exist_ok=True)

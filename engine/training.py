@@ -36,6 +36,9 @@ __all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepa
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
 
+CHECKPOINT_PAUSE = 20
+"""So many times as long as it took to write the last checkpoint, none is written: a large model's has 10 GB."""
+
 PROMPTS = 32
 """Most prompts that are read at once."""
 
@@ -153,7 +156,8 @@ def train(
         side: pixels of the training pictures' sides; the recipe's or the base's own by default.
         captions: for a recipe with captions, the text of each picture.
         kind: what the adapter says it is.
-        checkpoint: file that holds all the next step depends on; written every `checkpoint_seconds`.
+        checkpoint: file that holds all the next step depends on; written every `checkpoint_seconds`, less often where
+            writing takes long, and after every step if that is 0.
         sole: nobody else uses `base`, now or afterwards: what is cached may be let go, and full DreamBooth trains the
             base's own U-Net.
         chances: in place of this engine's own chance, to do over what another trainer did.
@@ -165,6 +169,7 @@ def train(
         raise InputError("no_photos", folder="the album")
     check(recipe, base)
     began = saved = time.monotonic()
+    pause = checkpoint_seconds
     side = side or recipe.side or base.side
 
     # What is learned, seen once through the VAE and the text encoder.
@@ -316,9 +321,11 @@ def train(
 
             durations.append(time.monotonic() - started)
             left = median(durations[-50:]) * (recipe.steps - step - 1)
-            if checkpoint and team.first and step + 1 < recipe.steps and time.monotonic() - saved >= checkpoint_seconds:
+            if checkpoint and team.first and step + 1 < recipe.steps and time.monotonic() - saved >= pause:
+                saving = time.monotonic()
                 save_checkpoint(checkpoint, run, step + 1, parameters, optimiser, mean, scaler.state_dict())
                 saved = time.monotonic()
+                pause = checkpoint_seconds and max(checkpoint_seconds, CHECKPOINT_PAUSE * (saved - saving))
                 on_checkpoint(step + 1)
             if previews and team.first and step + 1 in previews.at:
                 with settled(optimiser, parameters, mean):

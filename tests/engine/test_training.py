@@ -1,6 +1,7 @@
 """Learning on a tiny real model: the loss falls, a stopped run equals an unstopped one, the base stays as it was."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from engine import optimisers, training
 from engine.adapters import FILE, Attached, facts_of
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
@@ -90,6 +92,29 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
     ):  # fmt: skip
         (tmp_path / "checkpoint").write_bytes(kept)
         assert run(album, captions, team) == 0
+
+
+def test_a_checkpoint_that_takes_long_is_written_seldom(tiny, pictures, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: time.sleep(1))
+    kept: list[int] = []
+    train(tiny, pictures, "zk1", "man", replace(LORA, prior_batch=0), tmp_path / FILE, side=SIDE,
+          checkpoint=tmp_path / "checkpoint", checkpoint_seconds=1e-6, on_checkpoint=kept.append)  # fmt: skip
+    assert kept == [1]
+
+
+def test_a_checkpoint_copies_only_what_it_must(tmp_path, monkeypatch) -> None:
+    whole = torch.nn.Parameter(torch.randn(4, 6))
+    gaps = torch.nn.Parameter(torch.randn(4, 6).T)
+    parameters = [whole, gaps, torch.nn.Parameter(whole.detach())]
+    written, save = dict[str, torch.Tensor](), optimisers.save_file
+    monkeypatch.setattr(optimisers, "save_file", lambda tensors, *rest: written.update(tensors) or save(tensors, *rest))
+    optimiser = torch.optim.SGD(parameters)
+    optimisers.save_checkpoint(tmp_path / "checkpoint", "run", 3, parameters, optimiser, None, {})
+    copied = [written[f"parameter.{number}"].data_ptr() != one.data_ptr() for number, one in enumerate(parameters)]
+    assert copied == [False, True, True]
+    others = [torch.nn.Parameter(torch.zeros_like(one)) for one in parameters]
+    assert optimisers.load_checkpoint(tmp_path / "checkpoint", "run", others, torch.optim.SGD(others), None) == (3, {})
+    assert all(torch.equal(one, other) for one, other in zip(parameters, others, strict=True))
 
 
 def test_the_loss_falls(tiny: BaseModel, pictures: list[Image.Image], tmp_path: Path) -> None:
