@@ -41,8 +41,9 @@ class Int8Linear(nn.Linear):
 
     def _apply(self, fn, recurse: bool = True) -> "Int8Linear":  # type: ignore[no-untyped-def]
         # A change of dtype is for what computes: int8 is no floating dtype, and the scale stays exact.
+        scale = self.scale
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.scale = self.scale.float()
+        self.scale = scale.to(self.weight.device)
         return self
 
 

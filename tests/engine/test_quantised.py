@@ -24,7 +24,9 @@ def test_a_layer_is_within_half_a_step_of_what_it_was() -> None:
     assert ((small.widened() - layer.weight).abs() <= step / 2 + 1e-7).all()
     error = (small(features) - layer(features)).norm() / layer(features).norm()
     assert 0 < error < 0.01
+    scale = small.scale.clone()
     assert small.to(torch.bfloat16).weight.dtype == torch.int8
+    assert torch.equal(small.scale, scale)
     assert small.to(torch.bfloat16)(features.bfloat16()).dtype == torch.bfloat16
 
 
