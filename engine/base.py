@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from engine.errors import InputError
 from engine.families import Family, Words, family_of
 from engine.loading import open_pipeline
-from engine.precision import best_device, compute_dtype
+from engine.precision import best_device, resting_dtype
 from engine.quantised import free_bytes, quantise, too_large
 from engine.schedule import Schedule
 from engine.toon import WEIGHTS
@@ -31,7 +31,7 @@ class BaseModel:
 
     def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
         self.source, self.device = source, device
-        self.dtype = compute_dtype(device) if device.type == "cuda" else torch.float32
+        self.dtype = resting_dtype(device)
         self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
         denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
         if denoiser is None:
@@ -47,12 +47,9 @@ class BaseModel:
         if self.quantised:
             for module in large:
                 quantise(module)
+        # Moved and cast at once: float32 copies of all parts side by side are more than a device may hold.
         for module in (self.vae, *large):
-            module.to(device).eval().requires_grad_(False)
-        if self.dtype != torch.float32:
-            for module in (self.unet, *self.text_encoders.values()):
-                module.to(self.dtype)
-        self.vae.float()
+            _at_rest(module, device, torch.float32 if module is self.vae else self.dtype)
         self.schedule: Schedule = self.family.schedule(pipeline.scheduler.config)
         self.latent_scale = self.family.pixels_per_latent(self)
         self.multiple = self.family.multiple(self)
@@ -174,6 +171,11 @@ class BaseModel:
             if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
                 raise InputError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
         return sides[0]
+
+
+def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    # By torch's own method: diffusers' warns of every cast, whether or not the part has layers that must not be cast.
+    return nn.Module.to(module, device, dtype).eval().requires_grad_(False)
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -24,6 +24,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
+def resting_dtype(device: torch.device) -> torch.dtype:
+    """What weights that only stand there are kept in: as they are computed with on CUDA, float32 elsewhere."""
+    return compute_dtype(device) if device.type == "cuda" else torch.float32
+
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -69,6 +69,21 @@ def test_sdxl_hears_silence_for_an_empty_negative_prompt(folders) -> None:
     assert not words.pooled[0].any() and words.pooled[1].any()
 
 
+def test_a_part_is_cast_as_it_is_moved_and_the_autoencoder_stays_exact(folders, monkeypatch) -> None:
+    moves, move = [], torch.nn.Module.to
+
+    def moved(module: torch.nn.Module, *arguments: object) -> torch.nn.Module:
+        moves.append((type(module), arguments))
+        return move(module, *arguments)
+
+    monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr(torch.nn.Module, "to", moved)
+    base = load(folders("klein"))
+    for part, dtype in ((base.vae, torch.float32), (base.unet, torch.bfloat16), (base.text_encoder, torch.bfloat16)):
+        assert all(parameter.dtype == dtype for parameter in part.parameters())
+        assert [arguments for kind, arguments in moves if kind is type(part)] == [(torch.device("cpu"), dtype)]
+
+
 def test_a_size_that_the_family_cannot_draw_is_refused(folders) -> None:
     base = load(folders("klein"))
     with pytest.raises(InputError, match="bad_size"):
