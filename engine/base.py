@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from engine.errors import InputError
 from engine.families import Family, Words, family_of
-from engine.loading import open_pipeline
+from engine.loading import open_denoiser, open_pipeline
 from engine.precision import best_device, resting_dtype
 from engine.quantised import free_bytes, quantise, too_large
 from engine.schedule import Schedule
@@ -72,6 +72,12 @@ class BaseModel:
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError("base_unusable", base=source or "embedded", reason=reason) from error
+
+    def untrained(self) -> Any:
+        """The denoiser as it was loaded, read anew: for whoever has trained the one that is here."""
+        source = str(WEIGHTS) if self.source == "embedded" else self.source
+        denoiser = open_denoiser(source, self.unet, self.family.denoiser)
+        return _at_rest(denoiser, self.device, self.dtype)
 
     @property
     def vae(self) -> Any:

@@ -35,6 +35,21 @@ def open_pipeline(source: str) -> Any:
     return DiffusionPipeline.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **optional)
 
 
+def open_denoiser(source: str, like: torch.nn.Module, name: str) -> Any:
+    """The denoiser of the same source alone, float32 on the CPU.
+
+    Args:
+        like: the denoiser that was loaded before; its class reads the weights.
+        name: the denoiser's among the pipeline's components.
+    Raises:
+        OSError, ValueError: as `open_pipeline`.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _open_file(path).components[name]  # one file holds all parts
+    return type(like).from_pretrained(source, subfolder=name, dtype=torch.float32, use_safetensors=True)  # type: ignore[attr-defined]
+
+
 def _open_file(path: Path) -> Any:
     if path.suffix != ".safetensors":
         raise ValueError("a single file must be .safetensors; other files can run code when they are opened")

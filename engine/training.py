@@ -339,8 +339,7 @@ def train(
                     for parameter in parameters:
                         parameter.grad = None
                     optimiser.state.clear()
-                    before = BaseModel.load(None if base.source == "embedded" else base.source) if in_place else base
-                    delta_error = save_delta(before.unet, unet, facts, out)
+                    delta_error = save_delta(base.untrained() if in_place else base.unet, unet, facts, out)
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from engine import memory, training
 from engine.adapters import FILE, Attached, facts_of, plain_copy, with_delta
-from engine.base import BaseModel
+from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.exchange import as_style, export, take_in
 from engine.generation import Drawing, denoise, draw, draw_together, noise
@@ -395,6 +395,14 @@ def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictur
         sole = learned(bases[1], pictures, recipe, tmp_path / name / "sole", sole=True)
         assert bases[1].vae is None and bases[1].text_encoder is None and bases[0].vae is not None
         assert alike(shared, sole, 0)
+
+
+def test_the_weights_before_are_read_of_the_denoiser_alone(tiny, pictures, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("engine.base.open_pipeline", lambda source: pytest.fail("all parts were read"))
+    before = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
+    learned(tiny, pictures, Recipe("dreambooth", 1, 1e-4, 2, 0, 0.0), tmp_path, sole=True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in plain_parameters(tiny.untrained()))
+    assert not all(torch.equal(before[name], tensor) for name, tensor in plain_parameters(tiny.unet))
 
 
 @pytest.mark.parametrize("steps", [12])
