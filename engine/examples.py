@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engine import memory
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.generation import denoise, noise
@@ -22,6 +24,9 @@ from engine.schedule import Schedule
 
 CAPTIONS = "metadata.jsonl"
 """The file of an imagefolder that says of each picture what it shows (Hugging Face datasets: `file_name`, `text`)."""
+
+PRIORS = 8
+"""Class pictures that are drawn at once where memory allows."""
 
 
 @dataclass(frozen=True)
@@ -196,34 +201,61 @@ def class_latents(
     side: int,
     folder: Path | None,
     wordings: Sequence[str] | None = None,
+    on_step: Callable[[int, int], None] = lambda drawn, of: None,
 ) -> tuple[Tensor, list[str]]:
     """Class pictures for prior preservation, as latents (count, c, h, w), and the prompt of each.
 
     Drawn by the base itself and kept in `folder`, so they are drawn once for each base, class noun, size and wordings.
+    Each batch is kept as soon as it is drawn: whoever was stopped goes on after it.
+
+    Args:
+        on_step: told between two denoising steps how many pictures there are and how many there will be. It may draw
+            with adapters on the same base, and raise to stop.
+    Raises:
+        InputError: `out_of_memory` if not even one fits.
     """
     wordings = wordings or base.family.prior_prompts
     prompts = [wordings[n % len(wordings)].format(noun=noun) for n in range(count)]
     digest = hashlib.sha256("\n".join(wordings).encode()).hexdigest()[:6]
     name = f"{noun.replace(' ', '-')}-{side}-{count}-{digest}.safetensors"
     file = folder / base.fingerprint / name if folder else None
+    latents = torch.empty(0, *base.latent_shape(side, side))
     if file and file.exists():
-        return load_file(file)["latents"].to(base.device), prompts
-    empty = base.encode_negatives([""])
-    parts = []
-    for start in range(0, count, 8):
-        seeds = range(start, min(count, start + 8))
-        embeddings = base.encode_prompts([prompts[seed] for seed in seeds])
-        parts.append(
-            denoise(base.unet, base, noise(seeds, base.latent_shape(side, side)), embeddings, empty,
-                    steps=min(20, base.family.draw_steps), guidance=base.family.guidance)
-        )  # fmt: skip
-    latents = torch.cat(parts) if parts else torch.empty(0, *base.latent_shape(side, side))
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        save_file({"latents": latents.cpu().contiguous()}, partial)
-        partial.replace(file)
+        latents = load_file(file)["latents"]
+    latents, rows = latents.to(base.device), PRIORS
+    while len(latents) < count:
+        seeds = range(len(latents), min(count, len(latents) + rows))
+        wanted = [prompts[seed] for seed in seeds]
+        drawn = _class_batch(base, wanted, seeds, side, partial(on_step, len(latents), count))
+        if drawn is None:
+            if len(seeds) == 1:
+                raise InputError("out_of_memory")
+            rows = len(seeds) // 2
+            torch.cuda.empty_cache()
+            continue
+        latents = torch.cat((latents, drawn))
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(".partial")
+            save_file({"latents": latents.cpu().contiguous()}, unfinished)
+            unfinished.replace(file)
     return latents, prompts
+
+
+def _class_batch(
+    base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], side: int, on_step: Callable[[], None]
+) -> Tensor | None:
+    """Latents (n, c, h, w) of class pictures; None if they do not fit into the memory together."""
+    try:
+        return denoise(
+            base.unet, base, noise(seeds, base.latent_shape(side, side)), base.encode_prompts(prompts),
+            base.encode_negatives([""]), steps=min(20, base.family.draw_steps), guidance=base.family.guidance,
+            on_step=lambda step, of: on_step(),
+        )  # fmt: skip
+    except (RuntimeError, MemoryError) as error:
+        if not memory.is_out_of_memory(error):
+            raise
+        return None
 
 
 # Chance

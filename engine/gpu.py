@@ -4,6 +4,7 @@ Requests come as JSON lines on standard input and news goes out as JSON lines on
 
     {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process awaits it
     {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done"
+                                         "prior" before: class pictures are being drawn, so many of so many
     {"id": "8", "task": "imagine", ...}  the same; drawn between two steps of a training that is under way
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}
 
@@ -140,7 +141,7 @@ class GpuProcess:
         return False
 
     def _give_way(self, training_id: str) -> None:
-        """Between two training steps: draw what is asked for, notice a cancellation."""
+        """Between two steps of a training or of its class pictures: draw what is asked for, notice a cancellation."""
         self._look()
         while drawings := self._waiting_drawings():
             self._imagine(drawings)
@@ -161,17 +162,21 @@ class GpuProcess:
             nonlocal short
             short = True
 
-        def on_step(progress: Progress) -> None:
+        def told_of(news: str, last: bool = False, **facts: Any) -> None:
             nonlocal told
-            if time.monotonic() - told >= NEWS_EVERY or progress.step == progress.steps:
+            if last or time.monotonic() - told >= NEWS_EVERY:
                 told = time.monotonic()
-                self.tell(id, "step", step=progress.step, steps=progress.steps, seconds_left=progress.seconds_left,
-                          short=short)  # fmt: skip
+                self.tell(id, news, **facts)
             self._give_way(id)
+
+        def on_step(progress: Progress) -> None:
+            told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
+                    seconds_left=progress.seconds_left, short=short)  # fmt: skip
 
         trained = training.train(
             self.base, album, request["token"], request["noun"], recipe, out / FILE,
             seed=request["seed"], checkpoint=Path(request["checkpoint"]), prior_folder=Path(request["priors"]),
+            on_prior=lambda drawn, of: told_of("prior", drawn=drawn, of=of),
             on_step=on_step, on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step), on_memory=on_memory,
         )  # fmt: skip
         instance = f"{request['token']} {request['noun']}"

@@ -132,7 +132,7 @@ def train(
     chances: Callable[[int], Chance] | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     on_checkpoint: Callable[[int], None] = lambda step: None,
-    on_prior: Callable[[], None] = lambda: None,
+    on_prior: Callable[[int, int], None] = lambda drawn, of: None,
     on_pictures: Callable[[int, list[Image.Image]], None] = lambda step, pictures: None,
     on_memory: Callable[[int], None] = lambda rows: None,
 ) -> Trained:
@@ -161,6 +161,7 @@ def train(
         sole: nobody else uses `base`, now or afterwards: what is cached may be let go, and full DreamBooth trains the
             base's own U-Net.
         chances: in place of this engine's own chance, to do over what another trainer did.
+        on_prior: told as `class_latents` does, with what `on_step` may do.
         on_memory: told how many rows go through at once from now on, since more did not fit.
     Raises:
         InputError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, or as `check`.
@@ -179,11 +180,12 @@ def train(
     numbers = {prompt: number for number, prompt in enumerate(prompts)}
     prompt_numbers = [[numbers[prompt] for prompt in several] for several in prompts_of]
     examples = encode_album(base, album, recipe, side, prompt_numbers)
-    on_prior()
     # A short run does not need all of them.
     prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
     with team.one_at_a_time():
-        priors, prior_prompts = class_latents(base, noun, prior_count, side, prior_folder, recipe.prior_prompts)
+        priors, prior_prompts = class_latents(
+            base, noun, prior_count, side, prior_folder, recipe.prior_prompts, on_prior
+        )
     prompts += [prompt for prompt in dict.fromkeys(prior_prompts) if prompt not in numbers]
     prior_numbers = [prompts.index(prompt) for prompt in prior_prompts]
     # A captioned set has thousands, of which only so many go through the text encoder at once.

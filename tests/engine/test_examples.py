@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine import examples
+from engine.adapters import FILE, Attached
 from engine.errors import InputError
 from engine.examples import (
     Example,
@@ -27,11 +29,13 @@ from engine.examples import (
     row_numbers,
 )
 from engine.families import SD1, TOON
+from engine.generation import Drawing, draw
 from engine.inspection import Face
 from engine.recipe import Recipe
 from engine.schedule import Diffusion
 from engine.toon.evaluation import people
 from engine.toon.world import album, render
+from engine.training import Stopped, train
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -119,6 +123,51 @@ def test_class_pictures_are_drawn_once_for_each_base_noun_and_wording(tiny, tmp_
     class_latents(tiny, "woman", 2, 64, tmp_path)
     class_latents(tiny, "man", 2, 64, tmp_path, ("a picture of {noun}",))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 3
+
+
+def test_class_pictures_go_on_after_the_batch_that_was_kept(tiny, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(examples, "PRIORS", 2)
+    told: list[tuple[int, int]] = []
+
+    def stop(drawn: int, of: int) -> None:
+        if drawn == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        class_latents(tiny, "man", 5, 64, tmp_path, on_step=stop)
+    stopped, _ = class_latents(tiny, "man", 5, 64, tmp_path, on_step=lambda *said: told.append(said))
+    assert list(dict.fromkeys(told)) == [(2, 5), (4, 5)] and len(told) == 2 * 20
+    assert torch.equal(stopped, class_latents(tiny, "man", 5, 64, None)[0])
+
+
+def test_class_pictures_that_do_not_fit_together_are_drawn_apart(tiny) -> None:
+    together, _ = class_latents(tiny, "man", 3, 64, None)
+    forward, rows = tiny.unet.forward, []
+
+    def small(sample: torch.Tensor, *arguments: object, **options: object) -> object:
+        if len(sample) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        rows.append(len(sample))
+        return forward(sample, *arguments, **options)
+
+    tiny.unet.forward, most = small, 2
+    apart, _ = class_latents(tiny, "man", 3, 64, None)
+    assert set(rows) == {2}  # one picture, with guidance
+    assert (together - apart).abs().max() < 0.05 * together.abs().max()
+    most = 1
+    with pytest.raises(InputError, match="out_of_memory"):
+        class_latents(tiny, "man", 3, 64, None)
+
+
+def test_drawing_between_two_steps_changes_no_class_picture_and_is_as_if_alone(tiny, pictures, tmp_path: Path) -> None:
+    train(tiny, pictures, "zk1", "man", replace(RECIPE, text_encoder=True, prior_batch=0), tmp_path / FILE, side=64)
+    attached, asked = Attached(tiny), Drawing("zk1 man", seed=3, steps=1, width=64, height=64, avatars=(tmp_path,))
+    quiet, alone = class_latents(tiny, "man", 1, 64, None)[0], draw(tiny, attached, asked)[0].image.tobytes()
+    drawn: set[bytes] = set()
+    busy, _ = class_latents(
+        tiny, "man", 1, 64, None, on_step=lambda *said: drawn.add(draw(tiny, attached, asked)[0].image.tobytes())
+    )
+    assert torch.equal(quiet, busy) and drawn == {alone}
 
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))

@@ -44,7 +44,7 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
                 method="lora", steps=10_000, seed=0, out=str(tmp_path / "bob"), checkpoint=str(tmp_path / "checkpoint"),
                 priors=str(tmp_path / "priors"))
     )  # fmt: skip
-    while not steps:
+    while not any(steps):
         await asyncio.sleep(0.05)
     asked = [
         wanted(tmp_path / "1", avatars=[str(tmp_path / "ann" / FILE)]), wanted(tmp_path / "2", seed=2),
@@ -59,6 +59,24 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
     alone = await gpu.run("imagine", **wanted(tmp_path / "alone", avatars=[str(tmp_path / "ann" / FILE)]))
     with Image.open(done[0]["pictures"][0]["path"]) as one, Image.open(alone["pictures"][0]["path"]) as other:
         assert_same(one, other, 4)
+
+
+async def test_class_pictures_give_way_to_a_drawing_and_to_a_cancellation(pictures, tmp_path: Path, gpu: Gpu) -> None:
+    photo = tmp_path / "photo.png"
+    pictures[0].save(photo)
+    told: list[str] = []
+    training = asyncio.create_task(
+        gpu.run("train", lambda news: told.append(news["news"]), photos=[str(photo)], token="zk2", noun="man",
+                method="lora", steps=10_000, seed=0, out=str(tmp_path / "bob"), checkpoint=str(tmp_path / "checkpoint"),
+                priors=str(tmp_path / "priors"))
+    )  # fmt: skip
+    while not told:
+        await asyncio.sleep(0.01)
+    assert (await gpu.run("imagine", **wanted(tmp_path / "drawn")))["pictures"]
+    training.cancel()
+    await asyncio.gather(training, return_exceptions=True)
+    assert (await gpu.run("imagine", **wanted(tmp_path / "free")))["pictures"]
+    assert set(told) == {"prior"}
 
 
 async def test_one_who_goes_does_not_stop_the_others(tmp_path: Path, gpu: Gpu) -> None:

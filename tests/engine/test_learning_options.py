@@ -282,7 +282,14 @@ def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_do
 ) -> None:
     base, told = load(folders("klein")), []
     with pytest.raises(InputError) as refused:
-        learned(base, pictures, replace(ALONE, **change), tmp_path, on_prior=lambda: told.append("begun"))
+        learned(
+            base,
+            pictures,
+            replace(ALONE, **change),
+            tmp_path,
+            prior_folder=tmp_path / "priors",
+            on_prior=lambda *said: told.append(said),
+        )
     assert (refused.value.code, refused.value.facts) == (code, facts)
     assert refused.value.sentence
     assert not told and not list(tmp_path.iterdir())
