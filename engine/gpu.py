@@ -4,7 +4,7 @@ Requests come as JSON lines on standard input and news goes out as JSON lines on
 
     {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process awaits it
     {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done"
-                                         "prior" before: class pictures are being drawn, so many of so many
+                                         "prior" before, while class pictures are drawn, "sample" after
     {"id": "8", "task": "imagine", ...}  the same; drawn between two steps of a training that is under way
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}
 
@@ -167,23 +167,28 @@ class GpuProcess:
             if last or time.monotonic() - told >= NEWS_EVERY:
                 told = time.monotonic()
                 self.tell(id, news, **facts)
+
+        def on_prior(drawn: int, of: int) -> None:
+            told_of("prior", drawn=drawn, of=of)
             self._give_way(id)
 
         def on_step(progress: Progress) -> None:
             told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
                     seconds_left=progress.seconds_left, short=short)  # fmt: skip
+            self._give_way(id)
 
         trained = training.train(
             self.base, album, request["token"], request["noun"], recipe, out / FILE,
             seed=request["seed"], checkpoint=Path(request["checkpoint"]), prior_folder=Path(request["priors"]),
-            on_prior=lambda drawn, of: told_of("prior", drawn=drawn, of=of),
-            on_step=on_step, on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step), on_memory=on_memory,
+            on_prior=on_prior, on_step=on_step, on_memory=on_memory,
+            on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step),
         )  # fmt: skip
         instance = f"{request['token']} {request['noun']}"
         samples, images = [], []
         for number, prompt in enumerate(SAMPLES):
             drawing = Drawing(prompt.format(instance=instance), seed=number, avatars=(out / FILE,))
-            drawn = draw_together(self.base, self.attached, [drawing])[0]
+            # Signs of life alone: within a drawing there is no way to give.
+            drawn = draw_together(self.base, self.attached, [drawing], lambda step, of: told_of("sample"))[0]
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             images += [picture.image for picture in drawn]
             self._give_way(id)

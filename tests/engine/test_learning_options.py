@@ -285,7 +285,7 @@ def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_do
         learned(
             base,
             pictures,
-            replace(ALONE, **change),
+            replace(LORA, **change),
             tmp_path,
             prior_folder=tmp_path / "priors",
             on_prior=lambda *said: told.append(said),
