@@ -1,9 +1,9 @@
 """Learning on a tiny real model: the loss falls, a stopped run equals an unstopped one, the base stays as it was."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,10 +95,16 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
 
 
 def test_a_checkpoint_that_takes_long_is_written_seldom(tiny, pictures, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: time.sleep(1))
-    kept: list[int] = []
+    clock, kept = [0.0], list[int]()
+
+    def tick(seconds: float = 1.0) -> float:
+        clock.append(clock[-1] + seconds)
+        return clock[-1]
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: tick(100))
     train(tiny, pictures, "zk1", "man", replace(LORA, prior_batch=0), tmp_path / FILE, side=SIDE,
-          checkpoint=tmp_path / "checkpoint", checkpoint_seconds=1e-6, on_checkpoint=kept.append)  # fmt: skip
+          checkpoint=tmp_path / "checkpoint", checkpoint_seconds=1.0, on_checkpoint=kept.append)  # fmt: skip
     assert kept == [1]
 
 
