@@ -198,6 +198,9 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         follows["alpha"] = given["rank"]
     if given.get("prior_weight") == 0:
         follows["prior_batch"] = 0
+    elif given.get("prior_weight") and not recipe.prior_batch:
+        # As many class pictures as photos, as diffusers' train_dreambooth.py takes them.
+        follows["prior_batch"] = given.get("batch", recipe.batch)
     if given.get("optimiser") == "prodigy" and "learning_rate" not in given:
         follows["learning_rate"] = 1.0  # Prodigy finds its own; its authors' default (arXiv 2306.06101)
     return replace(recipe, **{**follows, **given})

@@ -80,6 +80,10 @@ def test_a_style_has_the_defaults_of_the_script_for_text_to_image() -> None:
 def test_what_follows_from_an_override_follows() -> None:
     assert choose(8, "lora", SD1, rank=8).alpha == 8
     assert choose(8, "lora", SD1, prior_weight=0.0).prior_batch == 0
+    preserved = choose(8, "lora", SD1, "reference", prior_weight=1.0, batch=3)
+    assert (preserved.prior_weight, preserved.prior_batch) == (1.0, 3)
+    assert choose(8, "lora", SD1, "reference").prior_batch == 0
+    assert choose(8, "dreambooth", SD1, "seed", prior_weight=0.5, batch=2).prior_batch == 1
     assert choose(8, "lora", SD1, optimiser="prodigy").learning_rate == 1.0
     assert choose(8, "lora", SD1, optimiser="prodigy", learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(InputError, match="lora_only"):
