@@ -4,11 +4,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import InputError
+from engine.recipe import STEPS_PER_PHOTO
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,12 +52,18 @@ SWITCHES: Mapping[str, str] = {
 """What of a recipe can be said on the command line: the fields of `engine.recipe.Recipe`."""
 
 
-def _recipe_options(parser: argparse.ArgumentParser) -> None:
+STUDIED = frozenset(("steps", "warmup", "schedule"))
+"""What a study settles itself: the largest of its multiples, learned at a constant rate."""
+
+
+def _recipe_options(parser: argparse.ArgumentParser, without: Set[str] = frozenset()) -> None:
     group = parser.add_argument_group("instead of the recipe's own")
     for name, (kind, text) in NUMBERS.items():
-        group.add_argument(f"--{name}", type=kind, help=text)
+        if name not in without:
+            group.add_argument(f"--{name}", type=kind, help=text)
     for name, values in CHOICES.items():
-        group.add_argument(f"--{name}", choices=values)
+        if name not in without:
+            group.add_argument(f"--{name}", choices=values)
     for name, text in SWITCHES.items():
         group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
     group.add_argument("--size", dest="side", type=int, help="side of the training pictures in pixels")
@@ -85,7 +92,7 @@ def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
     finetune.add_argument("--name", help="the style's name; the folder's by default")
     for parser in (train, finetune, study):
         parser.add_argument("--out", type=Path, required=True)
-        _recipe_options(parser)
+        _recipe_options(parser, STUDIED if parser is study else frozenset())
     for parser in (train, finetune):
         parser.add_argument("--report-to", choices=("tensorboard", "wandb", "none"), default=None)
         parser.add_argument("--preview-every", type=int, default=0, help="steps between two sample grids")
@@ -96,7 +103,7 @@ def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
 
 def _overrides(asked: argparse.Namespace, *more: str) -> dict[str, Any]:
     names = [name.replace("-", "_") for name in (*NUMBERS, *CHOICES, *SWITCHES)]
-    return {name: getattr(asked, name) for name in (*names, "side", *more)}
+    return {name: getattr(asked, name, None) for name in (*names, "side", *more)}
 
 
 def _album(folder: Path, noun: str) -> tuple[list[Path], list[str]]:
@@ -295,13 +302,14 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
 
     from engine.study import Point, chart, study, table
 
-    multiples = sorted({int(part) for part in asked.multiples.split(",")})
+    multiples = _multiples(asked.multiples)
     token, noun = named(asked.token or "zk0p", asked.noun or "person")
     with tempfile.TemporaryDirectory() as drawn:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))
             asked.photos = Path(drawn)
-        base, _, album, _, recipe = _ready(asked, noun)
+        base, _, album, files, recipe = _ready(asked, noun)
+        options: dict[str, Any] = {"captions": _captions(files)} if recipe.captions else {}
 
     def told(point: Point) -> None:
         print(
@@ -309,13 +317,22 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
         )
 
     points = study(base, album, token, noun, recipe, multiples, asked.out / "adapter.safetensors", seed=asked.seed,
-                   prior_folder=_priors(), on_point=told, on_step=_show)  # fmt: skip
+                   prior_folder=_priors(), on_point=told, on_step=_show, **options)  # fmt: skip
     rows = [asdict(point) for point in points]
     (asked.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
     (asked.out / "study.svg").write_text(chart(points, f"{recipe.method}, {len(album)} photos, {base.source}"))
     print(table(points))
     print(asked.out / "study.svg")
     return {"points": rows, "recipe": recipe.as_json(), "chart": str(asked.out / "study.svg")}
+
+
+def _multiples(text: str) -> list[int]:
+    """The steps a photo that are asked for, ascending. Raises InputError `out_of_range`."""
+    low, high = STEPS_PER_PHOTO
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and low <= int(part) <= high for part in parts):
+        raise InputError("out_of_range", what="each of the multiples", low=low, high=high, value=text)
+    return sorted({int(part) for part in parts})
 
 
 def _drawn_person(folder: Path) -> str:

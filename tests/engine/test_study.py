@@ -1,10 +1,14 @@
 """The study of steps a photo: its measures mean what they say, and its run judges every multiple."""
 
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
+from engine.__main__ import main
 from engine.recipe import Recipe
 from engine.study import Point, chart, copying, grain, study, table
 from engine.training import Progress
@@ -49,3 +53,33 @@ def test_the_chart_shows_a_line_for_each_measure() -> None:
     assert len(lines) == 5
     heights = [float(point.split(",")[1]) for point in lines[0].get("points", "").split()]
     assert heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize("multiples", ["abc", "10,,20", "0", "10,1001", "1.5"])
+def test_multiples_that_are_none_are_refused_in_one_line(tmp_path: Path, capsys, multiples: str) -> None:
+    assert main(["study", "--out", str(tmp_path), "--multiples", multiples]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert multiples in line and "1000" in line
+
+
+@pytest.mark.parametrize("option", ["--steps=9", "--warmup=3", "--schedule=cosine"])
+def test_what_a_study_settles_itself_is_no_option_of_it(tmp_path: Path, capsys, option: str) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["study", "--out", str(tmp_path), option])
+    assert refused.value.code == 2 and option in capsys.readouterr().err
+
+
+def test_a_study_hears_captions(tiny_folder: Path, pictures, tmp_path: Path, monkeypatch) -> None:
+    album, heard = tmp_path / "album", list[Any]()
+    album.mkdir()
+    for number, picture in enumerate(pictures):
+        picture.resize((512, 512)).save(album / f"{number}.png")
+    lines = [json.dumps({"file_name": f"{n}.png", "text": f"picture {n}"}) for n in range(len(pictures))]
+    (album / "metadata.jsonl").write_text("\n".join(lines))
+    monkeypatch.setattr("engine.study.study", lambda *arguments, **options: heard.append(options["captions"]) or [])
+    monkeypatch.setattr("engine.study.chart", lambda points, title: "")
+    out = tmp_path / "out"
+    out.mkdir()
+    main(["study", "--photos", str(album), "--class", "thing", "--captions", "--base", str(tiny_folder), "--out",
+          str(out)])  # fmt: skip
+    assert heard == [[f"picture {n}" for n in range(len(pictures))]]
