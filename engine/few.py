@@ -21,6 +21,7 @@ from engine.base import BaseModel
 from engine.errors import InputError
 from engine.examples import prepare, read_captioned
 from engine.families import Words
+from engine.optimisers import learning_rate_at
 from engine.precision import autocast
 from engine.recipe import Recipe
 
@@ -38,8 +39,8 @@ class Distillation:
     batch: int = 8
     learning_rate: float = 1e-4
     rank: int = 64
-    guidance: tuple[float, float] | None = None
-    """Least and most guidance of the paths; half to one and a half times the family's if None."""
+    guidance: float | None = None
+    """Of the paths; the family's if None. One for all: a LoRA is not told which, and would learn their mean."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def distil(
     grid = schedule.grid(means[0, 0].numel())
     times = torch.tensor([step.timestep for step in grid], device=base.device)
     now, then = (torch.tensor([getattr(step, end) for step in grid], device=base.device) for end in ("now", "then"))
-    low, high = recipe.guidance or (0.5 * base.family.guidance, 1.5 * base.family.guidance)
+    scale = base.family.guidance if recipe.guidance is None else recipe.guidance
     lora = Recipe("lora", recipe.steps, recipe.learning_rate, recipe.batch, 0, 0.0, rank=recipe.rank, alpha=recipe.rank)
     parameters = attach_fresh(base, lora, DISTILLING, seed)
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-3)
@@ -105,7 +106,6 @@ def distil(
             # Spread over the whole path, as in training.
             spread = (torch.arange(recipe.batch) + torch.rand(recipe.batch, generator=random)) / recipe.batch
             places = (spread * len(grid)).long().to(base.device)
-            scale = low + (high - low) * torch.rand(recipe.batch, generator=random).to(base.device).reshape(-1, 1, 1, 1)
             heard = words[numbers[rows].to(words.device)]
             (alpha, sigma), (after, rest) = (
                 tuple(level[places, axis].reshape(-1, 1, 1, 1) for axis in (0, 1)) for level in (now, then)
@@ -126,6 +126,8 @@ def distil(
             base.unet.train()
             distance = end_of(noisy, places, heard) - wanted
             loss = ((distance**2 + HUBER**2).sqrt() - HUBER).mean()
+            for group in optimiser.param_groups:
+                group["lr"] = recipe.learning_rate * learning_rate_at("linear", step, recipe.steps, 0)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -135,7 +137,7 @@ def distil(
                 raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
             on_step(step + 1, recipe.steps, losses[-1])
         save_lora(
-            base, DISTILLING, facts(base, DRAW_STEPS, 1.0, lora.as_json() | {"guidances": [low, high]}, seed), out
+            base, DISTILLING, facts(base, DRAW_STEPS, 1.0, lora.as_json() | {"distilled_guidance": scale}, seed), out
         )
     finally:
         detach(base, DISTILLING)
