@@ -2,7 +2,7 @@
 
 A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
 the same file. Full DreamBooth is stored as thin factors of the difference from the base's weights. The header's
-`avatar` entry says whose it is. An adapter is worn by the resident base, never merged into it.
+`avatar` entry says whose it is. Either is worn by the resident base, row by row, and never merged into it.
 """
 
 import copy
@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from engine import lowrank
 from engine.base import BaseModel, plain_parameters
-from engine.deltas import compress, restored
+from engine.deltas import compress, wearable
 from engine.errors import InputError
 from engine.quantised import Int8Linear
 from engine.recipe import Recipe
@@ -45,7 +45,10 @@ Kind = Literal["avatar", "style", "few"]
 """A person, a style (learned from a captioned set, or imported), or what makes the base draw in few steps."""
 
 RESIDENT = 32
-"""So many LoRAs stay in the device's memory until they are wanted again."""
+"""So many adapters at most stay in the device's memory until they are wanted again."""
+
+RESIDENT_BYTES = 2**31
+"""And at most so many bytes of them: a full DreamBooth of Stable Diffusion 1.5 has 0.5 GB in half precision."""
 
 
 @dataclass(frozen=True)
@@ -241,12 +244,17 @@ Stack = Sequence[tuple[Path, float]]
 
 
 @dataclass(frozen=True)
-class Lora:
-    """A LoRA that is ready to be worn."""
+class Wearable:
+    """An adapter that is ready to be worn."""
 
     layers: Mapping[str, lowrank.Adapter]
     """By the part of the base that they are on."""
     words: tuple[LearnedWord, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes on the device, but for the words."""
+        return sum(tensor.nbytes for part in self.layers.values() for one in part.values() for tensor in one.tensors)
 
 
 class Attached:
@@ -257,28 +265,21 @@ class Attached:
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._loras: OrderedDict[str, Lora] = OrderedDict()
-        self._delta: tuple[str, UNet2DConditionModel] | None = None
+        self._ready: OrderedDict[str, Wearable] = OrderedDict()
+        self._sound: set[str] = set()
 
-    def check(self, stack: Stack) -> str | None:
-        """Refuse what cannot be worn on this base, and return the content of the full DreamBooth adapter among these,
-        if any, as `content_of` tells it.
+    def check(self, stack: Stack) -> None:
+        """Refuse what cannot be worn on this base.
 
         Raises:
-            InputError: `missing_avatar`, `bad_adapter`, `wrong_base`, or `one_delta` for two full DreamBooth avatars.
+            InputError: `missing_avatar`, `bad_adapter` or `wrong_base`.
         """
-        deltas = []
         for path, _ in stack:
             facts = facts_of(path)
             if facts.base != self.base.source:
                 raise InputError("wrong_base", trained=facts.base, used=self.base.source)
-            if facts.method == "dreambooth":
-                deltas.append(content_of(_file(path)))
-            else:
-                self._lora(_file(path))
-        if len(deltas) > 1:
-            raise InputError("one_delta")
-        return deltas[0] if deltas else None
+            if content_of(_file(path)) not in self._sound:
+                self._wearable(_file(path))
 
     def few(self, stack: Stack) -> Mapping[str, Any] | None:
         """The few-step adapter's recipe, if one is among these: `draw_steps` and `guidance` say how to draw with it."""
@@ -292,67 +293,62 @@ class Attached:
         LoRA and a word, is switched off meanwhile, and on again afterwards.
 
         Raises:
-            InputError: as `check`; `one_delta` too if rows want different full DreamBooth adapters.
+            InputError: as `check`.
         """
-        deltas = {self.check(stack) for stack in stacks}
-        if len(deltas) > 1:
-            raise InputError("one_delta")
-        delta = deltas.pop() if deltas else None
-        files = [[(_file(path), weight) for path, weight in stack] for stack in stacks]
-        full = {file for stack in files for file, _ in stack if delta and content_of(file) == delta}
-        unet = self._with_delta(next(iter(full))) if full else self.base.unet
-        worn = [[(self._lora(file), weight) for file, weight in stack if file not in full] for stack in files]
-        modules = self.base.adaptable | {self.base.family.denoiser: unet}
+        for stack in stacks:
+            self.check(stack)
+        ready = {file: self._wearable(file) for file in {_file(path) for stack in stacks for path, _ in stack}}
+        worn = [[(ready[_file(path)], weight) for path, weight in stack] for stack in stacks]
+        modules = self.base.adaptable
         before = {name: _active(module) for name, module in modules.items()}
         try:
             with ExitStack() as hooks:
                 for part, module in modules.items():
                     _activate(module, [])
                     hooks.enter_context(
-                        lowrank.worn(module, [[(lora.layers[part], weight) for lora, weight in row] for row in worn])
+                        lowrank.worn(module, [[(one.layers[part], weight) for one, weight in row] for row in worn])
                     )
                 hooks.enter_context(
-                    heard(self.base, [[(word, weight) for lora, weight in row for word in lora.words] for row in worn])
+                    heard(self.base, [[(word, weight) for one, weight in row for word in one.words] for row in worn])
                 )
-                yield unet
+                yield self.base.unet
         finally:
             for name, module in modules.items():
                 _activate(module, before[name])
 
-    def _lora(self, file: Path) -> Lora:
+    def _wearable(self, file: Path) -> Wearable:
         key = content_of(file)
-        if key in self._loras:
-            self._loras.move_to_end(key)
-            return self._loras[key]
-        tensors, config = _tensors(file), _header(file).get(LORA_METADATA, {})
-        known = {part: f"{part}." for part in self.base.adaptable}
+        if key in self._ready:
+            self._ready.move_to_end(key)
+            return self._ready[key]
         try:
-            if strange := [name for name in tensors if not name.startswith((*known.values(), WORD))]:
-                raise ValueError(f"{strange[0]} is no part of this base")
-            layers = {
-                part: lowrank.read(
-                    _below(tensors, start),
-                    _below(config, start),
-                    self.base.adaptable[part],
-                    self.base.device,
-                    self.base.dtype,
-                )
-                for part, start in known.items()
-            }
-            words = [LearnedWord(self.base, token, vectors) for token, vectors in _below(tensors, WORD).items()]
+            self._ready[key] = ready = self._read(file)
         except ValueError as error:
             raise InputError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
-        self._loras[key] = lora = Lora(layers, tuple(words))
-        while len(self._loras) > RESIDENT:
-            self._loras.popitem(last=False)
-        return lora
+        self._sound.add(key)
+        while len(self._ready) > 1 and (
+            len(self._ready) > RESIDENT or sum(one.size for one in self._ready.values()) > RESIDENT_BYTES
+        ):
+            self._ready.popitem(last=False)
+        return ready
 
-    def _with_delta(self, file: Path) -> UNet2DConditionModel:
-        key = content_of(file)
-        if self._delta is None or self._delta[0] != key:
-            self._delta = None
-            self._delta = (key, with_delta(self.base.unet, _tensors(file)))
-        return self._delta[1]
+    def _read(self, file: Path) -> Wearable:
+        """The adapter in this file. Raises ValueError for what does not belong to the base."""
+        base, tensors, config = self.base, _tensors(file), _header(file).get(LORA_METADATA, {})
+        known = {part: f"{part}." for part in base.adaptable}
+        if strange := [name for name in tensors if not name.startswith((*known.values(), WORD))]:
+            raise ValueError(f"{strange[0]} is no part of this base")
+        full = facts_of(file).method == "dreambooth"
+        layers: dict[str, lowrank.Adapter] = {}
+        for part, start in known.items():
+            own, module = _below(tensors, start), base.adaptable[part]
+            layers[part] = (
+                wearable(own, module, base.device, base.dtype)
+                if full
+                else lowrank.read(own, _below(config, start), module, base.device, base.dtype)
+            )
+        words = [LearnedWord(base, token, vectors) for token, vectors in _below(tensors, WORD).items()]
+        return Wearable(layers, tuple(words))
 
 
 def _file(path: Path) -> Path:
@@ -376,14 +372,3 @@ def plain_copy(unet: UNet2DConditionModel, dtype: torch.dtype | None = None) -> 
     copied.load_state_dict(dict(plain_parameters(unet)))
     copied.to(device).eval()
     return copied if dtype in (None, copied.dtype) else copied.to(dtype)
-
-
-@torch.no_grad()
-def with_delta(unet: UNet2DConditionModel, delta: dict[str, Tensor]) -> UNet2DConditionModel:
-    """A copy of the U-Net with the stored difference added."""
-    copied = plain_copy(unet)
-    for key, parameter in copied.named_parameters():
-        difference = restored(delta, _start(copied) + key, parameter.shape)
-        if difference is not None:
-            parameter += difference.to(parameter)
-    return copied

@@ -3,13 +3,19 @@
 Fine-tuning moves weights along few directions (arXiv 2106.09685, section 7.2), so the difference's leading singular
 vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept
 that hold the most of the difference for their size, until the file is `SHARE` of the model's own.
+
+A difference is worn by the rows of a batch, as a LoRA is, and never added to the base's weights: those of a base that
+rests in bfloat16 would round most of it away.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from engine.lowrank import Affine, Factors, Norm, plain_name
 
 SHARE = 0.15
 """Of the half-precision size of what was trained."""
@@ -117,3 +123,69 @@ def restored(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Ten
         return None
     left, right = (tensors[f"{name}.{part}"].float() * tensors[f"{name}.{part}.scale"] for part in ("left", "right"))
     return (left.T @ right).reshape(shape)
+
+
+@torch.no_grad()
+def wearable(
+    tensors: Mapping[str, Tensor], module: nn.Module, device: torch.device, dtype: torch.dtype
+) -> dict[str, Factors | Affine]:
+    """The stored differences of a part as `engine.lowrank.worn` takes them, on `device`: factors in `dtype`, biases and
+    norms in float32.
+
+    That covers linear layers, convolutions and norms, which is all that the bases' denoisers are made of; a tensor of
+    any other layer, an embedding's say, is refused.
+
+    Args:
+        tensors: as `compress` makes them, under the names that `module` has for its weights.
+    Raises:
+        ValueError: a name or shape that does not belong to `module`.
+    """
+    layers: dict[str, Any] = {
+        plain_name(name): getattr(layer, "base_layer", layer) for name, layer in module.named_modules()
+    }
+    kept = {key.removesuffix(".scale").removesuffix(".left").removesuffix(".right") for key in tensors}
+    found = dict[str, Factors | Affine]()
+    for key in sorted(kept):
+        name, _, last = key.rpartition(".")
+        layer = layers.get(name)
+        if last not in ("weight", "bias") or not isinstance(layer, nn.Linear | nn.Conv2d | Norm):
+            raise ValueError(f"{key} is no weight of this base that a difference can be worn on")
+        if name not in found:
+            weight, bias = f"{name}.weight", tensors.get(f"{name}.bias")
+            own = getattr(layer, "bias", None)
+            if bias is not None and (own is None or bias.shape != own.shape):
+                raise ValueError(f"{name}.bias has other sizes in this base")
+            moved = None if bias is None else bias.to(device, torch.float32)
+            if isinstance(layer, Norm):
+                found[name] = _affine(tensors.get(weight), moved, layer, name)
+            else:
+                down, up = _factors(tensors, weight, layer)
+                found[name] = Factors(down.to(device, dtype), up.to(device, dtype), shift=moved)
+    return found
+
+
+def _affine(weight: Tensor | None, bias: Tensor | None, norm: Any, name: str) -> Affine:
+    own = norm.weight
+    if own is None or own.ndim != 1 or (weight is not None and weight.shape != own.shape):
+        raise ValueError(f"{name}.weight has other sizes in this base")
+    none = torch.zeros(len(own), device=own.device)
+    return Affine(none if weight is None else weight.to(none), none if bias is None else bias)
+
+
+def _factors(tensors: Mapping[str, Tensor], key: str, layer: Any) -> tuple[Tensor, Tensor]:
+    """A weight's stored factors as down (r, in, ...) and up (out, r), float32; where only a bias has changed, one rank
+    of zeros, since a convolution must have some channel.
+
+    A direction's length is shared out evenly: half precision holds no number of a difference itself, but its root.
+    """
+    out, *rest = layer.weight.shape
+    if key in tensors or getattr(layer, "groups", 1) != 1:
+        raise ValueError(f"{key} is not stored as factors")
+    if f"{key}.left" not in tensors:
+        return torch.zeros(1, *rest), torch.zeros(out, 1)
+    left, right = (tensors[f"{key}.{part}"].float() * tensors[f"{key}.{part}.scale"] for part in ("left", "right"))
+    if left.shape[1] != out or right.shape[1] != torch.Size(rest).numel() or len(left) != len(right):
+        raise ValueError(f"{key} has other sizes in this base")
+    lengths = [factor.norm(dim=1, keepdim=True).clamp(min=1e-20) for factor in (left, right)]
+    even = (lengths[1] / lengths[0]).sqrt()
+    return (right / even).reshape(-1, *rest), (left * even).T.contiguous()

@@ -153,16 +153,16 @@ def draw_together(
 
 
 def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
-    """What drawings must have in common to be drawn together: sizes, steps, where they begin, the denoiser itself.
+    """What drawings must have in common to be drawn together: sizes, steps, where they begin.
 
     Raises:
-        InputError: as `Attached.check`.
+        InputError: `missing_avatar` or `bad_adapter`.
     """
     drawing = in_few_steps(drawing, base, attached)
     return (
         drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
         skipped(drawing, base, attached), guidance_of(drawing, base, attached) == 1.0,
-        attached.few(drawing.stack) is not None, attached.check(drawing.stack),
+        attached.few(drawing.stack) is not None,
     )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Low-rank adapters on the rows of a batch: every row may wear its own, or several at once with a weight each.
 
 An adapted layer answers W x + s B A x (LoRA, arXiv 2106.09685). What the low ranks add is a sum, so adapters worn
-together are their factors side by side, and rows with different adapters are one batched product. The layers' own
-weights stay as they are: hooks add to their answers while a `worn` context lasts.
+together are their factors side by side, and rows with different adapters are one batched product. What full DreamBooth
+changed (`engine.deltas`) is worn the same way: its factors as a LoRA's, biases as vectors that are added, and each row
+has norms with its own weights and biases. The layers' own weights stay as they are: hooks change their answers while a
+`worn` context lasts.
 """
 
 import math
@@ -17,8 +19,8 @@ from torch.nn import functional as F
 
 from engine.quantised import Int8Linear
 
-Adapter = Mapping[str, "Factors"]
-"""The factors of one adapter by the plain names of a part's layers."""
+Adapter = Mapping[str, "Factors | Affine"]
+"""What one adapter does to the layers of a part, by their plain names."""
 Stack = Sequence[tuple[Adapter, float]]
 """What one row wears: adapters and their weights."""
 
@@ -33,6 +35,30 @@ class Factors:
     """s B: (out, r), the scale included."""
     gain: Tensor | None = None
     """(out,): by how much more the layer's own answer counts, in adapters that scale it (DoRA, arXiv 2402.09353)."""
+    shift: Tensor | None = None
+    """(out,), float32: what is added to the bias."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        return tuple(tensor for tensor in (self.down, self.up, self.gain, self.shift) if tensor is not None)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """What an adapter adds to a norm's weight and bias, each (channels,), float32."""
+
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that it holds."""
+        return self.weight, self.bias
+
+
+Norm = nn.GroupNorm | nn.LayerNorm | nn.RMSNorm
+"""The layers that an `Affine` is for; the others, linear layers and convolutions, take `Factors`."""
 
 
 def read(
@@ -117,9 +143,14 @@ def worn(module: nn.Module, rows: Sequence[Stack]) -> Iterator[None]:
     handles = []
     try:
         for name, layer in list(module.named_modules()):
-            if name in names:
-                added = _Added(layer, [_together(stack, name) for stack in stacks], numbers)
-                handles.append(layer.register_forward_hook(added))
+            if name not in names:
+                continue
+            hook: _Added | _Normed
+            if isinstance(layer, Norm):
+                hook = _Normed([_moved(stack, name, layer) for stack in stacks], numbers)
+            else:
+                hook = _Added(layer, [_together(stack, name) for stack in stacks], numbers)
+            handles.append(layer.register_forward_hook(hook))
         yield
     finally:
         for handle in handles:
@@ -128,15 +159,63 @@ def worn(module: nn.Module, rows: Sequence[Stack]) -> Iterator[None]:
 
 def _together(stack: Stack, name: str) -> Factors | None:
     """The adapters that a row wears on one layer, as one."""
-    found = [(adapter[name], weight) for adapter, weight in stack if name in adapter]
+    found = [(part, weight) for adapter, weight in stack if isinstance(part := adapter.get(name), Factors)]
     if not found:
         return None
-    gains = [weight * factors.gain for factors, weight in found if factors.gain is not None]
+    if len(found) == 1 and found[0][1] == 1:
+        return found[0][0]
     return Factors(
         torch.cat([factors.down for factors, _ in found]),
         torch.cat([weight * factors.up for factors, weight in found], dim=1),
-        torch.stack(gains).sum(0) if gains else None,
+        _sum([weight * factors.gain for factors, weight in found if factors.gain is not None]),
+        _sum([weight * factors.shift for factors, weight in found if factors.shift is not None]),
     )
+
+
+def _sum(vectors: list[Tensor]) -> Tensor | None:
+    return torch.stack(vectors).sum(0) if vectors else None
+
+
+def _moved(stack: Stack, name: str, norm: Norm) -> Affine:
+    """A norm's weight and bias, float32, with what a row's adapters add to them."""
+    assert norm.weight is not None
+    weight, own = norm.weight.detach().float(), getattr(norm, "bias", None)
+    bias = torch.zeros_like(weight) if own is None else own.detach().float()
+    for adapter, share in stack:
+        if isinstance(part := adapter.get(name), Affine):
+            weight, bias = weight + share * part.weight, bias + share * part.bias
+    return Affine(weight, bias)
+
+
+def _kinds_of(rows: Tensor, count: int) -> Tensor:
+    """Which kind each of `count` rows is, int64 (count,): `rows` (n,), as often as they go into `count`."""
+    times, rest = divmod(count, len(rows))
+    if rest:
+        raise ValueError(f"{count} rows are not a multiple of the {len(rows)} that wear adapters")
+    return rows.repeat(times)
+
+
+class _Normed:
+    """The hook of one norm: each row's features under the row's own weight and bias.
+
+    The norm is computed anew, in float32: a small change of a weight would be lost if it were added to an answer that
+    bfloat16 has rounded.
+    """
+
+    def __init__(self, kinds: list[Affine], rows: list[int]) -> None:
+        self._weight, self._bias = (torch.stack(vectors) for vectors in zip(*(k.tensors for k in kinds), strict=True))
+        self._rows = torch.tensor(rows, device=self._weight.device)
+
+    def __call__(self, norm: Any, inputs: tuple[Tensor, ...], answer: Tensor) -> Tensor:
+        features = inputs[0].float()
+        kinds = _kinds_of(self._rows, len(features))
+        if isinstance(norm, nn.GroupNorm):
+            normal, shape = F.group_norm(features, norm.num_groups, eps=norm.eps), (-1, *[1] * (features.ndim - 2))
+        else:
+            function = F.layer_norm if isinstance(norm, nn.LayerNorm) else F.rms_norm
+            normal, shape = function(features, norm.normalized_shape, eps=norm.eps), (*[1] * (features.ndim - 2), -1)
+        weight, bias = (vectors[kinds].reshape(len(kinds), *shape) for vectors in (self._weight, self._bias))
+        return (normal * weight + bias).to(answer.dtype)
 
 
 class _Added:
@@ -145,40 +224,40 @@ class _Added:
     def __init__(self, layer: nn.Module, kinds: list[Factors | None], rows: list[int]) -> None:
         self._layer: Any = getattr(layer, "base_layer", layer)
         self._convolution = isinstance(self._layer, nn.Conv2d)
-        self._rows = rows
-        self._kinds = kinds
         self._only = kinds[0] if len(kinds) == 1 else None
         if self._only is None:
             some = next(factors for factors in kinds if factors is not None)
             rank = max(factors.down.shape[0] for factors in kinds if factors is not None)
-            index = torch.tensor(rows, device=some.down.device)
-            self._up = torch.stack([_padded(factors, some, rank).up for factors in kinds])[index]  # (n, out, r)
-            self._down = torch.stack([_padded(factors, some, rank).down for factors in kinds])[index]  # (n, r, in...)
-            gains = [None if factors is None else factors.gain for factors in kinds]
-            self._gain = None
-            if any(gain is not None for gain in gains):
-                silent = some.up.new_zeros(some.up.shape[0])
-                self._gain = torch.stack([silent if gain is None else gain for gain in gains])[index]  # (n, out)
+            self._rows = torch.tensor(rows, device=some.down.device)
+            # By kind, not by row: a full DreamBooth's factors are large.
+            self._up = torch.stack([_padded(factors, some, rank).up for factors in kinds])  # (kinds, out, r)
+            self._down = torch.stack([_padded(factors, some, rank).down for factors in kinds])  # (kinds, r, in...)
+            self._gain = _stacked([None if factors is None else factors.gain for factors in kinds])
+            self._shift = _stacked([None if factors is None else factors.shift for factors in kinds])
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], answer: Tensor) -> Tensor:
         features = inputs[0]
-        added = self._shared(features) if self._only else self._by_row(features)
-        gain = self._only.gain if self._only else self._gain_of(len(features))
+        if self._only:
+            added, gain, shift = self._shared(features, self._only), self._only.gain, self._only.shift
+        else:
+            kinds = _kinds_of(self._rows, len(features))
+            added = self._by_row(features, self._down[kinds], self._up[kinds])
+            gain, shift = (None if vectors is None else vectors[kinds] for vectors in (self._gain, self._shift))
         if gain is not None:
             own = answer if self._layer.bias is None else answer - self._along(self._layer.bias, answer)
             added = added + self._along(gain, answer) * own
-        return answer + added.to(answer.dtype)
+        if shift is not None:
+            added = added + self._along(shift, answer)
+        # Rounded once, after the sum.
+        return (answer + added).to(answer.dtype)
 
-    def _shared(self, features: Tensor) -> Tensor:
-        assert self._only
+    def _shared(self, features: Tensor, factors: Factors) -> Tensor:
         if self._convolution:
-            low = self._convolved(features, self._only.down, 1)
-            return torch.einsum("or,nrhw->nohw", self._only.up, low.to(self._only.up.dtype))
-        return F.linear(F.linear(features.to(self._only.down.dtype), self._only.down), self._only.up)
+            low = self._convolved(features, factors.down, 1)
+            return torch.einsum("or,nrhw->nohw", factors.up, low.to(factors.up.dtype))
+        return F.linear(F.linear(features.to(factors.down.dtype), factors.down), factors.up)
 
-    def _by_row(self, features: Tensor) -> Tensor:
-        times = self._times(len(features))
-        down, up = self._down.repeat(times, *[1] * (self._down.ndim - 1)), self._up.repeat(times, 1, 1)
+    def _by_row(self, features: Tensor, down: Tensor, up: Tensor) -> Tensor:
         if self._convolution:
             # One group of channels for each row.
             rows, rank = down.shape[:2]
@@ -203,20 +282,19 @@ class _Added:
         reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
         return int((side + 2 * layer.padding[axis] - reach - 1) // layer.stride[axis] + 1)
 
-    def _times(self, rows: int) -> int:
-        times, rest = divmod(rows, len(self._rows))
-        if rest:
-            raise ValueError(f"{rows} rows are not a multiple of the {len(self._rows)} that wear adapters")
-        return times
-
-    def _gain_of(self, rows: int) -> Tensor | None:
-        return None if self._gain is None else self._gain.repeat(self._times(rows), 1)
-
     def _along(self, channels: Tensor, answer: Tensor) -> Tensor:
         """(out,) or (n, out), shaped to go along with the answer's channels."""
         if self._convolution:
             return channels[..., None, None]
-        return channels if channels.ndim == 1 or answer.ndim == 2 else channels[:, None]
+        return channels if channels.ndim == 1 else channels.reshape(len(channels), *[1] * (answer.ndim - 2), -1)
+
+
+def _stacked(vectors: list[Tensor | None]) -> Tensor | None:
+    """(kinds, out), zeros for those that have none; None if none has any."""
+    some = next((vector for vector in vectors if vector is not None), None)
+    if some is None:
+        return None
+    return torch.stack([torch.zeros_like(some) if vector is None else vector for vector in vectors])
 
 
 def _padded(factors: Factors | None, like: Factors, rank: int) -> Factors:

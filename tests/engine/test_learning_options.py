@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from engine import memory, training
-from engine.adapters import FILE, Attached, facts_of, plain_copy, with_delta
+from engine.adapters import FILE, Attached, facts_of, plain_copy
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.exchange import as_style, export, take_in
@@ -436,10 +436,14 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
         said = json.loads(reader.metadata()["delta"])
     assert said["error"] == pytest.approx(trained.delta_error) and 0 < said["error"] < 0.8
     words = tiny.encode_prompts(["a photo of zk1 man", ""])
-    drawn = [
-        denoise(unet, tiny, noise([3], tiny.latent_shape(SIDE, SIDE)), words[:1], words[1:], steps=4, guidance=2.0)
-        for unet in (tiny.unet, full[0], with_delta(tiny.unet, stored))
-    ]
+
+    def denoised(unet):  # type: ignore[no-untyped-def]
+        latents = noise([3], tiny.latent_shape(SIDE, SIDE))
+        return denoise(unet, tiny, latents, words[:1], words[1:], steps=4, guidance=2.0)
+
+    drawn = [denoised(tiny.unet), denoised(full[0])]
+    with Attached(tiny).rows([[(tmp_path, 1.0)]]) as unet:
+        drawn.append(denoised(unet))
     moved, missed = (float((drawn[1] - other).norm()) for other in (drawn[0], drawn[2]))
     assert missed < 0.5 * moved
     assert not whole

@@ -147,8 +147,8 @@ def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people,
 
     train(base, pictures, "zk9", "man", replace(LORA, steps=2), tmp_path / FILE, side=SIDE, on_step=on_step)
     assert seen == [1, 2]
-    kept = [tensor for lora in attached._loras.values() for part in lora.layers.values() for factors in part.values()
-            for tensor in (factors.down, factors.up)]  # fmt: skip
+    kept = [tensor for lora in attached._ready.values() for part in lora.layers.values() for one in part.values()
+            for tensor in one.tensors]  # fmt: skip
     own = {tensor.untyped_storage().data_ptr() for _, tensor in plain_parameters(base.unet)}
     assert not own & {tensor.untyped_storage().data_ptr() for tensor in kept}
     assert sum(tensor.numel() for tensor in kept) < 0.5 * sum(
