@@ -15,7 +15,6 @@ class InputError(Exception):
         "bad_adapter": "The adapter in {folder} is not one that this engine wrote: {reason}.",
         "not_a_lora": "The adapter in {folder} is a full DreamBooth, which no other program's LoRA format can hold.",
         "quantised_base": "Memory holds this base in eight bits only, and so it learns by plain LoRA alone: use that.",
-        "one_delta": "Only one full DreamBooth avatar fits into a picture. Use one of them, or train with LoRA.",
         "token_is_word": "'{token}' is an English word. Take one that means nothing else, as {suggestion}.",
         "bad_token": "A token is a letter and up to 15 lower-case letters or digits, as {suggestion}. Not: {token}",
         "bad_noun": "A class noun is one plain word, as man, woman or dog. Not: {noun}",

@@ -259,7 +259,6 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "bad_adapter": lambda facts: say(
         "The file of what was learned can't be read. Train the avatar anew with /train, or leave --style out."
     ),
-    "one_delta": lambda facts: say("Two of these avatars were learned as whole models, and a picture holds only one."),
     "quantised_base": lambda facts: say("The memory here is too small to learn that way. Please ask the operators."),
 }
 
