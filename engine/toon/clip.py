@@ -98,6 +98,9 @@ def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, ba
     best = pretrain(towers, loss, work, steps=steps, learning_rate=1e-3, save_every=500, on_save=measure)
     assert isinstance(best, Towers)
     best.clip.half().save_pretrained(out)
+    # transformers loads what the configuration says, and pictures come as float32.
+    config = out / "config.json"
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
     words.save_pretrained(out)
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(
