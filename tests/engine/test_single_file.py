@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, Flux2KleinPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.adapters import Attached
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.exchange import in_blocks
+from engine.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
 from engine.generation import draw
 from tests.engine.tiny import asked, assert_same, load
 
@@ -33,13 +33,13 @@ OPEN_CLIP = {
 def open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A text encoder's weights as OpenCLIP has them, whose queries, keys and values are one matrix."""
     named: dict[str, Tensor] = {}
+    state = {key.removeprefix("text_model."): tensor for key, tensor in state.items()}
     for key, tensor in state.items():
-        key = key.removeprefix("text_model.")
         for ours, theirs in OPEN_CLIP.items():
             key = key.replace(ours, theirs)
         if projected := re.match(r"(.+\.attn\.)([qkv])_proj\.(weight|bias)", key):
             if projected[2] == "q":
-                qkv = [state[f"text_model.{_back(projected[1])}{which}_proj.{projected[3]}"] for which in "qkv"]
+                qkv = [state[f"{_back(projected[1])}{which}_proj.{projected[3]}"] for which in "qkv"]
                 named[f"{projected[1]}in_proj_{projected[3]}"] = torch.cat(qkv)
         elif key == "text_projection.weight":
             named["text_projection"] = tensor.T
@@ -83,6 +83,11 @@ def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> d
         named[f"first_stage_model.{key}"] = tensor
     second = getattr(pipeline, "text_encoder_2", None)
     start = "conditioner.embedders.0." if second else "cond_stage_model."
+    if pipeline.text_encoder.config.hidden_act == "gelu":  # OpenCLIP's, as in Stable Diffusion 2.x
+        return {key: tensor.contiguous() for key, tensor in named.items()} | {
+            f"{start}model.{key}": tensor.contiguous()
+            for key, tensor in open_clip(pipeline.text_encoder.state_dict()).items()
+        }
     for key, tensor in pipeline.text_encoder.state_dict().items():
         named[f"{start}transformer.text_model.{key.removeprefix('text_model.')}"] = tensor
     if second:
@@ -91,19 +96,95 @@ def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> d
     return {key: tensor.contiguous() for key, tensor in named.items()}
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+KLEIN_OUTSIDE = {
+    "x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear",
+    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+    "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
+    "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
+    "single_stream_modulation.linear": "single_stream_modulation.lin",
+}  # fmt: skip
+KLEIN_NORMS = {
+    "attn.norm_q": "img_attn.norm.query_norm", "attn.norm_k": "img_attn.norm.key_norm",
+    "attn.norm_added_q": "txt_attn.norm.query_norm", "attn.norm_added_k": "txt_attn.norm.key_norm",
+}  # fmt: skip
+KLEIN_SINGLE_NORMS = {"attn.norm_q": "norm.query_norm", "attn.norm_k": "norm.key_norm"}
+
+
+def original_klein(pipeline: Flux2KleinPipeline) -> dict[str, Tensor]:
+    """The transformer's weights under the names of FLUX.2's own code, which has nothing else in its file."""
+    named: dict[str, Tensor] = {}
+    state = pipeline.transformer.state_dict()
+    for key, tensor in state.items():
+        name, _, end = key.rpartition(".")
+        if name == "norm_out.linear":
+            scale, shift = tensor.chunk(2)
+            named[f"final_layer.adaLN_modulation.1.{end}"] = torch.cat([shift, scale])
+        elif block := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
+            start = f"{'single' if block[1] else 'double'}_blocks.{block[2]}."
+            norms, plain = (KLEIN_SINGLE_NORMS, FLUX2_SINGLE) if block[1] else (KLEIN_NORMS, FLUX2)
+            if block[3] in norms:
+                named[f"{start}{norms[block[3]]}.scale"] = tensor
+            elif block[3] in plain:
+                named[f"{start}{plain[block[3]]}.{end}"] = tensor
+            for theirs, ours in FLUX2_FUSED.items():
+                if block[3] == ours[0]:
+                    several = [state[key.replace(ours[0], part)] for part in ours]
+                    named[f"{start}{theirs}.{end}"] = torch.cat(several)
+        else:
+            named[f"{KLEIN_OUTSIDE[name]}.{end}"] = tensor
+    assert sum(tensor.numel() for tensor in named.values()) == sum(tensor.numel() for tensor in state.values())
+    return {key: tensor.contiguous() for key, tensor in named.items()}
+
+
+def beside(folder: Path, file: Path, weights: frozenset[str] = frozenset()) -> None:
+    """Lay what the file does not hold beside it: the configurations, and these parts' weights."""
+    for source in folder.rglob("*"):
+        part = source.relative_to(folder)
+        if source.is_file() and (source.suffix != ".safetensors" or part.parts[0] in weights):
+            copy = file.with_suffix("") / part
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source.read_bytes())
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 def test_a_single_file_draws_what_its_folder_draws(folders, family: str, tmp_path: Path, exact) -> None:
     pipeline = DiffusionPipeline.from_pretrained(folders(family), dtype=torch.float32)
     save_file(original(pipeline), tmp_path / "model.safetensors")
-    # The configurations lie beside it, without weights; from the hub they would be fetched.
-    for file in folders(family).rglob("*"):
-        if file.is_file() and file.suffix != ".safetensors":
-            copy = tmp_path / "model" / file.relative_to(folders(family))
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(file.read_bytes())
+    # From the hub the configurations would be fetched.
+    beside(folders(family), tmp_path / "model.safetensors")
     base, folder = load(tmp_path / "model.safetensors"), load(folders(family))
-    assert base.family.name == family
+    assert base.family.name == family and base.schedule.prediction == folder.schedule.prediction
+    assert (base.schedule.prediction == "v_prediction") == (family == "sd2")
     assert_same(draw(base, Attached(base), asked())[0].image, draw(folder, Attached(folder), asked())[0].image)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_single_file_of_klein_is_its_transformer(folders, prefix: str, tmp_path: Path, exact) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(folders("klein"), dtype=torch.float32)
+    file = tmp_path / "model.safetensors"
+    save_file({prefix + key: tensor for key, tensor in original_klein(pipeline).items()}, file)
+    beside(folders("klein"), file, frozenset(("text_encoder", "vae")))
+    base = load(file)
+    assert base.family.name == "klein"
+    for ours, theirs in ((base.unet, pipeline.transformer), (base.untrained(), pipeline.transformer)):
+        state = theirs.state_dict()
+        assert ours.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[key]) for key, tensor in ours.state_dict().items())
+    folder = load(folders("klein"))
+    assert_same(draw(base, Attached(base), asked())[0].image, draw(folder, Attached(folder), asked())[0].image)
+
+
+@pytest.mark.parametrize(("more", "said"), [({}, "other sizes"), ({"img_in.weight_scale": torch.ones(1)}, "quantised")])
+def test_another_flux_is_refused_before_anything_is_fetched(folders, more, said: str, tmp_path: Path) -> None:
+    pipeline = DiffusionPipeline.from_pretrained(folders("klein"), dtype=torch.float32)
+    file = tmp_path / "model.safetensors"
+    save_file(original_klein(pipeline) | more, file)
+    if more:
+        beside(folders("klein"), file, frozenset(("text_encoder", "vae")))
+    with pytest.raises(InputError) as refused:
+        load(file)
+    assert re.search(said, refused.value.sentence)
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.bin"])
