@@ -51,14 +51,27 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of wandb in a folder; the environment says where it reports to (WANDB_MODE=offline keeps it here)."""
+    """A run of wandb in a folder; the environment says where it reports to (WANDB_MODE=offline keeps it here).
+
+    Where nobody has logged in, or the server does not let the run in, it is kept in the folder too.
+    """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
         self._wandb = wandb
-        self._run = wandb.init(project=PROJECT, dir=str(folder), config=dict(recipe))
+        options: Any = {"project": PROJECT, "dir": str(folder), "config": dict(recipe)}
+        online = wandb.setup().settings.mode in ("online", "shared")
+        try:
+            why = "There is no login for W&B here" if online and not wandb.login(prompt=False) else ""
+            self._run = wandb.init(**options, mode="offline" if why else None)
+        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+            why = f"W&B does not take the run ({str(error).splitlines()[0][:120]})"
+            self._run = wandb.init(**options, mode="offline")
+        if why:
+            kept = Path(self._run.dir).parent
+            print(f"{why}: the run is kept. To upload it later: wandb login, then wandb sync {kept}", flush=True)
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)

@@ -42,13 +42,25 @@ tracker.close()
 """
 
 
-def test_wandb_keeps_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
+@pytest.mark.parametrize("mode", ["offline", None])
+def test_wandb_keeps_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+    """Asked for, or because nobody has logged in, who is told then how to upload it."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    # Whatever login the machine has is not this test's.
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = subprocess.run([sys.executable, "-c", WANDB, str(tmp_path)], capture_output=True, text=True, timeout=300,
                          cwd=Path(__file__).parents[2], check=False)  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
+    told = [line for line in run.stdout.splitlines() if "wandb sync" in line]
+    assert len(told) == (0 if mode else 1)
     (file,) = tmp_path.rglob("run-*.wandb")
+    assert not told or told[0].endswith(f"wandb sync {file.parent}")
     content = file.read_bytes()
     assert b"learning_rate" in content and b"samples" in content
     assert list(tmp_path.rglob("media/images/*.png"))
