@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import experiments
+from engine import experiments, launched
 from engine.errors import InputError
 from engine.supervision import ENVIRONMENT
 
@@ -264,11 +264,14 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     asked = _parser().parse_args(arguments)
     try:
+        place = launched.place(os.environ)
+        if place and hasattr(asked, "out") and asked.command not in experiments.COMMANDS:
+            raise InputError("alone", command=asked.command)
         figures = COMMANDS[asked.command](asked)
     except InputError as error:
         print(f"python -m engine {asked.command}: {error.sentence}", file=sys.stderr)
         return 2
-    if getattr(asked, "json", False):
+    if getattr(asked, "json", False) and place.get("RANK", "0") == "0":
         # Linux counts kibibytes, macOS bytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         print(json.dumps({"command": asked.command, **figures, "peak_memory_mb": round(peak / 2**20)}))

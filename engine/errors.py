@@ -37,6 +37,10 @@ class InputError(Exception):
         "no_min_snr": "Min-SNR weighting is for bases that predict noise or velocity; this one matches a flow.",
         "text_is_fixed": "The text encoder of this base takes no adapters. Leave out {what}.",
         "word_stays": "The avatar in {folder} has a learned word, which kohya's format cannot hold.",
+        "no_rank": "The launcher started {size} processes without telling each its number ({name}). Use torchrun.",
+        "no_master": "Several machines take part: set MASTER_ADDR to the first one's address on all of them.",
+        "no_team": "{size} processes were started, but {found} found together. Use torchrun.",
+        "alone": "{command} runs as one process. Only train, finetune and study learn as several.",
         "out_of_memory": "Even one picture at a time does not fit into the memory. Take a smaller --size or a LoRA.",
     }
     """One clear line per code, for the command line. The chats word the same codes in their own module."""

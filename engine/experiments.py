@@ -236,8 +236,6 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     if asked.recipe == "seed" and asked.method == "lora":
         raise InputError("seed_is_dreambooth")
     files, lines = _album(asked.photos, noun)
-    for line in lines:
-        print(line)
 
     from engine.base import BaseModel
     from engine.inspection import face_crop, load_photo
@@ -245,6 +243,9 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     from engine.team import join
 
     team = join()
+    if team.first:
+        for line in lines:
+            print(line)
     base = BaseModel.load(asked.base, getattr(team, "device", None))
     more = [name for name in ("steps_per_photo", "prior_weight", "prior_pictures") if hasattr(asked, name)]
     recipe = choose(len(files), asked.method or "lora", base.family, asked.recipe, **_overrides(asked, *more))
@@ -308,8 +309,8 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))
             asked.photos = Path(drawn)
-        base, _, album, files, recipe = _ready(asked, noun)
-        options: dict[str, Any] = {"captions": _captions(files)} if recipe.captions else {}
+        base, team, album, files, recipe = _ready(asked, noun)
+        options: dict[str, Any] = {"team": team} | {"captions": _captions(files)} if recipe.captions else {}
 
     def told(point: Point) -> None:
         print(
@@ -317,12 +318,14 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
         )
 
     points = study(base, album, token, noun, recipe, multiples, asked.out / "adapter.safetensors", seed=asked.seed,
-                   prior_folder=_priors(), on_point=told, on_step=_show, **options)  # fmt: skip
+                   prior_folder=_priors(), on_point=told, on_step=_show if team.first else lambda progress: None,
+                   **options)  # fmt: skip
     rows = [asdict(point) for point in points]
-    (asked.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
-    (asked.out / "study.svg").write_text(chart(points, f"{recipe.method}, {len(album)} photos, {base.source}"))
-    print(table(points))
-    print(asked.out / "study.svg")
+    if team.first:
+        (asked.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (asked.out / "study.svg").write_text(chart(points, f"{recipe.method}, {len(album)} photos, {base.source}"))
+        print(table(points))
+        print(asked.out / "study.svg")
     return {"points": rows, "recipe": recipe.as_json(), "chart": str(asked.out / "study.svg")}
 
 

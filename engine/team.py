@@ -1,7 +1,8 @@
 """Several devices that learn one album together: each takes its share of a step's rows, and gradients are added up.
 
-`accelerate launch -m engine train ...` or `torchrun -m engine train ...` starts one process for each device; every
-process draws the same chances and keeps the same weights, so the team's step is one process's step over all its rows.
+`accelerate launch -m engine train ...`, `torchrun -m engine train ...` or mpirun starts one process for each device;
+every process draws the same chances and keeps the same weights, so the team's step is one process's step over all its
+rows.
 """
 
 import os
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+from engine import launched
+from engine.errors import InputError
 
 
 class Team:
@@ -76,5 +80,15 @@ class Devices(Team):
 
 
 def join() -> Team:
-    """The team that this process was started in."""
-    return Devices() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ALONE
+    """The team that this process was started in.
+
+    Raises:
+        InputError: `no_team` if others were started with it and it cannot reach them: alone, each would write over what
+            the others learned; also as `engine.launched.settle`.
+    """
+    if not launched.settle(os.environ):
+        return ALONE
+    team, size = Devices(), int(os.environ["WORLD_SIZE"])
+    if team.size != size:
+        raise InputError("no_team", size=size, found=team.size)
+    return team
