@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (*learning, imagine, export, take_in, distil):
         command.add_argument(
-            "--base", help="diffusers folder, hub id or .safetensors file; the embedded base by default"
+            "--base",
+            help="diffusers folder, hub id or .safetensors file, or 'embedded'; by default AVATAR_BASE_MODEL, and the "
+            "embedded base where that is not set",
         )
     for command in (*learning, imagine, distil):
         command.add_argument("--seed", type=int, default=0)
@@ -123,11 +125,17 @@ def _work(asked: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-def _base(asked: argparse.Namespace) -> dict[str, Any]:
+def _default_base() -> str | None:
+    """The operator's base model; None for the embedded one."""
     from engine.settings import EngineSettings
+
+    return EngineSettings().base_model or None
+
+
+def _base(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.toon import WEIGHTS
 
-    print(EngineSettings().base_model or WEIGHTS)
+    print(_default_base() or WEIGHTS)
     return {}
 
 
@@ -267,6 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
         place = launched.place(os.environ)
         if place and hasattr(asked, "out") and asked.command not in experiments.COMMANDS:
             raise InputError("alone", command=asked.command)
+        if getattr(asked, "base", "") is None:
+            asked.base = _default_base()
         figures = COMMANDS[asked.command](asked)
     except InputError as error:
         print(f"python -m engine {asked.command}: {error.sentence}", file=sys.stderr)

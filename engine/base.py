@@ -61,11 +61,12 @@ class BaseModel:
 
     @classmethod
     def load(cls, source: str | None = None, device: torch.device | None = None) -> "BaseModel":
-        """Load a diffusers folder, a hub id or a single .safetensors file; None is the embedded base.
+        """Load a diffusers folder, a hub id or a single .safetensors file; None or "embedded" is the embedded base.
 
         Raises:
             InputError: `base_unusable` if there is no such model or its family is not supported.
         """
+        source = None if source == "embedded" else source
         try:
             pipeline = open_pipeline(source or str(WEIGHTS))
             return cls(pipeline, source or "embedded", device or best_device())

@@ -67,8 +67,8 @@ def test_every_launcher_of_the_command_line_starts_one_team(tiny_folder, picture
         alone = name in ("one", "simple")
         run = subprocess.run(
             [sys.executable, *launcher, "engine", "train", "--photos", str(album), "--token", "zk1x", "--class",
-             "thing", "--base", str(tiny_folder), "--out", str(tmp_path / name), "--steps", "3", "--rank", "4", "--size", "64",
-             "--precision", "float32", "--prior-weight", "0", "--learning-rate", "2e-3", "--batch",
+             "thing", "--base", str(tiny_folder), "--out", str(tmp_path / name), "--steps", "3", "--rank", "4",
+             "--size", "64", "--precision", "float32", "--prior-weight", "0", "--learning-rate", "2e-3", "--batch",
              "2" if alone else "1", "--json"],
             capture_output=True, text=True, timeout=600, cwd=Path(__file__).parents[2], env=environment, check=False,
         )  # fmt: skip
