@@ -268,8 +268,10 @@ def run_train(asked: argparse.Namespace) -> dict[str, Any]:
     options = {"captions": _captions(files)} if recipe.captions else {}
     facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **options)
     if team.first:
+        # Full DreamBooth is stored small, and people are told what that costs.
+        lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
         print(f"Learned {token} {noun} from {len(album)} photos in {facts['steps']} steps, {facts['seconds']} s: "
-              f"{facts['adapter']}")  # fmt: skip
+              f"{facts['adapter']}{lost}")  # fmt: skip
     return {"token": token, "class": noun, "photos": len(album)} | facts
 
 
