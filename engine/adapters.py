@@ -62,11 +62,19 @@ class AvatarFacts:
     recipe: dict[str, Any]
     seed: int
     kind: Kind = "avatar"
+    fingerprint: str = ""
+    """The base's, wherever it lies now; older files lack it and go by the name that it had."""
 
     @property
     def instance(self) -> str:
         """The words that stand for the person, `cr7d man`."""
         return f"{self.token} {self.noun}"
+
+    def check_base(self, base: BaseModel) -> None:
+        """Raises InputError `wrong_base` if this was trained on another base."""
+        if self.fingerprint != base.fingerprint if self.fingerprint else self.base != base.source:
+            other = ", with other weights" if self.base == base.source else ""
+            raise InputError("wrong_base", trained=self.base, used=base.source + other)
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[torch.nn.Parameter]:
@@ -275,9 +283,7 @@ class Attached:
             InputError: `missing_avatar`, `bad_adapter` or `wrong_base`.
         """
         for path, _ in stack:
-            facts = facts_of(path)
-            if facts.base != self.base.source:
-                raise InputError("wrong_base", trained=facts.base, used=self.base.source)
+            facts_of(path).check_base(self.base)
             if content_of(_file(path)) not in self._sound:
                 self._wearable(_file(path))
 

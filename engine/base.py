@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,9 @@ from engine.toon import WEIGHTS
 
 LARGEST_SIDE = 1536
 """Pixels of the largest picture's side."""
+
+SAMPLED = 256
+"""About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
 
 
 class BaseModel:
@@ -41,6 +43,8 @@ class BaseModel:
         self.unet: Any = denoiser
         """The denoiser: a U-Net, or the transformer in its place."""
         large = [self.unet, *self.text_encoders.values()]
+        self.fingerprint = fingerprint_of(large)
+        """Differs between base models, wherever they lie and however they rest on the device."""
         free = free_bytes(device)
         self.quantised = free is not None and too_large(large, self.dtype, free)
         """Whether memory is so short that the base's linear layers rest in eight bits."""
@@ -151,15 +155,6 @@ class BaseModel:
             pictures.append(Image.fromarray(array))
         return pictures
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Ten hexadecimal digits that differ between base models, from some of the denoiser's weights."""
-        digest = hashlib.sha256()
-        for name, parameter in plain_parameters(self.unet):
-            if name.startswith(("conv_in", "conv_out", "time_embedding", "x_embedder", "proj_out", "time_guidance")):
-                digest.update(parameter.float().cpu().numpy().tobytes())
-        return digest.hexdigest()[:10]
-
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a picture of `width` x `height` pixels."""
         return (self.family.latent_channels(self), height // self.latent_scale, width // self.latent_scale)
@@ -183,6 +178,20 @@ class BaseModel:
 def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     # By torch's own method: diffusers' warns of every cast, whether or not the part has layers that must not be cast.
     return nn.Module.to(module, device, dtype).eval().requires_grad_(False)
+
+
+def fingerprint_of(parts: Sequence[nn.Module]) -> str:
+    """Sixteen hexadecimal digits of the sizes of all weights of these parts in their order, and of a sample of each.
+
+    Names are left out, since libraries change them. To be taken before weights are cast or quantised.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for parameter in part.parameters():
+            flat = parameter.detach().flatten()
+            digest.update(str(tuple(parameter.shape)).encode())
+            digest.update(flat[:: max(1, len(flat) // SAMPLED)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

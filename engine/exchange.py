@@ -121,8 +121,7 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     facts, tensors, config = read_file(adapter)
     if facts.method != "lora":
         raise InputError("not_a_lora", folder=adapter)
-    if facts.base != base.source:
-        raise InputError("wrong_base", trained=facts.base, used=base.source)
+    facts.check_base(base)
     known = layers_of(base)
     pairs = {layer: found for layer in known if (found := _pair(tensors, config, layer))}
     if form == "diffusers":
@@ -260,4 +259,4 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
 
 def as_style(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AvatarFacts:
     """What an adapter that was trained elsewhere says about itself."""
-    return AvatarFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind)
+    return AvatarFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

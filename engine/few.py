@@ -151,7 +151,7 @@ def facts(
 ) -> AvatarFacts:
     """What a few-step adapter says about itself: the steps and guidance to draw with come with its recipe."""
     how = {**(recipe or {}), "draw_steps": steps, "guidance": guidance}
-    return AvatarFacts("", "", "lora", base.source, how, seed, "few")
+    return AvatarFacts("", "", "lora", base.source, how, seed, "few", base.fingerprint)
 
 
 def world(base: BaseModel, count: int, seed: int = 0) -> tuple[list[Image.Image], list[str]]:

@@ -234,7 +234,9 @@ def train(
         if scaling:
             scaler.load_state_dict(scaling)
         schedule = base.schedule
-        facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind)
+        facts = AvatarFacts(
+            token, noun, recipe.method, base.source, recipe.as_json(), seed, kind, base.fingerprint
+        )  # fmt: skip
 
         def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
             """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""

@@ -1,7 +1,8 @@
 """Learning on a tiny real model: the loss falls, a stopped run equals an unstopped one, the base stays as it was."""
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,12 +11,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from engine import optimisers, training
-from engine.adapters import FILE, Attached, facts_of
+from engine.adapters import FILE, LORA_METADATA, Attached, facts_of, read_file
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
+from engine.exchange import export
 from engine.generation import Drawing, draw
 from engine.recipe import Recipe
 from engine.team import ALONE, Team
@@ -221,11 +223,55 @@ def test_a_picture_tells_its_seed_and_not_its_prompt(tiny: BaseModel, tmp_path: 
         assert "zk1" not in json.dumps(dict(picture.text))
 
 
-def test_avatars_of_another_base_are_refused(tiny, pictures, tmp_path) -> None:
+def moved(folder: Path, to: Path, part: str | None = None, place: float = 0.5) -> Path:
+    """A copy of a base's folder, in one of whose weights, `place` on the way through `part`, something is trained."""
+    shutil.copytree(folder, to)
+    for file in to.glob(f"{part}/*.safetensors") if part else ():
+        weights = load_file(file)
+        name = sorted(weights)[int(place * (len(weights) - 1))]
+        save_file(weights | {name: weights[name] + 1e-3}, file, {"format": "pt"})
+    return to
+
+
+def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
+    tiny, tiny_folder, pictures, tmp_path, monkeypatch
+) -> None:
+    avatar = tmp_path / "avatar"
+    train(tiny, pictures, "zk1", "man", LORA, avatar / FILE, side=SIDE)
+    monkeypatch.chdir(moved(tiny_folder, tmp_path / "elsewhere").parent)
+    same = BaseModel.load("elsewhere", torch.device("cpu"))
+    Attached(same).check(((avatar, 1.0),))
+    assert export(same, avatar, "diffusers", tmp_path / "exported.safetensors")
+    for number, (part, place) in enumerate((("unet", 0.1), ("unet", 0.5), ("unet", 0.9), ("text_encoder", 0.5))):
+        other = BaseModel.load(str(moved(tiny_folder, tmp_path / str(number), part, place)), torch.device("cpu"))
+        other.source = tiny.source  # another model at the same path
+        with pytest.raises(InputError, match="wrong_base") as refused:
+            Attached(other).check(((avatar, 1.0),))
+        assert "other weights" in refused.value.sentence
+        with pytest.raises(InputError, match="wrong_base"):
+            export(other, avatar, "kohya", tmp_path / "refused.safetensors")
+
+
+def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> None:
     train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    facts, tensors, config = read_file(tmp_path)
+    values = asdict(facts)
+    assert values.pop("fingerprint") == tiny.fingerprint
+    save_file(tensors, tmp_path / FILE, {"avatar": json.dumps(values), LORA_METADATA: json.dumps(config)})
+    Attached(tiny).check(((tmp_path, 1.0),))
     tiny.source = "another"
     with pytest.raises(InputError, match="wrong_base"):
-        draw(tiny, Attached(tiny), drawing(tmp_path))
+        Attached(tiny).check(((tmp_path, 1.0),))
+
+
+@pytest.mark.parametrize("rest", ["bfloat16", "quantised"])
+def test_a_base_is_the_same_however_it_rests(tiny, tiny_folder, monkeypatch, rest: str) -> None:
+    if rest == "quantised":
+        monkeypatch.setattr("engine.base.free_bytes", lambda device: 0)
+        monkeypatch.setattr("engine.quantised.SMALLEST", 1024)
+    else:
+        monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+    assert BaseModel.load(str(tiny_folder), torch.device("cpu")).fingerprint == tiny.fingerprint
 
 
 def test_a_missing_avatar_and_a_foreign_file_are_refused(tiny: BaseModel, tmp_path: Path) -> None:
