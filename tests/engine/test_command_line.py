@@ -1,9 +1,11 @@
 """What the commands take from the settings, and what they tell in words."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine.__main__ import main
 from engine.toon import WEIGHTS
@@ -45,16 +47,49 @@ def test_the_help_names_the_setting(capsys) -> None:
         assert "AVATAR_BASE_MODEL" in capsys.readouterr().out
 
 
-def test_the_text_tells_what_a_stored_dreambooth_leaves_out(tiny_folder, pictures, tmp_path: Path, capsys) -> None:
-    album = tmp_path / "album"
+class Heard:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[int]] = {}
+
+    def numbers(self, step: int, values: Mapping[str, float]) -> None:
+        for name in values:
+            self.told.setdefault(name, []).append(step)
+
+    def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
+        self.told.setdefault(name, []).append(step)
+
+    def close(self) -> None:
+        self.told["closed"] = []
+
+
+def test_likeness_is_measured_while_it_learns(tiny_folder, pictures, tmp_path: Path, monkeypatch) -> None:
+    tracker = Heard()
+    monkeypatch.setattr("engine.trackers.open_tracker", lambda *arguments: tracker)
+    monkeypatch.setattr("engine.likeness.likeness_of", lambda base, album: lambda pictures: 0.5)
+    save(pictures, tmp_path / "album")
+    assert main([*train(tmp_path, tiny_folder, 4), "--report-to", "tensorboard", "--preview-every", "2"]) == 0
+    assert tracker.told["loss"] == tracker.told["learning_rate"] == [1, 2, 3, 4]
+    assert tracker.told["samples"] == tracker.told["score/likeness"] == [2, 4]
+    assert "closed" in tracker.told and (tmp_path / "out" / "previews" / "4.png").exists()
+
+
+def save(pictures: Sequence[Image.Image], album: Path) -> None:
     album.mkdir()
     for number, picture in enumerate(pictures):
         picture.resize((512, 512)).save(album / f"{number}.png")
-    train = ["train", "--photos", str(album), "--token", "zk1x", "--class", "thing", "--base", str(tiny_folder),
-             "--out", str(tmp_path / "out"), "--steps", "2", "--size", "64", "--prior-weight", "0",
-             "--json"]  # fmt: skip
+
+
+def train(folder: Path, base: Path, steps: int) -> list[str]:
+    return ["train", "--photos", str(folder / "album"), "--token", "zk1x", "--class", "thing", "--base", str(base),
+            "--out", str(folder / "out"), "--steps", str(steps), "--size", "64", "--prior-weight", "0"]  # fmt: skip
+
+
+def test_the_text_tells_what_a_stored_dreambooth_leaves_out(tiny_folder, pictures, tmp_path: Path, capsys) -> None:
+    save(pictures, tmp_path / "album")
     for method in ("dreambooth", "lora"):
-        assert main([*train, "--method", method]) == 0
+        assert main([*train(tmp_path, tiny_folder, 2), "--method", method, "--json"]) == 0
         lines = capsys.readouterr().out.splitlines()
         (learned,) = [line for line in lines if line.startswith("Learned")]
         error = json.loads(lines[-1]).get("delta_error")

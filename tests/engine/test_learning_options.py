@@ -188,6 +188,25 @@ def test_the_mean_of_the_weights_is_what_is_kept(tiny, pictures, tmp_path) -> No
     assert not alike(kept, runs[-1], 1e-5)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_learns_nearly_the_same(tiny_folder, pictures, tmp_path: Path, precision: str) -> None:
+    """float16's gradients go through the scaler; none of its steps may be left out."""
+    losses = {}
+    for name in ("float32", precision):
+        base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
+        recipe = Recipe("lora", 6, 2e-3, 2, 0, 0.0, rank=4, alpha=4, precision=name)
+        told: list[float] = []
+        train(base, pictures, "zk1", "man", recipe, tmp_path / name / FILE, side=SIDE,
+              on_step=lambda progress, told=told: told.append(progress.loss))  # fmt: skip
+        losses[name] = told
+    exact, half = losses["float32"], losses[precision]
+    assert half == pytest.approx(exact, rel=0.02) and half != exact
+    one, other = (load_file(tmp_path / name / FILE) for name in losses)
+    for key in one:
+        if "lora_B" in key:  # zero at first: how far it has gone says whether every step was taken
+            assert float(other[key].float().norm()) == pytest.approx(float(one[key].float().norm()), rel=0.2)
+
+
 def test_under_autocast_layers_take_their_inputs_as_they_come_and_learn_the_same(
     tiny, pictures, tmp_path, monkeypatch
 ) -> None:
