@@ -136,7 +136,7 @@ def test_class_pictures_go_on_after_the_batch_that_was_kept(tiny, tmp_path: Path
     with pytest.raises(Stopped):
         class_latents(tiny, "man", 5, 64, tmp_path, on_step=stop)
     stopped, _ = class_latents(tiny, "man", 5, 64, tmp_path, on_step=lambda *said: told.append(said))
-    assert list(dict.fromkeys(told)) == [(2, 5), (4, 5)] and len(told) == 2 * 20
+    assert list(dict.fromkeys(told)) == [(2, 5), (4, 5)] and len(told) == 2 * examples.CLASS_STEPS
     assert torch.equal(stopped, class_latents(tiny, "man", 5, 64, None)[0])
 
 
