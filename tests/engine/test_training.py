@@ -40,7 +40,8 @@ KINDS = {
     "schedule-free": replace(LORA, optimiser="schedulefree", ema=0.5),
     "pivotal": replace(LORA, pivotal=True), "dora": replace(LORA, dora=True, rslora=True),
     "buckets": replace(LORA, crop="buckets", flip=True, captions=True),
-    "float16": replace(LORA, precision="float16"), "plain": replace(LORA, prior_target="noise", timesteps="uniform"),
+    "float16": replace(LORA, precision="float16", steps=4),
+    "plain": replace(LORA, prior_target="noise", timesteps="uniform"),
 }  # fmt: skip
 
 
