@@ -312,7 +312,7 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
             noun = _drawn_person(Path(drawn))
             asked.photos = Path(drawn)
         base, team, album, files, recipe = _ready(asked, noun)
-        options: dict[str, Any] = {"team": team} | {"captions": _captions(files)} if recipe.captions else {}
+        options: dict[str, Any] = {"captions": _captions(files)} if recipe.captions else {}
 
     def told(point: Point) -> None:
         print(
@@ -320,8 +320,8 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
         )
 
     points = study(base, album, token, noun, recipe, multiples, asked.out / "adapter.safetensors", seed=asked.seed,
-                   prior_folder=_priors(), on_point=told, on_step=_show if team.first else lambda progress: None,
-                   **options)  # fmt: skip
+                   prior_folder=_priors(), team=team, on_point=told,
+                   on_step=_show if team.first else lambda progress: None, **options)  # fmt: skip
     rows = [asdict(point) for point in points]
     if team.first:
         (asked.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from engine.__main__ import main
 from engine.recipe import Recipe
 from engine.study import Point, chart, copying, grain, study, table
+from engine.team import Team
 from engine.training import Progress
 
 RECIPE = Recipe("lora", 0, 2e-3, 2, 0, 0.0, rank=4, alpha=4)
@@ -69,17 +71,34 @@ def test_what_a_study_settles_itself_is_no_option_of_it(tmp_path: Path, capsys, 
     assert refused.value.code == 2 and option in capsys.readouterr().err
 
 
-def test_a_study_hears_captions(tiny_folder: Path, pictures, tmp_path: Path, monkeypatch) -> None:
-    album, heard = tmp_path / "album", list[Any]()
+@pytest.fixture
+def asked(tiny_folder: Path, pictures, tmp_path: Path, monkeypatch) -> Callable[..., dict[str, Any]]:
+    """The command on a captioned album, with these options: what it has the study do."""
+    album, heard = tmp_path / "album", dict[str, Any]()
     album.mkdir()
     for number, picture in enumerate(pictures):
         picture.resize((512, 512)).save(album / f"{number}.png")
     lines = [json.dumps({"file_name": f"{n}.png", "text": f"picture {n}"}) for n in range(len(pictures))]
     (album / "metadata.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr("engine.study.study", lambda *arguments, **options: heard.append(options["captions"]) or [])
+    monkeypatch.setattr("engine.study.study", lambda *arguments, **options: heard.update(options) or [])
     monkeypatch.setattr("engine.study.chart", lambda points, title: "")
     out = tmp_path / "out"
     out.mkdir()
-    main(["study", "--photos", str(album), "--class", "thing", "--captions", "--base", str(tiny_folder), "--out",
-          str(out)])  # fmt: skip
-    assert heard == [[f"picture {n}" for n in range(len(pictures))]]
+
+    def ask(*options: str) -> dict[str, Any]:
+        assert main(["study", "--photos", str(album), "--class", "thing", "--base", str(tiny_folder), "--out", str(out),
+                     *options]) == 0  # fmt: skip
+        return heard
+
+    return ask
+
+
+def test_a_study_hears_captions(asked, pictures) -> None:
+    assert asked("--captions")["captions"] == [f"picture {n}" for n in range(len(pictures))]
+
+
+@pytest.mark.parametrize("options", [(), ("--captions",)])
+def test_a_study_learns_as_the_team_that_was_started(asked, monkeypatch, options: tuple[str, ...]) -> None:
+    team = Team()
+    monkeypatch.setattr("engine.team.join", lambda: team)
+    assert asked(*options)["team"] is team
