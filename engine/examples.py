@@ -249,16 +249,13 @@ def _class_batch(
     base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], side: int, on_step: Callable[[], None]
 ) -> Tensor | None:
     """Latents (n, c, h, w) of class pictures; None if they do not fit into the memory together."""
-    try:
+    with memory.attempt():
         return denoise(
             base.unet, base, noise(seeds, base.latent_shape(side, side)), base.encode_prompts(prompts),
             base.encode_negatives([""]), steps=min(CLASS_STEPS, base.family.draw_steps), guidance=base.family.guidance,
             on_step=lambda step, of: on_step(),
         )  # fmt: skip
-    except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        return None
+    return None
 
 
 # Chance

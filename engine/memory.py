@@ -1,6 +1,8 @@
 """How much memory there is, how much a training step wants, and how to tell that it was not enough."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -44,6 +46,29 @@ def rows_that_fit(row_bytes: int, rows: int, free: int | None) -> int:
     if free is None or row_bytes <= 0:
         return rows
     return min(rows, int(SHARE * free) // row_bytes)
+
+
+@dataclass
+class Attempt:
+    """How something went that memory may have been too short for."""
+
+    short: bool = False
+
+
+@contextmanager
+def attempt() -> Iterator[Attempt]:
+    """Within, too little memory ends what is tried and is told instead of raised.
+
+    Whoever tries something smaller does so afterwards: until then the error's traceback holds on to the tensors that
+    were too much.
+    """
+    tried = Attempt()
+    try:
+        yield tried
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        tried.short = True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -288,17 +288,14 @@ def train(
             while True:
                 optimiser.zero_grad()
                 sums = torch.zeros(2, device=base.device)  # the instance rows' and the prior rows' part of the loss
-                try:
+                with memory.attempt() as tried:
                     for places in in_batches({place: luck.noises[place].shape for place in own}, at_once):
                         errors, weights = errors_of(places, luck)
                         scaler.scale((errors * weights).sum()).backward()
                         kinds = torch.tensor([int(place >= len(luck.rows)) for place in places], device=base.device)
                         sums.index_add_(0, kinds, (errors * weights).detach())
+                if not tried.short:
                     break
-                except (RuntimeError, MemoryError) as error:
-                    if not memory.is_out_of_memory(error):
-                        raise
-                # Outside of the handler, whose traceback holds on to the tensors that were too much.
                 at_once, checkpointing = _less(unet, base, at_once, checkpointing)
                 on_memory(at_once)
             team.add_up([sums, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
@@ -312,13 +309,11 @@ def train(
                 word.vectors.grad = None
             scaler.unscale_(optimiser)
             torch.nn.utils.clip_grad_norm_(parameters, recipe.max_norm)
-            try:
+            with memory.attempt() as tried:
                 scaler.step(optimiser)
-            except (RuntimeError, MemoryError) as error:
+            if tried.short:
                 # The first step makes the optimiser's own tensors; fewer rows at once would not make them smaller.
-                if memory.is_out_of_memory(error):
-                    raise InputError("out_of_memory") from error
-                raise
+                raise InputError("out_of_memory")
             scaler.update()
             if mean is not None:
                 average(mean, parameters, ema_decay(recipe.ema, step))
@@ -420,11 +415,8 @@ def _afford(unet: Any, recipe: Recipe, rows: int, base: BaseModel, one_row: Call
     checkpointing = bool(recipe.checkpointing)
     if recipe.checkpointing is None:
         fit = 0
-        try:
+        with memory.attempt():
             fit = memory.rows_that_fit(memory.activation_bytes(one_row), rows, memory.free_memory(base.device))
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error):
-                raise
         checkpointing, rows = fit == 0, fit or rows
     if checkpointing:
         unet.enable_gradient_checkpointing()
