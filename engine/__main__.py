@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--processes", type=int, default=1, help="people at once, each with one thread")
     evaluate.add_argument("--few", type=Path, help="a few-step adapter to draw with")
     evaluate.add_argument("--sheet", type=Path, help="a PNG file for all pictures")
+    evaluate.add_argument("--work", type=Path, help="keeps people's pictures, so that a stopped evaluation goes on")
     evaluate.add_argument("--method", choices=("lora", "dreambooth"), default="lora")
     for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
         evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
@@ -251,7 +252,7 @@ def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
     overrides = {name: getattr(asked, name) for name in ("steps", "rank", "learning_rate", "prior_weight")}
     figures = evaluate(
         asked.people, asked.method, processes=asked.processes, few=asked.few and asked.few / FILE, sheet=asked.sheet,
-        on_person=lambda line: print(line, flush=True), **overrides,
+        work=asked.work, on_person=lambda line: print(line, flush=True), **overrides,
     )  # fmt: skip
     print(table(figures))
     return figures

@@ -4,12 +4,12 @@ For each person: an album is drawn, an adapter is trained with the automatic rec
 the same seeds in five ways, `WAYS`, of which four are there to compare the first with.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,8 @@ from engine.adapters import FILE, Attached
 from engine.base import BaseModel
 from engine.families import TOON
 from engine.generation import Drawing, draw_together
-from engine.recipe import Method, choose
+from engine.recipe import Method, Recipe, choose
+from engine.toon import SIZE
 from engine.toon.captions import described
 from engine.toon.judge import IDENTITY, Judge
 from engine.toon.world import Person, album, render, sample_person
@@ -146,19 +147,21 @@ def people(count: int, seed: int = 0) -> list[Person]:
 
 @dataclass(frozen=True)
 class Learned:
-    """What was seen of one person."""
+    """What was drawn of one person."""
 
-    scores: dict[str, Score]
-    """For each of WAYS."""
     seconds: float
     """Of training, wall clock."""
     strips: list[list[Image.Image]]
     """The album, and the pictures of each of WAYS."""
 
+    def scores(self, person: Person, judge: Judge) -> dict[str, Score]:
+        """For each of WAYS."""
+        return {way: score(judge.attributes(images), person) for way, images in zip(WAYS, self.strips[1:], strict=True)}
+
 
 def learn(
-    person: Person, number: int, base: BaseModel, judge: Judge, method: Method = "lora", photos: int = 8,
-    few: Path | None = None, prior_folder: Path | None = None, **overrides: Any,
+    person: Person, number: int, base: BaseModel, recipe: Recipe, photos: int = 8, few: Path | None = None,
+    prior_folder: Path | None = None,
 ) -> Learned:  # fmt: skip
     """Train on one person's album and draw all WAYS.
 
@@ -166,10 +169,8 @@ def learn(
         number: chooses token, album and seeds.
         few: a few-step adapter that everything is drawn with as well.
         prior_folder: where class pictures are kept for the next person, as an engine does.
-        overrides: of the recipe, as `engine.recipe.choose` takes them.
     """
     pictures = [render(scene) for scene in album(person, photos, seed=number)]
-    recipe = choose(photos, method, base.family, **overrides)
     token, attached = f"zk{number}p", Attached(base)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
@@ -182,27 +183,22 @@ def learn(
             "class_noun": (person.noun, (file, *style)),
             "class_noun_alone": (person.noun, style),
         }
-        sets = {way: drawn(base, attached, *asked, seed=SEED + 100 * number) for way, asked in ways.items()}
-    scores = {way: score(judge.attributes(images), person) for way, images in sets.items()}
-    return Learned(scores, trained.seconds, [pictures, *sets.values()])
+        sets = [drawn(base, attached, *ways[way], seed=SEED + 100 * number) for way in WAYS]
+    return Learned(trained.seconds, [pictures, *sets])
 
 
-@cache
-def _models() -> tuple[BaseModel, Judge]:
-    """Loaded once in each process."""
-    return BaseModel.load(), Judge.load()
-
-
-def _one(
-    numbered: tuple[int, Person], method: Method, few: Path | None, priors: Path, overrides: Mapping[str, Any]
-) -> Learned:
-    """`learn` in a process of its own, with one thread: two processes are quicker than one with two threads."""
-    torch.set_num_threads(1)
+def _one(numbered: tuple[int, Person], recipe: Recipe, few: Path | None, work: Path, threads: int) -> Learned:
+    """`learn` in a process of its own, unless `work` holds what the same recipe drew on the same base before."""
+    torch.set_num_threads(threads)
     number, person = numbered
-    prior_folder = priors / str(os.getpid())
-    return learn(
-        person, number, BaseModel.load(), Judge.load(), method, few=few, prior_folder=prior_folder, **overrides
-    )
+    base, kept = BaseModel.load(), work / f"person-{number}.json"
+    asked = {"base": base.fingerprint, "recipe": recipe.as_json(), "few": few and str(few), "person": asdict(person)}
+    if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
+        return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
+    learned = learn(person, number, base, recipe, few=few, prior_folder=work / f"priors-{os.getpid()}")
+    _board(learned.strips).save(kept.with_suffix(".png"))
+    kept.write_text(json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
+    return learned
 
 
 def evaluate(
@@ -213,6 +209,7 @@ def evaluate(
     few: Path | None = None,
     on_person: Callable[[str], None] = lambda line: None,
     sheet: Path | None = None,
+    work: Path | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
     """Train on `count` held-out people's albums and score what is then drawn.
@@ -220,35 +217,48 @@ def evaluate(
     Args:
         processes: so many people at once.
         sheet: where to write all pictures as one.
+        work: keeps every person's pictures, so that a stopped evaluation goes on where it was.
+        overrides: of the recipe, as `engine.recipe.choose` takes them.
     Returns:
         Mean scores under the names of WAYS, and the cost of training in seconds.
     """
-    learned = list[Learned]()
-    with tempfile.TemporaryDirectory() as priors, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        todo = [
-            pool.submit(_one, numbered, method, few, Path(priors), overrides) for numbered in enumerate(people(count))
-        ]
-        for done in todo:
+    chosen, judge, recipe = people(count), Judge.load(), choose(8, method, TOON, **overrides)
+    learned, scores = list[Learned](), list[dict[str, Score]]()
+    # One thread for each of several processes: they are quicker than one process with as many threads.
+    threads = 1 if processes > 1 else torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        kept = work or Path(folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        todo = [pool.submit(_one, numbered, recipe, few, kept, threads) for numbered in enumerate(chosen)]
+        for person, done in zip(chosen, todo, strict=True):
             learned.append(done.result())
-            line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in learned[-1].scores.items())
+            scores.append(learned[-1].scores(person, judge))
+            line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in scores[-1].items())
             on_person(f"{len(learned)} of {count}: identity/prompt {line}; {learned[-1].seconds:.0f} s")
     if sheet:
         _board([strip for one in learned for strip in one.strips]).save(sheet)
-    recipe = choose(8, method, TOON, **overrides)
     return {
         "people": count, "photos": 8, "method": method, "recipe": recipe.as_json(),
         "train_seconds": mean(one.seconds for one in learned),
-        **{way: _mean([one.scores[way] for one in learned]) for way in WAYS},
+        **{way: _mean([one[way] for one in scores]) for way in WAYS},
     }  # fmt: skip
 
 
 def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    side = strips[0][0].width
-    board = Image.new("RGB", (max(map(len, strips)) * side, len(strips) * side), "white")
+    board = Image.new("RGB", (max(map(len, strips)) * SIZE, len(strips) * SIZE), "white")
     for y, strip in enumerate(strips):
         for x, picture in enumerate(strip):
-            board.paste(picture, (x * side, y * side))
+            board.paste(picture, (x * SIZE, y * SIZE))
     return board
+
+
+def _strips(board: Path) -> list[list[Image.Image]]:
+    """The strips that `_board` put together; a short one comes back with white pictures at its end."""
+    with Image.open(board) as whole:
+        return [
+            [whole.crop((x, y, x + SIZE, y + SIZE)) for x in range(0, whole.width, SIZE)]
+            for y in range(0, whole.height, SIZE)
+        ]
 
 
 def _mean(scores: Sequence[Score]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from functools import cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,15 +17,28 @@ PEOPLE = 2
 pytestmark = [pytest.mark.slow, pytest.mark.learning]
 
 
-@cache
-def figures() -> dict[str, Any]:
+def evaluated(work: Path) -> dict[str, Any]:
     """What `python -m engine evaluate` says of two people."""
     command = [sys.executable, "-m", "engine", "evaluate", "--world", "--people", str(PEOPLE)]
-    command += ["--processes", "2", "--json"]
+    command += ["--processes", "2", "--work", str(work), "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert run.returncode == 0, run.stderr
     print(run.stdout)
     return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def figures(work: Path) -> dict[str, Any]:
+    return evaluated(work)
+
+
+def test_an_evaluation_goes_on_with_what_was_drawn_before(figures: dict[str, Any], work: Path) -> None:
+    assert evaluated(work) == figures  # among them the seconds that training took, which never are the same
 
 
 def test_the_judge_knows_what_real_renders_of_unseen_people_show() -> None:
@@ -44,9 +57,9 @@ def test_the_judge_knows_what_real_renders_of_unseen_people_show() -> None:
 
 
 @pytest.mark.parametrize("attribute", [*IDENTITY, "all"])
-def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute: str) -> None:
+def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute: str, figures: dict[str, Any]) -> None:
     with_it, without = (
-        figures()[name]["identity"] if attribute == "all" else figures()[name]["by_attribute"][attribute]
+        figures[name]["identity"] if attribute == "all" else figures[name]["by_attribute"][attribute]
         for name in ("with_adapter", "without_adapter")
     )
     # Who has no beard needs none learned: the base comes out right there, and nothing can be gained.
@@ -54,11 +67,11 @@ def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute:
     assert with_it >= without + 0.2 * sum(can_gain) / len(can_gain)
 
 
-def test_the_clothes_still_follow_the_prompt() -> None:
-    attributes = figures()["with_adapter"]["by_attribute"]
+def test_the_clothes_still_follow_the_prompt(figures: dict[str, Any]) -> None:
+    attributes = figures["with_adapter"]["by_attribute"]
     assert attributes["prompt clothes"] > 0.5 and attributes["prompt clothes_colour"] > 0.5
-    assert figures()["with_adapter"]["prompt"] > 0.7 * figures()["without_adapter"]["prompt"]
+    assert figures["with_adapter"]["prompt"] > 0.7 * figures["without_adapter"]["prompt"]
 
 
-def test_others_of_the_class_stay_as_different_as_they_were() -> None:
-    assert figures()["class_noun"]["variety"] > 0.7 * figures()["class_noun_alone"]["variety"]
+def test_others_of_the_class_stay_as_different_as_they_were(figures: dict[str, Any]) -> None:
+    assert figures["class_noun"]["variety"] > 0.7 * figures["class_noun_alone"]["variety"]
