@@ -70,9 +70,13 @@ class AvatarFacts:
         """The words that stand for the person, `cr7d man`."""
         return f"{self.token} {self.noun}"
 
+    def fits(self, base: BaseModel) -> bool:
+        """Whether this was trained on this base."""
+        return self.fingerprint == base.fingerprint if self.fingerprint else self.base == base.source
+
     def check_base(self, base: BaseModel) -> None:
         """Raises InputError `wrong_base` if this was trained on another base."""
-        if self.fingerprint != base.fingerprint if self.fingerprint else self.base != base.source:
+        if not self.fits(base):
             other = ", with other weights" if self.base == base.source else ""
             raise InputError("wrong_base", trained=self.base, used=base.source + other)
 

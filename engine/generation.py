@@ -170,7 +170,7 @@ def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawi
     """The drawing with the base's own few-step adapter, if it asks for so few steps and wears no other such adapter."""
     own = base.family.few
     few = drawing.steps is not None and drawing.steps <= FEW_STEPS
-    if own is None or not few or attached.few(drawing.stack) or facts_of(own).base != base.source:
+    if own is None or not few or attached.few(drawing.stack) or not facts_of(own).fits(base):
         return drawing
     weights = (*(weight for _, weight in drawing.stack), 1.0)
     return replace(drawing, avatars=(*drawing.avatars, own), weights=weights)
