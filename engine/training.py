@@ -39,9 +39,6 @@ TRAINING = "in_training"
 CHECKPOINT_PAUSE = 20
 """So many times as long as it took to write the last checkpoint, none is written: a large model's has 10 GB."""
 
-PROMPTS = 32
-"""Most prompts that are read at once."""
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -188,9 +185,7 @@ def train(
         )
     prompts += [prompt for prompt in dict.fromkeys(prior_prompts) if prompt not in numbers]
     prior_numbers = [prompts.index(prompt) for prompt in prior_prompts]
-    # A captioned set has thousands, of which only so many go through the text encoder at once.
-    chunks = [prompts[start : start + PROMPTS] for start in range(0, len(prompts), PROMPTS)]
-    embeddings = Words.join([base.encode_prompts(chunk) for chunk in chunks])
+    embeddings = base.encode_set(prompts)
     listens = recipe.text_encoder or recipe.pivotal
     if sole and not previews:
         base.release("vae", *([] if listens else base.family.text_encoders))
