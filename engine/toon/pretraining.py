@@ -120,6 +120,11 @@ def pretrain(
     return average.module
 
 
+def load_as_float32(config: Path) -> None:
+    """Have transformers load half-precision weights as float32: it goes by what their configuration says."""
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+
+
 def _log(out: Path, board: object, row: dict[str, float]) -> None:
     with (out / "log.jsonl").open("a") as log:
         log.write(json.dumps({name: round(value, 5) for name, value in row.items()}) + "\n")
