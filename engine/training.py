@@ -21,7 +21,7 @@ from engine import memory
 from engine.adapters import AvatarFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, learned_under, prepare
+from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, learned_under
 from engine.families import Words
 from engine.generation import denoise, noise
 from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, weighted_errors
@@ -30,8 +30,6 @@ from engine.precision import DTYPES, autocast, compute_dtype
 from engine.recipe import Recipe
 from engine.team import ALONE, Team
 from engine.words import LearnedWord, heard
-
-__all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepare", "train"]
 
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
@@ -229,9 +227,7 @@ def train(
         if scaling:
             scaler.load_state_dict(scaling)
         schedule = base.schedule
-        facts = AvatarFacts(
-            token, noun, recipe.method, base.source, recipe.as_json(), seed, kind, base.fingerprint
-        )  # fmt: skip
+        facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind, base.fingerprint)
 
         def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
             """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
@@ -185,12 +184,6 @@ def learn(
         sets = {way: drawn(base, attached, *asked, seed=SEED + 100 * number) for way, asked in ways.items()}
     scores = {way: score(judge.attributes(images), person) for way, images in sets.items()}
     return Learned(scores, trained.seconds, [pictures, *sets.values()])
-
-
-@cache
-def _models() -> tuple[BaseModel, Judge]:
-    """Loaded once in each process."""
-    return BaseModel.load(), Judge.load()
 
 
 def _one(
