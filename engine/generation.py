@@ -70,9 +70,9 @@ class Picture:
         for key, value in facts.items():
             info.add_itxt(key, str(value))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        self.image.save(partial, "PNG", pnginfo=info)
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        self.image.save(unfinished, "PNG", pnginfo=info)
+        unfinished.replace(path)
 
 
 def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -> None:
@@ -153,7 +153,8 @@ def draw_together(
 
 
 def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
-    """What drawings must have in common to be drawn together: sizes, steps, where they begin.
+    """What drawings must have in common to be drawn together: sizes, steps, where they begin, whether they are guided
+    and whether they wear a few-step adapter.
 
     Raises:
         InputError: `missing_avatar` or `bad_adapter`.
