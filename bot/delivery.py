@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 _ENDS = frozenset({"done", "failed", "cancelled"})
 _PATIENCE = 2.0
-"""Seconds that a sweep waits for the rooms it delivers to; they go on without it."""
+"""Seconds that a sweep waits for the rooms it delivers to, and `flush` for those it edits in; they go on without it."""
 _NOTICE_LIFE = timedelta(days=1)
 _NEAR = 3
 """Places from which on every step is told."""

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from engine import experiments, launched
 from engine.errors import InputError
+from engine.recipe import Method
 from engine.supervision import ENVIRONMENT
 
 
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--few", type=Path, help="a few-step adapter to draw with")
     evaluate.add_argument("--sheet", type=Path, help="a PNG file for all pictures")
     evaluate.add_argument("--work", type=Path, help="keeps people's pictures, so that a stopped evaluation goes on")
-    evaluate.add_argument("--method", choices=("lora", "dreambooth"), default="lora")
+    evaluate.add_argument("--method", choices=get_args(Method), default="lora")
     for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
         evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
 
@@ -205,14 +206,14 @@ def _import(asked: argparse.Namespace) -> dict[str, Any]:
     from engine import few
     from engine.adapters import FILE, Kind
     from engine.base import BaseModel
-    from engine.exchange import as_style, take_in
+    from engine.exchange import foreign_facts, take_in
 
     if (asked.token is None) != (asked.noun is None):
         raise InputError("token_and_noun")
     who = experiments.named(asked.token, asked.noun) if asked.token else ("", "")
     base = BaseModel.load(asked.base)
     kind: Kind = "avatar" if asked.token else "few" if asked.few else "style"
-    facts = few.facts(base, asked.few, 1.0) if asked.few else as_style(base, kind, *who)
+    facts = few.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *who)
     layers = take_in(base, asked.file, facts, asked.out / FILE)
     print(f"{asked.out / FILE}: {layers} layers")
     return {"adapter": str(asked.out / FILE), "kind": kind, "layers": layers}

@@ -70,9 +70,13 @@ class AvatarFacts:
         """The words that stand for the person, `cr7d man`."""
         return f"{self.token} {self.noun}"
 
+    def fits(self, base: BaseModel) -> bool:
+        """Whether this was trained on this base."""
+        return self.fingerprint == base.fingerprint if self.fingerprint else self.base == base.source
+
     def check_base(self, base: BaseModel) -> None:
         """Raises InputError `wrong_base` if this was trained on another base."""
-        if self.fingerprint != base.fingerprint if self.fingerprint else self.base != base.source:
+        if not self.fits(base):
             other = ", with other weights" if self.base == base.source else ""
             raise InputError("wrong_base", trained=self.base, used=base.source + other)
 
@@ -340,20 +344,19 @@ class Attached:
 
     def _read(self, file: Path) -> Wearable:
         """The adapter in this file. Raises ValueError for what does not belong to the base."""
-        base, tensors, config = self.base, _tensors(file), _header(file).get(LORA_METADATA, {})
+        base, (facts, tensors, config) = self.base, read_file(file)
         known = {part: f"{part}." for part in base.adaptable}
         if strange := [name for name in tensors if not name.startswith((*known.values(), WORD))]:
             raise ValueError(f"{strange[0]} is no part of this base")
-        full = facts_of(file).method == "dreambooth"
         layers: dict[str, lowrank.Adapter] = {}
         for part, start in known.items():
-            own, module = _below(tensors, start), base.adaptable[part]
+            own, module = below(tensors, start), base.adaptable[part]
             layers[part] = (
                 wearable(own, module, base.device, base.dtype)
-                if full
-                else lowrank.read(own, _below(config, start), module, base.device, base.dtype)
+                if facts.method == "dreambooth"
+                else lowrank.read(own, below(config, start), module, base.device, base.dtype)
             )
-        words = [LearnedWord(base, token, vectors) for token, vectors in _below(tensors, WORD).items()]
+        words = [LearnedWord(base, token, vectors) for token, vectors in below(tensors, WORD).items()]
         return Wearable(layers, tuple(words))
 
 
@@ -361,7 +364,8 @@ def _file(path: Path) -> Path:
     return path / FILE if path.is_dir() else path
 
 
-def _below(values: Mapping[str, Any], start: str) -> dict[str, Any]:
+def below(values: Mapping[str, Any], start: str) -> dict[str, Any]:
+    """What stands under keys that begin with `start`, by the rest of its key."""
     return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
 
 

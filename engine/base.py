@@ -23,6 +23,9 @@ LARGEST_SIDE = 1536
 SAMPLED = 256
 """About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
 
+PROMPTS = 32
+"""Most prompts of a set that are read at once."""
+
 
 class BaseModel:
     """The parts of one text-to-image model on one device, whatever its family.
@@ -109,6 +112,11 @@ class BaseModel:
     def encode_prompts(self, prompts: Sequence[str]) -> Words:
         """What the denoiser hears of the prompts; what does not fit is cut off, as the text encoders do."""
         return self.family.encode(self, prompts)
+
+    def encode_set(self, prompts: Sequence[str]) -> Words:
+        """As `encode_prompts`, for prompts in their thousands: `PROMPTS` of them at a time, which bounds memory."""
+        starts = range(0, len(prompts), PROMPTS)
+        return Words.join([self.encode_prompts(prompts[start : start + PROMPTS]) for start in starts])
 
     def embed_prompts(self, prompts: Sequence[str]) -> Words:
         """As `encode_prompts`, with gradients to the text encoders' adapters."""

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.adapters import LORA_METADATA, WORD, AvatarFacts, Kind, read_file, write
+from engine.adapters import LORA_METADATA, WORD, AvatarFacts, Kind, below, read_file, write
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.lowrank import plain_name, scale_of, weight_of
@@ -158,7 +158,7 @@ def _pair(tensors: Mapping[str, Tensor], config: Mapping[str, Any], layer: Layer
     down = tensors.get(f"{part}.{name}.lora_A.weight")
     if down is None:
         return None
-    own = {key.removeprefix(f"{part}."): value for key, value in config.items() if key.startswith(f"{part}.")}
+    own = below(config, f"{part}.")
     magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector")
     if magnitude is None:
         magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector.weight")
@@ -257,6 +257,6 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
     return pairs
 
 
-def as_style(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AvatarFacts:
+def foreign_facts(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AvatarFacts:
     """What an adapter that was trained elsewhere says about itself."""
     return AvatarFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

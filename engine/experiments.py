@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from engine.errors import InputError
-from engine.recipe import STEPS_PER_PHOTO
+from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Precision, Schedule
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,10 +35,10 @@ NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "face-weight": (float, "how much more an error in the face counts"),
 }
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "optimiser": ("adamw", "adamw8bit", "prodigy", "schedulefree"),
-    "schedule": ("constant", "linear", "cosine"),
-    "crop": ("centre", "face", "buckets"),
-    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "optimiser": get_args(Optimiser),
+    "schedule": get_args(Schedule),
+    "crop": get_args(Crop),
+    "precision": get_args(Precision),
 }
 SWITCHES: Mapping[str, str] = {
     "text-encoder": "a LoRA on the text encoder too",
@@ -50,7 +50,6 @@ SWITCHES: Mapping[str, str] = {
     "checkpointing": "compute activations again to save memory; by default where memory is short",
 }
 """What of a recipe can be said on the command line: the fields of `engine.recipe.Recipe`."""
-
 
 STUDIED = frozenset(("steps", "warmup", "schedule"))
 """What a study settles itself: the largest of its multiples, learned at a constant rate."""
@@ -77,8 +76,8 @@ def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
         parser.add_argument("--photos", type=Path, required=parser is train)
         parser.add_argument("--token", required=parser is train, help="a made-up word for the person, as cr7d")
         parser.add_argument("--class", dest="noun", required=parser is train, help="class noun, as man")
-        parser.add_argument("--method", choices=("lora", "dreambooth"))
-        parser.add_argument("--recipe", choices=("auto", "seed", "reference"), default="auto",
+        parser.add_argument("--method", choices=get_args(Method))
+        parser.add_argument("--recipe", choices=get_args(Named), default="auto",
                             help="seed: the seed's own run; reference: the defaults of diffusers' scripts")  # fmt: skip
         parser.add_argument("--prior-weight", type=float, help="weight of prior preservation; 0 for none")
         parser.add_argument(
@@ -124,6 +123,7 @@ def _album(folder: Path, noun: str) -> tuple[list[Path], list[str]]:
 
 
 def named(token: str, noun: str) -> tuple[str, str]:
+    """Token and class noun as they are kept. Raises InputError for what may not name a person."""
     from storage import naming
     from storage.errors import UserError
 
@@ -215,20 +215,17 @@ def _learn(
     } | ({} if trained.delta_error is None else {"delta_error": trained.delta_error})  # fmt: skip
 
 
-def _captions(files: Sequence[Path]) -> list[str] | None:
+def _captions(files: Sequence[Path]) -> list[str]:
     """The captions of these photos, from the metadata.jsonl beside them."""
-    from engine.examples import read_captioned
+    from engine.examples import CAPTIONS, read_captioned
 
     folder = files[0].parent
-    texts = {path.name: text for path, text in zip(*_pair(read_captioned(folder)), strict=True)}
+    captioned = read_captioned(folder)
+    texts = {path.name: text for path, text in zip(captioned.files, captioned.texts, strict=True)}
     missing = [path.name for path in files if path.name not in texts]
     if missing:
-        raise InputError("bad_captions", file=folder / "metadata.jsonl", line=1, reason=f"no text for {missing[0]}")
+        raise InputError("bad_captions", file=folder / CAPTIONS, line=1, reason=f"no text for {missing[0]}")
     return [texts[path.name] for path in files]
-
-
-def _pair(captioned: Any) -> tuple[Sequence[Path], Sequence[str]]:
-    return captioned.files, captioned.texts
 
 
 def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Image.Image"], list[Path], "Recipe"]:
@@ -303,6 +300,7 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
     import tempfile
     from dataclasses import asdict
 
+    from engine.adapters import FILE
     from engine.study import Point, chart, study, table
 
     multiples = _multiples(asked.multiples)
@@ -319,7 +317,7 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
             f"{point.per_photo:g} steps a photo: likeness {point.likeness:.2f}, copying {point.copying:.2f}", flush=True
         )
 
-    points = study(base, album, token, noun, recipe, multiples, asked.out / "adapter.safetensors", seed=asked.seed,
+    points = study(base, album, token, noun, recipe, multiples, asked.out / FILE, seed=asked.seed,
                    prior_folder=_priors(), team=team, on_point=told,
                    on_step=_show if team.first else lambda progress: None, **options)  # fmt: skip
     rows = [asdict(point) for point in points]

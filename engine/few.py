@@ -76,7 +76,7 @@ def distil(
     began = time.monotonic()
     means, deviations = base.encode_pictures(pictures)
     distinct = sorted(set(captions))
-    words = Words.join([base.encode_prompts(distinct[start : start + 32]) for start in range(0, len(distinct), 32)])
+    words = base.encode_set(distinct)
     numbers = torch.tensor([distinct.index(caption) for caption in captions])
     silence = base.encode_negatives([""])
     schedule = base.schedule

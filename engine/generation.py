@@ -70,9 +70,9 @@ class Picture:
         for key, value in facts.items():
             info.add_itxt(key, str(value))
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        self.image.save(partial, "PNG", pnginfo=info)
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        self.image.save(unfinished, "PNG", pnginfo=info)
+        unfinished.replace(path)
 
 
 def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -> None:
@@ -153,7 +153,8 @@ def draw_together(
 
 
 def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
-    """What drawings must have in common to be drawn together: sizes, steps, where they begin.
+    """What drawings must have in common to be drawn together: sizes, steps, where they begin, whether they are guided
+    and whether they wear a few-step adapter.
 
     Raises:
         InputError: `missing_avatar` or `bad_adapter`.
@@ -170,7 +171,7 @@ def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawi
     """The drawing with the base's own few-step adapter, if it asks for so few steps and wears no other such adapter."""
     own = base.family.few
     few = drawing.steps is not None and drawing.steps <= FEW_STEPS
-    if own is None or not few or attached.few(drawing.stack) or facts_of(own).base != base.source:
+    if own is None or not few or attached.few(drawing.stack) or not facts_of(own).fits(base):
         return drawing
     weights = (*(weight for _, weight in drawing.stack), 1.0)
     return replace(drawing, avatars=(*drawing.avatars, own), weights=weights)

@@ -4,7 +4,8 @@ Requests come as JSON lines on standard input and news goes out as JSON lines on
 
     {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process awaits it
     {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done"
-                                         "prior" before, while class pictures are drawn, "sample" after
+                                         "prior" before, while class pictures are drawn, "checkpoint" between two
+                                         steps once one is written, "sample" after
     {"id": "8", "task": "imagine", ...}  the same; drawn between two steps of a training that is under way
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}
 

@@ -112,7 +112,7 @@ def _klein_rest(path: Path, names: dict[str, tuple[int, ...]], prefix: str) -> s
 
 def _klein_transformer(path: Path, names: dict[str, tuple[int, ...]], prefix: str, rest: str) -> Any:
     """The transformer in the file, float32 on the CPU."""
-    own = [name for name in names if name.startswith(prefix)] if prefix else list(names)
+    own = [name for name in names if name.startswith(prefix)]
     if any(not name.endswith((".weight", ".bias", ".scale")) for name in own):
         raise ValueError("its transformer is quantised; take the file in bfloat16")
     weights: dict[str, Tensor] = {}

@@ -14,9 +14,6 @@ Schedule = Literal["constant", "linear", "cosine"]
 Crop = Literal["centre", "face", "buckets"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-PHOTOS = range(5, 11)
-"""The seed's finding: 5 to 10 photos are best for a person. Others are learned too."""
-
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Ends of the names of the attention projections that diffusers' train_dreambooth_lora.py trains."""
 

@@ -110,10 +110,11 @@ class Solver:
         (alpha, sigma), (alpha_then, sigma_then) = step.now, step.then
         clean, noise = self._schedule.estimates(predicted, noisy, alpha, sigma)
         if self._schedule.prediction != "flow":
-            before, self._before = self._before, (clean, _clearness(step.now))
+            now = _clearness(step.now)
+            before, self._before = self._before, (clean, now)
             if before and step is not self._end:
-                now, earlier = _clearness(step.now), before[1]
-                clean = clean + (_clearness(step.then) - now) / (2 * (now - earlier)) * (clean - before[0])
+                earlier_clean, earlier = before
+                clean = clean + (_clearness(step.then) - now) / (2 * (now - earlier)) * (clean - earlier_clean)
                 noise = (noisy - alpha * clean) / sigma
         return alpha_then * clean + sigma_then * noise
 

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from engine.supervision import STALL
 from storage.settings import StorageSettings
 
 
@@ -13,5 +14,5 @@ class EngineSettings(StorageSettings):
         description="Base model: a diffusers folder, hub id or .safetensors file; unset means the embedded one.",
     )
     gpu_stall: float = Field(
-        default=600.0, gt=0, description="Seconds without news after which the GPU process counts as hung."
+        default=STALL, gt=0, description="Seconds without news after which the GPU process counts as hung."
     )

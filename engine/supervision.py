@@ -139,14 +139,14 @@ class Gpu:
             if self.pid is None:
                 raise GpuDied
             self._write({"id": id, "task": task, **request})
-            return await self._follow(id, news_of_it, on_news)
+            return await self._follow(news_of_it, on_news)
         except asyncio.CancelledError:
             self._write({"id": id, "task": "cancel"})
             raise
         finally:
             self._waiting.pop(id, None)
 
-    async def _follow(self, id: str, news_of_it: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
+    async def _follow(self, news_of_it: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
         while True:
             try:
                 async with asyncio.timeout(self._stall):

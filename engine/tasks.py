@@ -30,6 +30,8 @@ RENEW = 1.0
 
 FEWEST_PHOTOS = 5
 ADAPTER = "adapter.safetensors"
+"""As `engine.adapters.FILE`, which comes with torch."""
+
 CHECKPOINT = "checkpoint.safetensors"
 
 log = logging.getLogger(__name__)

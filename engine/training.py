@@ -21,7 +21,7 @@ from engine import memory
 from engine.adapters import AvatarFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.base import BaseModel
 from engine.errors import InputError
-from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, learned_under, prepare
+from engine.examples import Chance, Example, chance, class_latents, encode_album, in_batches, learned_under
 from engine.families import Words
 from engine.generation import denoise, noise
 from engine.objectives import average, ema_decay, min_snr_weights, offset_noise, weighted_errors
@@ -31,16 +31,11 @@ from engine.recipe import Recipe
 from engine.team import ALONE, Team
 from engine.words import LearnedWord, heard
 
-__all__ = ["Previews", "Progress", "Stopped", "Trained", "class_latents", "prepare", "train"]
-
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
 
 CHECKPOINT_PAUSE = 20
 """So many times as long as it took to write the last checkpoint, none is written: a large model's has 10 GB."""
-
-PROMPTS = 32
-"""Most prompts that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +183,7 @@ def train(
         )
     prompts += [prompt for prompt in dict.fromkeys(prior_prompts) if prompt not in numbers]
     prior_numbers = [prompts.index(prompt) for prompt in prior_prompts]
-    # A captioned set has thousands, of which only so many go through the text encoder at once.
-    chunks = [prompts[start : start + PROMPTS] for start in range(0, len(prompts), PROMPTS)]
-    embeddings = Words.join([base.encode_prompts(chunk) for chunk in chunks])
+    embeddings = base.encode_set(prompts)
     listens = recipe.text_encoder or recipe.pivotal
     if sole and not previews:
         base.release("vae", *([] if listens else base.family.text_encoders))
@@ -234,9 +227,7 @@ def train(
         if scaling:
             scaler.load_state_dict(scaling)
         schedule = base.schedule
-        facts = AvatarFacts(
-            token, noun, recipe.method, base.source, recipe.as_json(), seed, kind, base.fingerprint
-        )  # fmt: skip
+        facts = AvatarFacts(token, noun, recipe.method, base.source, recipe.as_json(), seed, kind, base.fingerprint)
 
         def errors_of(places: Sequence[int], luck: Chance) -> tuple[Tensor, Tensor]:
             """The errors of some of a step's rows, (n,), and their weights in what is minimised, (n,)."""

@@ -144,8 +144,13 @@ class Desk:
         """Where a job stands: its `place` in the queue, 0 once it runs, whether engines are `paused`, and in how many
         `seconds` it should be ready, None where nothing like it was ever done."""
         place, usual = await self.records.queue_place(job.id), await self.records.usual_seconds(job.kind)
-        ran = (datetime.now(UTC) - job.started).total_seconds() if job.started else 0.0
-        seconds = None if usual is None else max(1.0, usual - ran) if not place else usual * place
+        if usual is None:
+            seconds = None
+        elif place:
+            seconds = usual * place
+        else:
+            ran = (datetime.now(UTC) - job.started).total_seconds() if job.started else 0.0
+            seconds = max(1.0, usual - ran)
         return {"place": place, "paused": await self.records.paused(), "seconds": seconds}
 
     async def job(self, job_id: str) -> Job:

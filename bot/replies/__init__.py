@@ -410,10 +410,10 @@ def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
 
 
 def _standing(facts: Facts) -> list[str]:
-    where = place(facts["place"]) if facts["place"] else say("running")
-    return (
-        [where] if facts["seconds"] is None else [where, say("ready in about {span}", span=duration(facts["seconds"]))]
-    )
+    said = [place(facts["place"]) if facts["place"] else say("running")]
+    if facts["seconds"] is not None:
+        said.append(say("ready in about {span}", span=duration(facts["seconds"])))
+    return said
 
 
 def cancelling(job: Job, token: str | None) -> Message:

@@ -89,8 +89,6 @@ class Family(ABC):
     cartoon: bool = False
     """Whether it only draws cartoons, which people must be told."""
 
-    pipeline: ClassVar[str]
-    """diffusers' class of the whole."""
     denoiser: ClassVar[str] = "unet"
     """Name of the part that is asked at every step, and so the prefix of its adapters' keys."""
     text_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
@@ -146,7 +144,7 @@ class Family(ABC):
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
         """What a drawing may be learned under beside `instance_prompts`: wordings that tell what is to be seen in it
-        besides `instance`. None where nobody can tell."""
+        besides `instance`. Empty where nobody can tell."""
         return ()
 
     def usable(self, base: Parts) -> None:

@@ -28,7 +28,6 @@ LAYERS = (9, 18, 27)
 class Klein(Family):
     """A transformer that hears a language model's states and sees latents in patches of 2 x 2."""
 
-    pipeline = "Flux2KleinPipeline"
     denoiser = "transformer"
     text_targets: ClassVar[tuple[str, ...]] = ()
 

@@ -17,7 +17,6 @@ class StableDiffusionXL(StableDiffusion):
     """A U-Net that hears two text encoders side by side, the second one's vector of the whole prompt, and the sizes of
     the picture."""
 
-    pipeline = "StableDiffusionXLPipeline"
     text_encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
     def encode(self, base: Parts, prompts: Sequence[str]) -> Words:

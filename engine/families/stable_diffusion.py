@@ -15,8 +15,6 @@ from engine.schedule import Diffusion, Schedule
 class StableDiffusion(Family):
     """A U-Net that hears one CLIP text encoder's last states."""
 
-    pipeline = "StableDiffusionPipeline"
-
     def schedule(self, config: Mapping[str, Any]) -> Schedule:
         return Diffusion(config)
 

@@ -20,7 +20,7 @@ from engine.precision import autocast
 from engine.toon import SIZE, pictures
 from engine.toon.captions import caption
 from engine.toon.judge import ATTRIBUTES, as_input, labels
-from engine.toon.pretraining import pretrain
+from engine.toon.pretraining import load_as_float32, pretrain
 from engine.toon.text_encoder import text_config
 
 EMBEDDING = 128
@@ -98,9 +98,7 @@ def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, ba
     best = pretrain(towers, loss, work, steps=steps, learning_rate=1e-3, save_every=500, on_save=measure)
     assert isinstance(best, Towers)
     best.clip.half().save_pretrained(out)
-    # transformers loads what the configuration says, and pictures come as float32.
-    config = out / "config.json"
-    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    load_as_float32(out / "config.json")  # as pictures come
     words.save_pretrained(out)
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
+from engine import objectives
+
 
 def join() -> tuple[int, int]:
     """This process's rank and the number of processes; (0, 1) unless torchrun started it."""
@@ -49,18 +51,15 @@ def learning_rate_at(step: int, steps: int, peak: float, *, warmup: int = 200, c
 
 
 class Average:
-    """Exponential moving average of a module's parameters, with the usual warm-up (1 + n) / (10 + n)."""
+    """Exponential moving average of a module's parameters, whose decay rises as `ema_decay` says."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.decay = decay
 
-    @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        averaged = list[Tensor](self.module.parameters())
-        current = list[Tensor](module.parameters())
-        torch._foreach_lerp_(averaged, current, 1 - decay)
+        decay = objectives.ema_decay(self.decay, step)
+        objectives.average(list(self.module.parameters()), list(module.parameters()), decay)
 
 
 def pretrain(
@@ -118,6 +117,11 @@ def pretrain(
             _save(checkpoint, module, average.module, optimizer, step)
             _log(out, board, {"step": step} | on_save(average.module, step))
     return average.module
+
+
+def load_as_float32(config: Path) -> None:
+    """Have transformers load half-precision weights as float32: it goes by what their configuration says."""
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 
 def _log(out: Path, board: object, row: dict[str, float]) -> None:

@@ -33,7 +33,7 @@ from transformers import CLIPTokenizer
 from engine.precision import autocast
 from engine.toon import pictures, text_encoder, world
 from engine.toon.captions import caption
-from engine.toon.pretraining import join, pretrain
+from engine.toon.pretraining import join, load_as_float32, pretrain
 from engine.toon.vae import NOISE, mean_of
 from engine.toon.world import Look, Person, Scene
 
@@ -220,9 +220,7 @@ def main(
     if rank:
         return
     pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
-    # transformers loads what the configuration says; the other parts come as float32, and all must agree.
-    config = out / "text_encoder" / "config.json"
-    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    load_as_float32(out / "text_encoder" / "config.json")  # as the other parts come
     for config in out.rglob("*.json"):
         # Where a part lay when it was loaded is nobody's business, and JSON knows no infinity.
         lines = config.read_text().splitlines(keepends=True)

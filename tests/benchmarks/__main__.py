@@ -65,7 +65,7 @@ def run(*arguments: object) -> Ran:
         began = time.monotonic()
         # Both sides let go of a processor that they wait on: on a busy machine it is worth more than all else.
         process = subprocess.Popen([sys.executable, *map(str, arguments)], cwd=ROOT, stdout=output, text=True,
-                                   stderr=subprocess.STDOUT, env=os.environ | ENVIRONMENT)  # fmt: skip
+                                   stderr=subprocess.STDOUT, env={**ENVIRONMENT, **os.environ})  # fmt: skip
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began

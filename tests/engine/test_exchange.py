@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from engine.adapters import FILE, Attached, facts_of
 from engine.errors import InputError
-from engine.exchange import as_style, export, take_in
+from engine.exchange import export, foreign_facts, take_in
 from engine.generation import draw
 from engine.training import train
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
@@ -38,14 +38,14 @@ def test_an_exported_lora_draws_the_same_in_plain_diffusers_and_when_it_comes_ba
             assert any(key.startswith(start) for key in keys)
         assert_same(plainly(folders(family), family, file), ours)
         back = tmp_path / f"{form}-back"
-        take_in(base, file, as_style(base, "avatar", "zk1", "man"), back / FILE)
+        take_in(base, file, foreign_facts(base, "avatar", "zk1", "man"), back / FILE)
         assert facts_of(back).instance == "zk1 man"
         assert_same(draw(base, attached, asked(back))[0].image, ours)
 
 
 def test_a_file_of_another_base_or_kind_is_refused(folders, tmp_path: Path) -> None:
     base, file = load(folders("sd1")), tmp_path / "theirs.safetensors"
-    facts = as_style(base, "style")
+    facts = foreign_facts(base, "style")
     for tensors in (
         {f"lora_unet_nowhere.lora_{way}.weight": torch.zeros(4, 4) for way in ("down", "up")},
         {"unet.conv_in.lora_A.weight": torch.zeros(4, 4, 3, 3)},

@@ -18,7 +18,7 @@ from engine import memory, training
 from engine.adapters import FILE, Attached, facts_of, plain_copy
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
-from engine.exchange import as_style, export, take_in
+from engine.exchange import export, foreign_facts, take_in
 from engine.generation import Drawing, denoise, draw, draw_together, noise
 from engine.objectives import average, ema_decay
 from engine.optimisers import learning_rate_at, make
@@ -281,7 +281,7 @@ def test_dora_on_convolutions_draws_the_same_in_plain_diffusers_elsewhere_and_in
     assert ours.tobytes() != draw(base, attached, asked())[0].image.tobytes()
     assert_same(plainly(folders("sd1"), "sd1", tmp_path / FILE), ours)
     export(base, tmp_path, "kohya", tmp_path / "kohya.safetensors")
-    take_in(base, tmp_path / "kohya.safetensors", as_style(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE)
+    take_in(base, tmp_path / "kohya.safetensors", foreign_facts(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE)
     assert_same(draw(base, attached, asked(tmp_path / "back"))[0].image, ours)
     company = draw_together(base, attached, [asked(tmp_path / "plain"), asked(tmp_path), asked()])
     assert_same(company[1][0].image, ours, 2)

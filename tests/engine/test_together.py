@@ -13,7 +13,7 @@ from engine import adapters
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel, plain_parameters
 from engine.few import Distillation, distil, facts
-from engine.generation import Drawing, company, draw, draw_together
+from engine.generation import Drawing, company, draw, draw_together, in_few_steps
 from engine.recipe import ATTENTION
 from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
@@ -184,6 +184,18 @@ def test_a_few_step_adapter_is_distilled_and_stacks(folders, family: str, pictur
         train(base, pictures, "zk1", "man", LORA, person / FILE, side=SIDE)
         stacked = draw(base, attached, replace(drawing, avatars=(tmp_path, person)))[0]
         assert stacked.image.tobytes() != two[0].image.tobytes()
+
+
+def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
+    folders, pictures, tmp_path: Path, monkeypatch
+) -> None:
+    base = load(folders("sd1"))
+    distil(base, [pictures[0].resize((SIDE, SIDE))], ["a"], Distillation(steps=1, batch=1, rank=4), tmp_path / FILE)
+    monkeypatch.setattr(base, "family", replace(base.family, few=tmp_path))
+    worn = [in_few_steps(asked(steps=steps), base, Attached(base)).avatars for steps in (8, 9)]
+    assert worn == [(tmp_path,), ()]
+    monkeypatch.setattr(base, "fingerprint", "other weights")
+    assert in_few_steps(asked(steps=8), base, Attached(base)).avatars == ()
 
 
 def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:

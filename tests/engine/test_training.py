@@ -17,11 +17,12 @@ from engine import optimisers, training
 from engine.adapters import FILE, LORA_METADATA, Attached, facts_of, read_file
 from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
+from engine.examples import class_latents
 from engine.exchange import export
 from engine.generation import Drawing, draw
 from engine.recipe import Recipe
 from engine.team import ALONE, Team
-from engine.training import Progress, Stopped, class_latents, train
+from engine.training import Progress, Stopped, train
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 WITH_TEXT = replace(LORA, text_encoder=True)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
-import discord
 import pytest
 from PIL import Image
 from telegram import Bot
@@ -121,9 +120,10 @@ async def test_discord_refuses_too_many_too_soon_and_too_late() -> None:
 
 def test_names_and_prompts_are_shown_as_they_were_written() -> None:
     said = "Belongs to [free](https://example.com) *_~`|\n# Ben"
-    content = render(Message(said)).content
-    assert discord.utils.remove_markdown(content) == said or "\\[free](" in content
-    assert "\\*\\_" in content and "\\# Ben" in content
+    escaped = "Belongs to \\[free](https://example.com) \\*\\_\\~\\`\\|\n\\# Ben"
+    assert render(Message(said)).content == escaped
+    asked = render(Message("", job="23456789bc", prompt="# mia7 *in*\na [suit](x), @everyone")).content
+    assert "\n> \\# mia7 \\*in\\* a \\[suit](x), @\u200beveryone\n" in asked
 
 
 def test_what_is_rendered_for_discord_stays_below() -> None:

@@ -103,8 +103,3 @@ class Hub:
                     await socket.send_json(news)
 
         await asyncio.gather(*(tell(socket) for socket in list(self._sockets.get(room, {}))))
-
-
-def private(message: Message) -> dict[str, Any]:
-    """A message for one person only, which is shown but not kept."""
-    return asdict(message)

@@ -16,7 +16,7 @@ from bot import limits, replies
 from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.chat import pages
-from bot.frontends.chat.hub import NAME, Hub, private
+from bot.frontends.chat.hub import NAME, Hub
 from bot.frontends.chat.pages import TEXT_MOST
 from bot.frontends.chat.sessions import LIFETIME, Session, Signer
 from bot.language import closest, speak
@@ -183,7 +183,8 @@ class Chat:
     async def _answered(self, room: str, reply: Reply) -> web.Response:
         answer: dict[str, Any] = {"spent": reply.spent}
         if reply.private:
-            answer["private"] = private(reply.message)
+            # Shown to this person alone, and not kept.
+            answer["private"] = asdict(reply.message)
         else:
             ref = await self.hub.post(room, reply.message)
             if reply.job_id:
@@ -394,7 +395,7 @@ async def _kindly(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except UserError as error:
-        return web.json_response({"private": private(replies.refusal(error))})
+        return web.json_response({"private": asdict(replies.refusal(error))})
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:

@@ -190,14 +190,15 @@ async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> l
 async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> tuple[list[discord.File], list[str]]:
     """The files to save, and what to say in place of those that are gone or have more than `limit` bytes."""
     fit, lacking = [], []
+    most = min(limit, FILES)
     for file in files:
         try:
-            data = await file_content(blobs, file, min(limit, FILES))
+            data = await file_content(blobs, file, most)
         except UnknownBlob:
             lacking.append(account.file_gone(file))
             continue
         if data is None:
-            lacking.append(account.file_large(file, min(limit, FILES)))
+            lacking.append(account.file_large(file, most))
         else:
             fit.append(discord.File(io.BytesIO(data), file.name, description=cut(file.text, ALT_TEXT)))
     return fit, lacking
