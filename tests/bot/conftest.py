@@ -202,7 +202,7 @@ async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
 async def chat(bot: Bot, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a served chat with its delivery loop and the test's engine at work."""
     storage = Storage(bot.records, bot.blobs, NoQueue(), bot.events)  # type: ignore[arg-type]
-    served = Chat(storage, Signer.at(tmp_path / "chat.key"))
+    served = Chat(storage, Signer.at(tmp_path / "chat.key"), operators=["chat:olga"])
     served.delivery._edit_every = served.delivery._sweep_every = 0.05
     runner = web.AppRunner(served.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()
