@@ -129,7 +129,7 @@ COMMANDS: Mapping[str, Command] = {
                 Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
                 Option("negative", Kind.TEXT, "what should not be in the picture"),
                 Option("size", Kind.WORD, "width x height in pixels, such as 512x768"),
-                Option("style", Kind.WORD, "a style of drawing that the engine offers", source=Source.STYLES),
+                Option("style", Kind.WORD, "a style of drawing; with :0.6 behind it, less of it", source=Source.STYLES),
             ),
             _MAKE,
         ),

@@ -165,6 +165,7 @@ class Tasks:
             if payload.style not in offered:
                 raise UserError("unknown_style", style=payload.style, styles=[*offered])
             adapters.append(str(offered[payload.style]))
+        weights = [*(1.0 for _ in drawn), *([payload.style_weight] if payload.style is not None else [])]
         original = None
         if payload.original is not None:
             original = folder / "original.png"
@@ -176,7 +177,8 @@ class Tasks:
             "prompt": as_learned(payload.prompt, drawn), "count": payload.count, "steps": payload.steps,
             "guidance": payload.guidance, "negative_prompt": payload.negative_prompt,
             "width": payload.width, "height": payload.height,
-            "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed, "avatars": adapters,
+            "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed,
+            "avatars": adapters, "weights": weights,
             "original": original and str(original), "strength": payload.strength,
         }  # fmt: skip
         done = await self._gpu.run("imagine", drawing=drawing, out=str(folder / "out"))

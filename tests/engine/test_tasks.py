@@ -53,10 +53,13 @@ async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp
         return await records.create_job(Kind.IMAGINE, user.id, "chat", "studio", payload)
 
     await blobs.put("pictures/1/0.png", b"a picture")
-    await imagine(await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils")))
+    await imagine(
+        await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils", style_weight=0.6))
+    )
     assert asked.original == b"a picture"
     assert asked.drawing["strength"] == 0.3
     assert asked.drawing["avatars"] == [str(tmp_path / "styles" / "oils")]
+    assert asked.drawing["weights"] == [0.6]
     with pytest.raises(UserError, match="picture_gone"):
         await imagine(await job(Imagine("a man", original="pictures/1/9.png")))
     for name in ("ink", "../styles/oils", "unfinished"):

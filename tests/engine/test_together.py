@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
+from PIL import Image
 
 from engine import adapters
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel, plain_parameters
 from engine.few import Distillation, distil, facts
-from engine.generation import Drawing, company, draw, draw_together
+from engine.generation import Drawing, company, draw, draw_together, in_few_steps
 from engine.recipe import ATTENTION
 from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
@@ -184,6 +185,21 @@ def test_a_few_step_adapter_is_distilled_and_stacks(folders, family: str, pictur
         train(base, pictures, "zk1", "man", LORA, person / FILE, side=SIDE)
         stacked = draw(base, attached, replace(drawing, avatars=(tmp_path, person)))[0]
         assert stacked.image.tobytes() != two[0].image.tobytes()
+
+
+def test_few_steps_wear_the_bases_own_adapter_beside_a_style_with_a_weight(folders, people, tmp_path: Path) -> None:
+    base: BaseModel = load(folders("sd1"))
+    distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], Distillation(steps=1, batch=1), tmp_path / FILE)
+    base.family = replace(base.family, few=tmp_path)
+    attached, styled = Attached(base), asked(people["style"], weights=(0.6,), steps=4, seed=1)
+    worn = in_few_steps(styled, base, attached)
+    assert worn.stack == ((people["style"], 0.6), (tmp_path, 1.0))
+    assert in_few_steps(replace(styled, steps=9), base, attached).stack == styled.stack
+    seen: list[tuple[int, int]] = []
+    picture = draw(base, attached, styled, lambda step, of: seen.append((step, of)))[0]
+    assert seen == [(n, 4) for n in range(1, 5)]
+    plain = draw(base, attached, replace(styled, avatars=(), weights=None))[0]
+    assert picture.image.tobytes() != plain.image.tobytes()
 
 
 def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:

@@ -332,8 +332,9 @@ class DiscordBot(discord.Client):
             await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
             return
         payload = job.payload
+        style = limits.style_word(payload.style, payload.style_weight) if payload.style else None
         asked: dict[str, Value | None] = {
-            "prompt": payload.prompt, "style": payload.style, "negative": payload.negative_prompt or None,
+            "prompt": payload.prompt, "style": style, "negative": payload.negative_prompt or None,
             "size": f"{payload.width}x{payload.height}" if payload.width else None, "guidance": payload.guidance,
             "count": payload.count, "seed": message.pictures[0].seed if message.pictures else payload.seed,
             "steps": payload.steps,
