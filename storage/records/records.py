@@ -151,8 +151,9 @@ class Records:
     async def link(self, user_id: str, code: str) -> Linked:
         """Join this account, and what it has, to the person who made the code.
 
-        An avatar whose token that person has too gets another. Raises UserError link_code (unknown, used or too old),
-        link_self, link_same_platform or banned; nothing has changed then, and the code is good for nothing.
+        An avatar whose token that person has too gets another. Whoever was joined by this code before is told the same
+        again, so that a call may be repeated. Raises UserError link_code (unknown, used or too old), link_self,
+        link_same_platform or banned; nothing has changed then, and the code is good for nothing.
         """
         async with self._write() as connection:
             try:
