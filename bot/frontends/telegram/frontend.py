@@ -41,7 +41,7 @@ from bot import replies
 from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
-from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.calls import Unreachable, is_shut
 from bot.frontends.telegram.edits import NOWHERE, Gaps
 from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
 from bot.frontends.telegram.outbox import ASKER, PICTURES, SENT, Outbox
@@ -71,6 +71,8 @@ _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
 _ABANDONED = timedelta(minutes=10)
 _ASKER_KEPT = timedelta(days=7)
+_OPERATORS = "telegram/operators"
+"""`<chat id>`: {}, where the commands of operators are registered."""
 _REPLIES_MOST = 1000
 
 App = Application[Any, Any, Any, Any, Any, Any]
@@ -191,6 +193,7 @@ class Telegram:
             # Whoever reads none of the languages gets the list that names none, which is in English.
             with speaking(language):
                 await self._register_in(None if language == ENGLISH else language)
+        await self._unregister()
 
     async def _register_in(self, language: str | None) -> None:
         table = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if not one.operators]
@@ -201,15 +204,33 @@ class Telegram:
             (BotCommandScopeAllPrivateChats(), [*table, start]),
             (BotCommandScopeAllGroupChats(), table),
         ]
-        for account in sorted(self._operators):
-            platform, _, number = account.partition(":")
-            if platform == NAME and number.isdecimal():
-                scopes.append((BotCommandScopeChat(int(number)), [*table, *for_operators, start]))
+        for number in self._operator_chats():
+            scopes.append((BotCommandScopeChat(number), [*table, *for_operators, start]))
+            await self._records.note_set(_OPERATORS, str(number), {}, f"{NAME}:{number}")
         for scope, commands in scopes:
             try:
                 await self.bot.set_my_commands(commands, scope=scope, language_code=language)
             except TelegramError as error:
                 log.warning("the commands were not registered: %s", type(error).__name__)
+
+    async def _unregister(self) -> None:
+        """Give those who are operators no longer everybody's list again."""
+        for note in await self._records.notes(_OPERATORS):
+            if int(note.key) in self._operator_chats():
+                continue
+            try:
+                for language in LANGUAGES:
+                    code = None if language == ENGLISH else language
+                    await self.bot.delete_my_commands(BotCommandScopeChat(int(note.key)), code)
+            except TelegramError as error:
+                log.warning("the commands of a former operator stay: %s", type(error).__name__)
+                if not is_shut(error):
+                    continue
+            await self._records.note_delete(_OPERATORS, note.key)
+
+    def _operator_chats(self) -> list[int]:
+        accounts = [account.partition(":") for account in sorted(self._operators)]
+        return [int(number) for platform, _, number in accounts if platform == NAME and number.isdecimal()]
 
     async def _tidy(self) -> None:
         while True:
