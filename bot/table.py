@@ -39,7 +39,7 @@ class Source(StrEnum):
     JOBS = "jobs"
     """The person's unfinished jobs."""
     STYLES = "styles"
-    """The styles that the engine offers."""
+    """The styles that the engines at work have."""
     CHOICES = "choices"
     """The option's own `choices`."""
 

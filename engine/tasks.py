@@ -42,6 +42,7 @@ class Tasks:
         self._records: Records = storage.records
         self._blobs: Blobs = storage.blobs
         self._events: Events = storage.events
+        self._queue = storage.queue
         self._gpu = gpu
         self._work = work
 
@@ -52,6 +53,12 @@ class Tasks:
             Kind.TRAIN: lambda job: self._run(job, self._train),
             Kind.IMAGINE: lambda job: self._run(job, self._imagine),
         }
+
+    async def takes(self, job: Job) -> bool:
+        """Whether this engine has the job's style, or no other has it either."""
+        style = job.payload.style if isinstance(job.payload, Imagine) else None
+        own = styles(self._work.parent)
+        return style is None or style in own or style not in await self._queue.styles()
 
     async def _run(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
         """Work on a job, and leave nothing behind once it is over."""

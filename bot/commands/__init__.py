@@ -107,7 +107,7 @@ class Commands:
                     Completion(job.id, job.kind) for job in await self._desk.records.jobs_of(user.id, active_only=True)
                 ]
             case Source.STYLES:
-                styles = await self._desk.records.styles()
+                styles = await self._desk.queue.styles()
                 weaker = [Completion(limits.style_word(style, 0.6), replies.less_of_it()) for style in styles]
                 return [*map(Completion, styles), *weaker]
             case Source.CHOICES:

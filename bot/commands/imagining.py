@@ -41,7 +41,7 @@ class Imagining:
         steps, guidance = limits.steps(steps), limits.guidance(guidance)
         width, height = limits.size(size) or (None, None)
         named, weight = limits.style(style)
-        if named and named not in (offered := await self._desk.records.styles()):
+        if named and named not in (offered := await self._desk.queue.styles()):
             raise UserError("unknown_style", style=named[:32], styles=[*offered])
         user = await self._desk.user(caller)
         usable = await self._desk.usable(caller, user)

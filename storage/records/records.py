@@ -590,14 +590,6 @@ class Records:
         """Let engines take no jobs from now on, or let them again. What runs goes on."""
         await self._set("paused", paused)
 
-    async def styles(self) -> list[str]:
-        """The names of the styles that the engine which started last offers, in order."""
-        return list(await self._setting("styles") or [])
-
-    async def set_styles(self, names: Sequence[str]) -> None:
-        """Offer these styles from now on."""
-        await self._set("styles", list(names))
-
     async def quota(self) -> dict[str, int | None]:
         """The trainings and pictures that a person has a day; None, or nothing, is as many as they like."""
         return dict(await self._setting("quota") or {})

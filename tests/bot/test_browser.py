@@ -321,7 +321,7 @@ async def test_by_keyboard_alone(browser: Browser, chat: str, bot: Any) -> None:
 async def test_options_and_their_values_complete_by_keyboard(browser: Browser, chat: str, bot: Any) -> None:
     watch = Watch(chat)
     await bot.avatar("mia7")
-    await bot.records.set_styles(["inks", "oils"])
+    bot.queue.offered = ["inks", "oils"]
     page = await enter(browser, watch, "Anna")
     text, options = page.get_by_label("Message", exact=True), page.get_by_role("listbox").get_by_role("option")
 

@@ -123,7 +123,7 @@ async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     await bot.avatar()
     said = (await bot.say("/imagine mia7 woman --style inks")).message.text
     assert said == "There are no styles here. Leave --style out."
-    await bot.records.set_styles(["inks", "oils"])
+    bot.queue.offered = ["inks", "oils"]
     assert [one.value for one in await bot.commands.complete(bot.caller(), Source.STYLES)] == [
         "inks", "oils", "inks:0.6", "oils:0.6"
     ]  # fmt: skip

@@ -233,7 +233,7 @@ async def test_what_went_wrong_is_for_its_person_alone(world: World, studio: int
 async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await world.storage.records.set_styles(["inks"])
+    await world.storage.queue.offer(["inks"], 600)
     kept = {"style": "inks:0.6", "negative": "hat", "size": "256x128", "guidance": 3.5}
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5, **kept)
     drawn = await server.sees(ANNA, studio, "Here you are")
@@ -324,7 +324,7 @@ async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: Wor
 async def test_a_style_is_completed_and_drawn_in(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await world.storage.records.set_styles(["inks", "oils"])
+    await world.storage.queue.offer(["inks", "oils"], 600)
     assert await server.complete(ANNA, studio, "imagine", "style", "in") == ["inks", "inks:0.6"]
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", style="inks", count=1)
     await server.sees(ANNA, studio, "Here you are")

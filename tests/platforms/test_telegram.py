@@ -549,7 +549,7 @@ async def test_an_operators_word_reaches_each_chat_in_its_language(world: World,
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
-    await world.storage.records.set_styles(["inks"])
+    await world.storage.queue.offer(["inks"], PATIENCE)
     for chat in (anna.id, group):
         await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat --style inks", chat=chat)
         await world.server.until(chat, "Here you are")
