@@ -56,7 +56,7 @@ from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, State
 from storage.open import Storage
-from storage.records import Job, Note
+from storage.records import HOLDS, Job, Note
 
 log = logging.getLogger(__name__)
 
@@ -239,6 +239,7 @@ class Telegram:
                 await self.intake.forget()
                 await self._records.notes_prune(SENT, datetime.now(UTC) - _KEPT)
                 await self._records.notes_prune(PICTURES, datetime.now(UTC) - _KEPT)
+                await self._records.notes_prune(HOLDS, datetime.now(UTC) - _ABANDONED)
                 await self._records.notes_prune(ASKER, datetime.now(UTC) - _ASKER_KEPT)
             except Exception:
                 log.exception("old notes were not tidied up")
