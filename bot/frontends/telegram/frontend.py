@@ -48,6 +48,7 @@ from bot.frontends.telegram.outbox import ASKER, PICTURES, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
+from bot.health import beating
 from bot.language import ENGLISH, LANGUAGES, closest, say, speak, speaking
 from bot.messages import Caller, Message, Reply, Shown
 from bot.replies import telegram as wording
@@ -167,6 +168,7 @@ class Telegram:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.delivery.run())
                 tasks.create_task(self._tidy())
+                tasks.create_task(beating(settings.health_file, lambda: self.intake.connected))
                 if settings.telegram_webhook_url:
                     secret = secret_of(self.bot.token)
                     host, port = settings.telegram_webhook_host, settings.telegram_webhook_port
