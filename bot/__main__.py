@@ -1,4 +1,7 @@
-"""`python -m bot chat | demo | discord | telegram`: the composition of each bot process."""
+"""`python -m bot chat | demo | discord | telegram | health`: the composition of each bot process.
+
+What only some of them need is loaded there, so that a look at the health costs little.
+"""
 
 import argparse
 import asyncio
@@ -9,11 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from bot.frontends import chat
-from bot.frontends.terminal import demo
+from bot import health
 from bot.settings import BotSettings
 from storage.errors import RedisUnavailable
-from storage.open import open_storage
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -27,10 +28,14 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     commands.add_parser("discord", help="the Discord bot (AVATAR_DISCORD_TOKEN)")
     commands.add_parser("telegram", help="the Telegram bot (AVATAR_TELEGRAM_TOKEN)")
+    commands.add_parser("health", help="whether the bot that touches AVATAR_HEALTH_FILE is connected")
     return parser.parse_args(arguments)
 
 
 async def _chat(settings: BotSettings) -> None:
+    from bot.frontends import chat
+    from storage.open import open_storage
+
     serving = asyncio.current_task()
     assert serving
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, serving.cancel)
@@ -39,9 +44,9 @@ async def _chat(settings: BotSettings) -> None:
 
 
 async def _discord(settings: BotSettings) -> int:
-    # Loaded here, since no other process of the bot needs the library.
     from bot.frontends import discord
     from bot.replies.discord import no_token
+    from storage.open import open_storage
 
     if settings.discord_token is None:
         print(f"python -m bot discord: {no_token()}", file=sys.stderr)
@@ -55,8 +60,8 @@ async def _discord(settings: BotSettings) -> int:
 
 
 async def _telegram(settings: BotSettings) -> int:
-    # Loaded here, since no other process of the bot needs the library.
     from bot.frontends import telegram
+    from storage.open import open_storage
 
     serving = asyncio.current_task()
     assert serving
@@ -82,7 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
                 asyncio.run(_chat(settings))
             case "telegram":
                 return asyncio.run(_telegram(BotSettings()))
+            case "health":
+                return health.check(BotSettings().health_file)
             case "demo":
+                from bot.frontends.terminal import demo
+
                 return asyncio.run(demo(BotSettings(), asked.album, asked.out))
             case "discord":
                 return asyncio.run(_discord(BotSettings()))

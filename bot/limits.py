@@ -21,6 +21,7 @@ ACTIVE_JOBS_MOST = 20
 NAME_MOST = 32
 SIDE_LEAST = 64
 SIDE_MOST = 1536
+STYLE_WEIGHT_MOST = 2.0
 SHARED_MOST = timedelta(days=365)
 QUOTA_MOST = 100_000
 NOTICE_MOST = 1000
@@ -97,6 +98,22 @@ def size(text: str) -> tuple[int, int] | None:
     for side in (width, height):
         _between("size", side, SIDE_LEAST, SIDE_MOST)
     return width, height
+
+
+def style(text: str) -> tuple[str | None, float]:
+    """A style's name and how much it counts, 0 to 2, from `inks` (which is 1) or `inks:0.6`; nothing is no style."""
+    name, colon, weight = (part.strip() for part in text.lower().partition(":"))
+    if colon and not (re.fullmatch(r"\d(?:[.,]\d{1,3})?", weight, re.ASCII) and name):
+        raise UserError("style_shape", most=STYLE_WEIGHT_MOST)
+    counts = float(weight.replace(",", ".")) if weight else 1.0
+    if counts > STYLE_WEIGHT_MOST:
+        raise UserError("style_shape", most=STYLE_WEIGHT_MOST)
+    return name or None, counts
+
+
+def style_word(name: str, weight: float) -> str:
+    """What `style` reads as this."""
+    return name if weight == 1 else f"{name}:{weight:g}"
 
 
 def lifetime(text: str) -> timedelta | None:

@@ -1,6 +1,7 @@
 """The bot process's settings."""
 
 import re
+from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -33,6 +34,11 @@ class BotSettings(StorageSettings):
     )
     telegram_webhook_host: str = Field(default="127.0.0.1", description="address that the webhook listens on")
     telegram_webhook_port: int = Field(default=8443, ge=0, le=65535, description="port that the webhook listens on")
+
+    health_file: Path | None = Field(
+        default=None,
+        description="file that a bot touches while it is connected; `python -m bot health` fails once it is 20 s old",
+    )
 
     @field_validator("operators")
     @classmethod

@@ -39,7 +39,7 @@ class Source(StrEnum):
     JOBS = "jobs"
     """The person's unfinished jobs."""
     STYLES = "styles"
-    """The styles that the engine offers."""
+    """The styles that the engines at work have."""
     CHOICES = "choices"
     """The option's own `choices`."""
 
@@ -129,7 +129,7 @@ COMMANDS: Mapping[str, Command] = {
                 Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
                 Option("negative", Kind.TEXT, "what should not be in the picture"),
                 Option("size", Kind.WORD, "width x height in pixels, such as 512x768"),
-                Option("style", Kind.WORD, "a style of drawing that the engine offers", source=Source.STYLES),
+                Option("style", Kind.WORD, "a style of drawing; with :0.6 behind it, less of it", source=Source.STYLES),
             ),
             _MAKE,
         ),

@@ -205,9 +205,12 @@ class GpuProcess:
         batches: dict[object, list[tuple[Request, Drawing]]] = {}
         for request in requests:
             asked = request["drawing"]
-            original = asked.get("original")
-            paths = {"avatars": tuple(map(Path, asked["avatars"])), "original": Path(original) if original else None}
-            drawing = Drawing(**{**asked, **paths})
+            original, weights = asked.get("original"), asked.get("weights")
+            read = {
+                "avatars": tuple(map(Path, asked["avatars"])), "weights": tuple(weights) if weights else None,
+                "original": Path(original) if original else None,
+            }  # fmt: skip
+            drawing = Drawing(**{**asked, **read})
 
             def sort_in(request: Request = request, drawing: Drawing = drawing) -> None:
                 check(drawing, self.base, self.attached)

@@ -44,6 +44,7 @@ class Tasks:
         self._records: Records = storage.records
         self._blobs: Blobs = storage.blobs
         self._events: Events = storage.events
+        self._queue = storage.queue
         self._gpu = gpu
         self._work = work
 
@@ -54,6 +55,12 @@ class Tasks:
             Kind.TRAIN: lambda job: self._run(job, self._train),
             Kind.IMAGINE: lambda job: self._run(job, self._imagine),
         }
+
+    async def takes(self, job: Job) -> bool:
+        """Whether this engine has the job's style, or no other has it either."""
+        style = job.payload.style if isinstance(job.payload, Imagine) else None
+        own = styles(self._work.parent)
+        return style is None or style in own or style not in await self._queue.styles()
 
     async def _run(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
         """Work on a job, and leave nothing behind once it is over."""
@@ -167,6 +174,7 @@ class Tasks:
             if payload.style not in offered:
                 raise UserError("unknown_style", style=payload.style, styles=[*offered])
             adapters.append(str(offered[payload.style]))
+        weights = [*(1.0 for _ in drawn), *([payload.style_weight] if payload.style is not None else [])]
         original = None
         if payload.original is not None:
             original = folder / "original.png"
@@ -178,7 +186,8 @@ class Tasks:
             "prompt": as_learned(payload.prompt, drawn), "count": payload.count, "steps": payload.steps,
             "guidance": payload.guidance, "negative_prompt": payload.negative_prompt,
             "width": payload.width, "height": payload.height,
-            "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed, "avatars": adapters,
+            "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed,
+            "avatars": adapters, "weights": weights,
             "original": original and str(original), "strength": payload.strength,
         }  # fmt: skip
         done = await self._gpu.run("imagine", drawing=drawing, out=str(folder / "out"))

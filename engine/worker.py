@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import signal
+from pathlib import Path
 
 from engine.settings import EngineSettings
 from engine.supervision import Gpu
 from engine.tasks import Tasks, styles, sweep
 from storage.open import open_storage
 from storage.orphans import keep_swept
-from storage.queue import work
+from storage.queue import HEARTBEAT, Queue, work
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,12 @@ async def run(settings: EngineSettings) -> None:
         gpu = Gpu(settings.base_model, settings.gpu_stall)
         try:
             await gpu.ready()
-            await storage.records.set_styles([*styles(settings.home)])
             print("The engine is ready", flush=True)
             sweeping = asyncio.create_task(keep_swept(storage.records, storage.blobs))
+            offering = asyncio.create_task(_offer(storage.queue, settings.home))
+            tasks = Tasks(storage, gpu, folder)
             working = asyncio.create_task(
-                work(Tasks(storage, gpu, folder).handlers(), storage.records, storage.queue, events=storage.events)
+                work(tasks.handlers(), storage.records, storage.queue, events=storage.events, takes=tasks.takes)
             )
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -43,6 +45,13 @@ async def run(settings: EngineSettings) -> None:
             stopping.cancel()
             working.cancel()
             sweeping.cancel()
-            await asyncio.gather(working, stopping, sweeping, return_exceptions=True)
+            offering.cancel()
+            await asyncio.gather(working, stopping, sweeping, offering, return_exceptions=True)
         finally:
             await gpu.close()
+
+
+async def _offer(queue: Queue, home: Path) -> None:
+    while True:
+        await queue.offer(styles(home))
+        await asyncio.sleep(HEARTBEAT)

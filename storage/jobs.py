@@ -58,7 +58,7 @@ class Imagine:
     """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels.
 
     original: blob key of a picture that is varied; None draws from noise alone. strength: of that, 0 to 1.
-    style: one of those that the engine offers, beside the avatars.
+    style: one of those that engines offer, beside the avatars. style_weight: how much it counts, 1 being as learned.
     """
 
     prompt: str
@@ -73,6 +73,7 @@ class Imagine:
     original: str | None = None
     strength: float = 0.6
     style: str | None = None
+    style_weight: float = 1.0
 
 
 Payload = Inspect | Train | Imagine

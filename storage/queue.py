@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -36,12 +36,18 @@ PATIENCE = 3.0
 PAUSE = 2.0
 """Seconds between two looks whether an operator's pause is over."""
 
+ELSEWHERE = 0.2
+"""Seconds after which a job that an engine leaves to others is there for the next one."""
+
 Handler = Callable[[Job], Awaitable[None]]
 """Runs one job: claims it, renews while it works, finishes it, all through Records. Cancelled to hand it back."""
+Takes = Callable[[Job], Awaitable[bool]]
+"""Whether an engine takes a job, or leaves it to the others."""
 
 _FUNCTION = "run"
 _LEASE_KEY = "avatar:lease:"
 _RECONCILING = "avatar:reconciling"
+_STYLES = "avatar:styles"
 _MONTH_MS = 30 * 24 * 3600 * 1000
 # At once several inspections, several drawings, which the GPU process puts into one batch, and one training.
 _AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 8}
@@ -58,6 +64,7 @@ class Queue:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._styles: list[str] = []
         self.redis = self.connection()
 
     def connection(self) -> ArqRedis:
@@ -106,6 +113,24 @@ class Queue:
         leases = [key async for key in self.redis.scan_iter(f"{_LEASE_KEY}*", count=1000)]
         return {e.decode().rpartition("-")[0] for e in entries} | {k.decode().removeprefix(_LEASE_KEY) for k in leases}
 
+    async def offer(self, styles: Collection[str], seconds: float = LEASE) -> None:
+        """Offer the styles that an engine has, beside those of others, for so long; left out while Redis is away."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                now, _ = await self.redis.time()
+                await self.redis.zremrangebyscore(_STYLES, "-inf", f"({now}")
+                if styles:
+                    await self.redis.zadd(_STYLES, dict.fromkeys(styles, now + seconds), gt=True)
+
+    async def styles(self) -> list[str]:
+        """The names of the styles that the engines at work have, in order; while Redis is away, those known last."""
+        with suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                now, _ = await self.redis.time()
+                found = await self.redis.zrangebyscore(_STYLES, now, "+inf")
+                self._styles = sorted(name.decode() for name in found)
+        return list(self._styles)
+
     async def close(self) -> None:
         """Give the connections back."""
         await self.redis.aclose()
@@ -117,16 +142,18 @@ async def work(
     queue: Queue,
     *,
     events: Events | None = None,
+    takes: Takes | None = None,
     poll: float = POLL,
 ) -> None:
     """Run jobs of these kinds until cancelled; then those that run are cancelled and handed back at once.
 
     A handler that raises fails its job (UserError: with its code; anything else: internal), one that exceeds the
-    kind's time limit is cancelled and its job fails with timeout; `events`, if given, hears of it.
+    kind's time limit is cancelled and its job fails with timeout; `events`, if given, hears of it. A job that this
+    engine `takes` not stays in the queue.
     """
     async with asyncio.TaskGroup() as group:
         for kind, handler in handlers.items():
-            consumer = _Consumer(SPECS[kind], handler, records, queue, events, poll)
+            consumer = _Consumer(SPECS[kind], handler, records, queue, events, takes, poll)
             group.create_task(consumer.consume(), name=f"consume {kind}")
         group.create_task(_reconcile(records, queue), name="reconcile")
 
@@ -145,13 +172,21 @@ class _Consumer:
     """Takes the jobs of one kind, each leased while it runs."""
 
     def __init__(
-        self, spec: JobSpec, handler: Handler, records: Records, queue: Queue, events: Events | None, poll: float
+        self,
+        spec: JobSpec,
+        handler: Handler,
+        records: Records,
+        queue: Queue,
+        events: Events | None,
+        takes: Takes | None,
+        poll: float,
     ) -> None:
         self.spec = spec
         self.handler = handler
         self.records = records
         self.queue = queue
         self.events = events
+        self.takes = takes
         self.poll = poll
         self.running: dict[str, asyncio.Task[None]] = {}
 
@@ -210,6 +245,8 @@ class _Consumer:
             return
         if await self.records.paused():
             raise Retry(defer=PAUSE)
+        if self.takes is not None and not await self.takes(job):
+            raise Retry(defer=ELSEWHERE)
         redis = self.queue.redis
         # arq's own lease is on the entry; a job may have two of them after Redis was emptied.
         if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from bot import replies
+from bot import limits, replies
 from bot.commands.account import Account
 from bot.commands.avatars import Avatars
 from bot.commands.desk import Desk, JobQueue
@@ -107,7 +107,9 @@ class Commands:
                     Completion(job.id, job.kind) for job in await self._desk.records.jobs_of(user.id, active_only=True)
                 ]
             case Source.STYLES:
-                return [Completion(style) for style in await self._desk.records.styles()]
+                styles = await self._desk.queue.styles()
+                weaker = [Completion(limits.style_word(style, 0.6), replies.less_of_it()) for style in styles]
+                return [*map(Completion, styles), *weaker]
             case Source.CHOICES:
                 return []
 

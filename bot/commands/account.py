@@ -85,7 +85,9 @@ class Account:
         if not code:
             return Reply(account.link_code(await self._desk.records.link_code(user.id)), private=True)
         joined = await self._desk.records.link(user.id, code)
-        here = next(one for one in joined.others if one.platform == caller.platform)
+        here = next((one for one in joined.others if one.platform == caller.platform), None)
+        if here is None:
+            raise UserError("link_self")
         return Reply(account.linked(joined.user, here, joined.renamed), private=True)
 
 

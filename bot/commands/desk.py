@@ -27,10 +27,13 @@ _KINDS: Mapping[type[Payload], JobKind] = {
 
 
 class JobQueue(Protocol):
-    """The one thing of `storage.queue.Queue` that commands need."""
+    """What commands need of `storage.queue.Queue`."""
 
     async def enqueue(self, job: Job) -> object:
         """Hand a queued job to the engines."""
+
+    async def styles(self) -> list[str]:
+        """The names of the styles that the engines at work have, in order."""
 
 
 class Desk:

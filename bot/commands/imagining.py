@@ -40,15 +40,16 @@ class Imagining:
         count, seed = limits.count(count), limits.seed(seed)
         steps, guidance = limits.steps(steps), limits.guidance(guidance)
         width, height = limits.size(size) or (None, None)
-        if style and style.lower() not in (offered := await self._desk.records.styles()):
-            raise UserError("unknown_style", style=style[:32], styles=[*offered])
+        named, weight = limits.style(style)
+        if named and named not in (offered := await self._desk.queue.styles()):
+            raise UserError("unknown_style", style=named[:32], styles=[*offered])
         user = await self._desk.user(caller)
         usable = await self._desk.usable(caller, user)
         default = await self._desk.default_of(user)
         prompt, avatars = _whom(prompt, avatar.lower(), user, usable, default)
         ids = tuple(one.id for one in avatars)
         payload = Imagine(prompt, ids, count, seed, steps, guidance, negative, width, height)
-        return await self._draw(caller, user, replace(payload, style=style.lower() or None))
+        return await self._draw(caller, user, replace(payload, style=named, style_weight=weight))
 
     async def again(self, caller: Caller, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""

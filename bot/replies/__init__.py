@@ -201,7 +201,7 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     flags = [f"--{name} {value:g}" for name, value in given.items() if value is not None]
     flags += [f"--negative {asked.negative_prompt}"] if asked.negative_prompt else []
     flags += [f"--size {asked.width}x{asked.height}"] if asked.width and asked.height else []
-    flags += [f"--style {asked.style}"] if asked.style else []
+    flags += [f"--style {limits.style_word(asked.style, asked.style_weight)}"] if asked.style else []
     lines = [
         " ".join(["/imagine", asked.prompt, f"--seed {picture.seed}", "--count 1", *flags]) for picture in pictures
     ]
@@ -210,6 +210,11 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     else:
         head = several("This draws the picture again:", "These draw the pictures again, one each:", len(pictures))
     return Message("\n".join([head, *lines]))
+
+
+def less_of_it() -> str:
+    """What a style with a smaller weight is, beside its completion."""
+    return say("less of it")
 
 
 def removed() -> Message:

@@ -145,6 +145,9 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
         "There is a character in the {option} that I can't read. Please type the text by hand.", **facts
     ),
     "out_of_range": _out_of_range,
+    "style_shape": lambda facts: say(
+        "How much a style counts is a number from 0 to {most}, as in --style inks:0.6.", most=number(facts["most"])
+    ),
     "not_a_number": lambda facts: say("--{option} wants a number, as in --{option} 2.", **facts),
     "unknown_command": _unknown_command,
     "unknown_option": _unknown_option,

@@ -1,6 +1,6 @@
 """The records: the truth about users, avatars, jobs and what was delivered, in SQL."""
 
-from storage.records.records import Records
+from storage.records.records import HOLDS, Records
 from storage.records.rows import (
     AdapterOutcome,
     Avatar,
@@ -20,6 +20,7 @@ from storage.records.rows import (
 )
 
 __all__ = [
+    "HOLDS",
     "AdapterOutcome",
     "Avatar",
     "AvatarState",

@@ -25,6 +25,8 @@ CODE_LETTERS = "bcdfghjkmnpqrstvwxz"
 CODE_LENGTH = 8
 CODE_LIFE = timedelta(minutes=10)
 DAY = timedelta(days=1)
+REDEEMED = "link/redeemed"
+"""`<digest of a code>`: {"person", "platforms", "renamed"}: whom it joined; redeeming it again changes nothing."""
 
 _LEARNED = ("training", "ready")
 
@@ -117,6 +119,8 @@ async def link_code(connection: AsyncConnection, user_id: str) -> str:
     table = tables.link_codes
     owner = await person_id(connection, user_id)
     await connection.execute(table.delete().where(or_(table.c.user_id == owner, table.c.expires <= now())))
+    notes = tables.notes
+    await connection.execute(notes.delete().where(notes.c.space == REDEEMED, notes.c.created < now() - DAY))
     code = "".join(secrets.choice(CODE_LETTERS) for _ in range(CODE_LENGTH))
     await connection.execute(table.insert().values(digest=_digest(code), user_id=owner, expires=now() + CODE_LIFE))
     return code
@@ -129,8 +133,12 @@ def _digest(code: str) -> str:
 async def link(connection: AsyncConnection, user_id: str, code: str) -> Linked:
     """Join this account, and what it has, to the person who made the code.
 
+    Whoever was joined by this code already is told the same again.
+
     Raises UserError link_code (unknown, used or too old), link_self, link_same_platform or banned.
     """
+    if joined := await _redeemed(connection, user_id, code):
+        return joined
     table, users = tables.link_codes, tables.users
     spent = table.delete().where(table.c.digest == _digest(code), table.c.expires > now()).returning(table.c.user_id)
     main = await connection.scalar(spent)
@@ -154,7 +162,24 @@ async def link(connection: AsyncConnection, user_id: str, code: str) -> Linked:
     if mains[0].quota is None and others[0].quota is not None:
         await connection.execute(users.update().where(users.c.id == main).values(quota=others[0].quota))
     await connection.execute(users.update().where(of_person(other)).values(person_id=main))
+    body = {"person": main, "platforms": [one.platform for one in others], "renamed": renamed}
+    owner = f"{mains[0].platform}:{mains[0].platform_id}"
+    note = {"space": REDEEMED, "key": _digest(code), "body": body, "owner": owner, "created": now()}
+    await connection.execute(tables.notes.insert().values(note))
     return Linked(mains[0], tuple(others), tuple(renamed))
+
+
+async def _redeemed(connection: AsyncConnection, user_id: str, code: str) -> Linked | None:
+    """What this code did, if it joined this person."""
+    table = tables.notes
+    query = select(table.c.body).where(table.c.space == REDEEMED, table.c.key == _digest(code))
+    body = await connection.scalar(query)
+    if body is None or await person_id(connection, body["person"]) != await person_id(connection, user_id):
+        return None
+    accounts = [User(**row._mapping) for row in await connection.execute(known(of_person(body["person"])))]
+    joined = tuple(one for one in accounts if one.platform in body["platforms"])
+    main = next(one for one in accounts if one not in joined)
+    return Linked(main, joined, tuple((old, new) for old, new in body["renamed"]))
 
 
 async def _bring_avatars(connection: AsyncConnection, main: str, other: str) -> list[tuple[str, str]]:

@@ -47,6 +47,9 @@ BUSY = 20.0
 """Seconds a writer waits for another process to finish writing (SQLite)."""
 ACTIVE = (State.QUEUED, State.RUNNING)
 
+HOLDS = "holds"
+"""The space of notes that say who holds what: {"until"}, in seconds since 1970, the owner being the holder."""
+
 LATELY = 20
 """How many jobs tell how long one of their kind takes."""
 _VARIABLES = 500
@@ -151,8 +154,9 @@ class Records:
     async def link(self, user_id: str, code: str) -> Linked:
         """Join this account, and what it has, to the person who made the code.
 
-        An avatar whose token that person has too gets another. Raises UserError link_code (unknown, used or too old),
-        link_self, link_same_platform or banned; nothing has changed then, and the code is good for nothing.
+        An avatar whose token that person has too gets another. Whoever was joined by this code before is told the same
+        again, so that a call may be repeated. Raises UserError link_code (unknown, used or too old), link_self,
+        link_same_platform or banned; nothing has changed then, and the code is good for nothing.
         """
         async with self._write() as connection:
             try:
@@ -589,14 +593,6 @@ class Records:
         """Let engines take no jobs from now on, or let them again. What runs goes on."""
         await self._set("paused", paused)
 
-    async def styles(self) -> list[str]:
-        """The names of the styles that the engine which started last offers, in order."""
-        return list(await self._setting("styles") or [])
-
-    async def set_styles(self, names: Sequence[str]) -> None:
-        """Offer these styles from now on."""
-        await self._set("styles", list(names))
-
     async def quota(self) -> dict[str, int | None]:
         """The trainings and pictures that a person has a day; None, or nothing, is as many as they like."""
         return dict(await self._setting("quota") or {})
@@ -780,6 +776,33 @@ class Records:
             delete = table.delete().where(table.c.space == space, table.c.key == key)
             return bool((await connection.execute(delete)).rowcount)
 
+    async def hold(self, key: str, holder: str, seconds: float) -> bool:
+        """Hold a key for so long from now. False while another holder has it."""
+        table = tables.notes
+        of_key = (table.c.space == HOLDS, table.c.key == key)
+        async with self._write() as connection:
+            held = (await connection.execute(select(table.c.owner, table.c.body).where(*of_key))).one_or_none()
+            if held and held.owner != holder and held.body["until"] > _now().timestamp():
+                return False
+            await connection.execute(table.delete().where(*of_key))
+            values = {"space": HOLDS, "key": key, "owner": holder, "created": _now()}
+            await connection.execute(table.insert().values(**values, body=_until(seconds)))
+            return True
+
+    async def hold_on(self, holder: str, seconds: float) -> None:
+        """Hold all that this holder has for so long from now."""
+        table = tables.notes
+        async with self._write() as connection:
+            update = table.update().where(table.c.space == HOLDS, table.c.owner == holder)
+            await connection.execute(update.values(body=_until(seconds)))
+
+    async def let_go(self, key: str, holder: str) -> None:
+        """Hold a key no longer, if this holder does."""
+        table = tables.notes
+        async with self._write() as connection:
+            of_key = (table.c.space == HOLDS, table.c.key == key)
+            await connection.execute(table.delete().where(*of_key, table.c.owner == holder))
+
     async def notes_prune(self, space: str, before: datetime) -> int:
         """Forget the notes of a space that were first written before this moment; how many went."""
         table = tables.notes
@@ -791,6 +814,10 @@ class Records:
 def _private_file(path: Path) -> None:
     private_folder(path.parent)
     path.touch(0o600)
+
+
+def _until(seconds: float) -> dict[str, float]:
+    return {"until": _now().timestamp() + seconds}
 
 
 def _new() -> dict[str, Any]:

@@ -130,11 +130,18 @@ class Engine:
                 return {"seconds": 2.0, "cartoon": True, "pictures": shown}, pictures
 
 
+@dataclass
 class NoQueue:
     """The test's engine looks into the records, so nothing has to be queued."""
 
+    offered: list[str] = field(default_factory=list)
+    """Styles."""
+
     async def enqueue(self, job: Job) -> bool:
         return True
+
+    async def styles(self) -> list[str]:
+        return self.offered
 
 
 async def album(photos: Iterable[bytes]) -> AsyncIterator[Upload]:
@@ -153,6 +160,7 @@ class Bot:
     records: Records
     blobs: MemoryBlobs
     events: MemoryEvents
+    queue: NoQueue
     commands: Commands
     engine: Engine
 
@@ -192,17 +200,17 @@ class Bot:
 @pytest.fixture
 async def bot(tmp_path: Path) -> AsyncIterator[Bot]:
     records = await Records.open(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite")
-    blobs, events = MemoryBlobs(), MemoryEvents()
-    commands = Commands(records, blobs, NoQueue(), events)
-    yield Bot(records, blobs, events, commands, Engine(records, blobs, events))
+    blobs, events, queue = MemoryBlobs(), MemoryEvents(), NoQueue()
+    commands = Commands(records, blobs, queue, events)
+    yield Bot(records, blobs, events, queue, commands, Engine(records, blobs, events))
     await records.close()
 
 
 @pytest.fixture
 async def chat(bot: Bot, tmp_path: Path) -> AsyncIterator[str]:
     """The address of a served chat with its delivery loop and the test's engine at work."""
-    storage = Storage(bot.records, bot.blobs, NoQueue(), bot.events)  # type: ignore[arg-type]
-    served = Chat(storage, Signer.at(tmp_path / "chat.key"))
+    storage = Storage(bot.records, bot.blobs, bot.queue, bot.events)  # type: ignore[arg-type]
+    served = Chat(storage, Signer.at(tmp_path / "chat.key"), operators=["chat:olga"])
     served.delivery._edit_every = served.delivery._sweep_every = 0.05
     runner = web.AppRunner(served.app(), access_log=None, shutdown_timeout=1)
     await runner.setup()

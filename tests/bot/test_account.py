@@ -84,6 +84,26 @@ async def test_a_code_is_good_once_and_for_ten_minutes(bot: Any, monkeypatch: py
         ("chat", "anna", "Anna"), ("chat", "ben", "Ben"), ("telegram", "5", "Eve"))] == [2, 1, 1]  # fmt: skip
 
 
+async def test_redeeming_again_says_the_same_and_changes_nothing(bot: Any) -> None:
+    """A frontend that died before it answered runs the command again."""
+    await bot.avatar("mia7")
+    code = await code_of(bot, ON_DISCORD)
+    first = await bot.say(f"/link {code}")
+    [account, joined] = await bot.records.accounts((await bot.records.user("chat", "anna", "Anna")).id)
+    own = await bot.records.avatars_of(account.id)
+    assert "one person" in first.message.text and (account.platform, joined.platform) == ("chat", "discord")
+    again = await bot.say(f"/link {code}")
+    assert again.message == first.message
+    assert await bot.records.accounts(account.id) == [account, joined]
+    assert await bot.records.avatars_of(account.id) == own
+    assert "your own" in (await bot.commands.line(ON_DISCORD, f"/link {code}")).message.text
+    assert "unknown, used" in (await bot.say(f"/link {code}", name="Ben")).message.text
+    # Nor does it stay with whoever is forgotten.
+    reply = await bot.say("/forget")
+    await bot.press(next(button.action for button in reply.message.buttons if button.action.startswith("forget-all")))
+    assert await bot.records.notes(people.REDEEMED) == []
+
+
 async def test_who_cannot_be_joined(bot: Any) -> None:
     own = await code_of(bot, bot.caller())
     assert "your own" in (await bot.say(f"/link {own}")).message.text

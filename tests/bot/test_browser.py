@@ -318,6 +318,61 @@ async def test_by_keyboard_alone(browser: Browser, chat: str, bot: Any) -> None:
     assert watch.complaints == []
 
 
+async def test_options_and_their_values_complete_by_keyboard(browser: Browser, chat: str, bot: Any) -> None:
+    watch = Watch(chat)
+    await bot.avatar("mia7")
+    bot.queue.offered = ["inks", "oils"]
+    page = await enter(browser, watch, "Anna")
+    text, options = page.get_by_label("Message", exact=True), page.get_by_role("listbox").get_by_role("option")
+
+    async def offered() -> list[str]:
+        return await options.locator("b").all_text_contents()
+
+    async def typed(keys: str, first: str) -> None:
+        await text.press_sequentially(keys)
+        await expect(options.first).to_contain_text(first)
+        await expect(options.first).to_have_attribute("aria-selected", "true")
+        await expect(text).to_have_attribute("aria-activedescendant", "option-0")
+
+    await typed("/imagine mia7 woman --", "--avatar")
+    names = ["--avatar", "--count", "--seed", "--steps", "--guidance", "--negative", "--size", "--style"]
+    assert await offered() == names
+    await typed("co", "--count")
+    await text.press("Tab")
+    await expect(options).to_have_text(["1", "2", "3", "4"])
+    await text.press("ArrowDown")
+    await expect(text).to_have_attribute("aria-activedescendant", "option-1")
+    await text.press("Enter")
+    await typed("--sty", "--style")
+    await text.press("Enter")
+    await typed("o", "oils")
+    await text.press("Tab")
+    await typed("--av", "--avatar")
+    await text.press("Tab")
+    await typed("m", "mia7")
+    await text.press("Tab")
+    await expect(text).to_have_value("/imagine mia7 woman --count 2 --style oils --avatar mia7 ")
+    # What is given is not offered again.
+    await typed("--", "--seed")
+    assert set(names) - set(await offered()) == {"--count", "--style", "--avatar"}
+    await text.press("Escape")
+    await text.fill("")
+    await typed("/avatars mia7 --d", "--default")
+    await text.press("Tab")
+    await text.press("Enter")
+    await expect(text).to_have_value("")
+    owner = await bot.records.user("chat", "anna", "Anna")
+    assert (await bot.records.avatars_of(owner.id))[0].preferred
+
+    # What operators do is offered to them alone.
+    await typed("/", "/train")
+    assert "/operator" not in await offered()
+    olga = await enter(browser, watch, "Olga")
+    await olga.get_by_label("Message", exact=True).press_sequentially("/op")
+    await expect(olga.get_by_role("listbox").get_by_role("option")).to_have_text([re.compile("/operator")])
+    assert watch.complaints == []
+
+
 async def test_the_page_speaks_german(browser: Browser, chat: str, bot: Any, tmp_path: Path) -> None:
     watch = Watch(chat)
     await bot.avatar("mia7")

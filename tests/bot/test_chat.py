@@ -297,7 +297,7 @@ async def test_a_forgotten_persons_lines_leave_every_browser(anna: Browser, ben:
 
 async def test_strangers_see_nothing(chat: str) -> None:
     stranger = Browser(chat)
-    assert await stranger.get("/api/me") == {"name": None, "rooms": []}
+    assert await stranger.get("/api/me") == {"name": None, "rooms": [], "operator": False}
     assert await stranger.status("/api/rooms/studio/complete?source=avatars") == 401
     assert await stranger.status("/api/rooms/studio/socket") == 401
     for path in ("/api/rooms", "/api/rooms/studio/say", "/api/rooms/studio/press"):

@@ -123,8 +123,10 @@ async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     await bot.avatar()
     said = (await bot.say("/imagine mia7 woman --style inks")).message.text
     assert said == "There are no styles here. Leave --style out."
-    await bot.records.set_styles(["inks", "oils"])
-    assert [one.value for one in await bot.commands.complete(bot.caller(), Source.STYLES)] == ["inks", "oils"]
+    bot.queue.offered = ["inks", "oils"]
+    assert [one.value for one in await bot.commands.complete(bot.caller(), Source.STYLES)] == [
+        "inks", "oils", "inks:0.6", "oils:0.6"
+    ]  # fmt: skip
     refused = await bot.say("/imagine mia7 woman --style ink")
     assert refused.private and refused.message.text == "I know no style “ink”. There is inks and oils."
     drawn = await bot.answer(await bot.say("/imagine mia7 woman --style Oils --seed 3 --count 1"))
@@ -133,6 +135,14 @@ async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     assert "--style oils" in (await bot.press(seeds.action)).message.text
     await bot.answer(await bot.press(drawn.buttons[0].action))
     assert bot.engine.seen[-1].payload.style == "oils"
+    # With a weight, and in few steps; both are told with the seeds.
+    lightly = await bot.answer(await bot.say("/imagine mia7 woman --steps 4 --style Inks:0,6 --count 1"))
+    asked = bot.engine.seen[-1].payload
+    assert (asked.steps, asked.style, asked.style_weight) == (4, "inks", 0.6)
+    seeds = next(button for button in lightly.buttons if button.label == "Seed")
+    assert "--steps 4 --style inks:0.6" in (await bot.press(seeds.action)).message.text
+    heavy = await bot.say("/imagine mia7 woman --style inks:3")
+    assert heavy.message.text == "How much a style counts is a number from 0 to 2, as in --style inks:0.6."
     # The engine may have lost it since.
     lost = {"code": "unknown_style", "facts": {"style": "oils", "styles": ["inks"]}}
     bot.engine.errors = {Imagine: lost}

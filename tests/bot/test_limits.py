@@ -109,13 +109,13 @@ def test_sizes(width: int, height: int) -> None:
         assert refused(limits.size, f"{width}x{height}").code == "out_of_range"
 
 
-@given(st.text(max_size=12), st.sampled_from([limits.size, limits.lifetime, limits.quota]))
+@given(st.text(max_size=12), st.sampled_from([limits.size, limits.lifetime, limits.quota, limits.style]))
 def test_any_text_is_read_or_refused(text: str, rule: object) -> None:
     assert callable(rule)
     try:
         rule(text)
     except UserError as error:
-        assert error.code in ("size_shape", "lifetime_shape", "quota_shape", "out_of_range")
+        assert error.code in ("size_shape", "lifetime_shape", "quota_shape", "style_shape", "out_of_range")
 
 
 @given(st.integers(0, 10**6 - 1), st.sampled_from("mhdw"))
@@ -126,6 +126,20 @@ def test_lifetimes(number: int, unit: str) -> None:
         assert found is not None and found.total_seconds() == span
     else:
         assert refused(limits.lifetime, f"{number}{unit}").code == "lifetime_shape"
+
+
+@given(st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True), st.integers(0, 300))
+def test_a_style_has_a_weight_from_0_to_2(name: str, hundredths: int) -> None:
+    weight = hundredths / 100
+    if weight <= 2:
+        assert limits.style(limits.style_word(name, weight)) == (name, weight)
+    else:
+        assert refused(limits.style, f"{name}:{weight}").code == "style_shape"
+
+
+@pytest.mark.parametrize("text", ["inks:", "inks:much", "inks:-1", "inks:nan", "inks:1e0", ":0.6", "inks:0.6:0.6"])
+def test_what_is_no_weight_is_refused(text: str) -> None:
+    assert refused(limits.style, text).code == "style_shape"
 
 
 def test_nothing_leaves_it_open() -> None:

@@ -51,6 +51,9 @@ def do(call: Coroutine[Any, Any, Any]) -> Any:
 class NoQueue:
     async def enqueue(self, job: Job) -> None: ...
 
+    async def styles(self) -> list[str]:
+        return []
+
 
 @dataclass
 class Grant:

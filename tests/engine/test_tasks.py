@@ -29,6 +29,13 @@ class Asked:
         raise Cancelled
 
 
+class Others:
+    """Stands where the queue is, with another engine's style."""
+
+    async def styles(self) -> list[str]:
+        return ["chalk"]
+
+
 @pytest.fixture
 async def records(tmp_path: Path) -> AsyncIterator[Records]:
     records = await Records.open(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite")
@@ -44,22 +51,30 @@ async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp
     (tmp_path / "work").mkdir()
     assert [*styles(tmp_path)] == ["inks", "oils"]
     blobs, asked = MemoryBlobs(), Asked()
-    storage: Any = SimpleNamespace(records=records, blobs=blobs, events=MemoryEvents())
+    storage: Any = SimpleNamespace(records=records, blobs=blobs, events=MemoryEvents(), queue=Others())
     gpu: Any = asked
-    imagine = Tasks(storage, gpu, tmp_path / "work").handlers()[Kind.IMAGINE]
+    tasks = Tasks(storage, gpu, tmp_path / "work")
+    imagine = tasks.handlers()[Kind.IMAGINE]
     user = await records.user("chat", "ann", "Ann")
 
     async def job(payload: Imagine) -> Job:
         return await records.create_job(Kind.IMAGINE, user.id, "chat", "studio", payload)
 
     await blobs.put("pictures/1/0.png", b"a picture")
-    await imagine(await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils")))
+    await imagine(
+        await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils", style_weight=0.6))
+    )
     assert asked.original == b"a picture"
     assert asked.drawing["strength"] == 0.3
     assert asked.drawing["avatars"] == [str(tmp_path / "styles" / "oils")]
+    assert asked.drawing["weights"] == [0.6]
     with pytest.raises(UserError, match="picture_gone"):
         await imagine(await job(Imagine("a man", original="pictures/1/9.png")))
     for name in ("ink", "../styles/oils", "unfinished"):
         with pytest.raises(UserError, match="unknown_style") as refused:
             await imagine(await job(Imagine("a man", style=name)))
         assert refused.value.facts["styles"] == ["inks", "oils"]
+    # A style that another engine has is left to that one; what nobody has any more is taken, to say so.
+    taken = {style: await tasks.takes(await job(Imagine("a man", style=style))) for style in (None, "oils", "gone")}
+    assert taken == {None: True, "oils": True, "gone": True}
+    assert not await tasks.takes(await job(Imagine("a man", style="chalk")))

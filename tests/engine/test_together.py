@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
+from PIL import Image
 
 from engine import adapters
 from engine.adapters import FILE, Attached
@@ -196,6 +197,21 @@ def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
     assert worn == [(tmp_path,), ()]
     monkeypatch.setattr(base, "fingerprint", "other weights")
     assert in_few_steps(asked(steps=8), base, Attached(base)).avatars == ()
+
+
+def test_few_steps_wear_the_bases_own_adapter_beside_a_style_with_a_weight(folders, people, tmp_path: Path) -> None:
+    base: BaseModel = load(folders("sd1"))
+    distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], Distillation(steps=1, batch=1), tmp_path / FILE)
+    base.family = replace(base.family, few=tmp_path)
+    attached, styled = Attached(base), asked(people["style"], weights=(0.6,), steps=4, seed=1)
+    worn = in_few_steps(styled, base, attached)
+    assert worn.stack == ((people["style"], 0.6), (tmp_path, 1.0))
+    assert in_few_steps(replace(styled, steps=9), base, attached).stack == styled.stack
+    seen: list[tuple[int, int]] = []
+    picture = draw(base, attached, styled, lambda step, of: seen.append((step, of)))[0]
+    assert seen == [(n, 4) for n in range(1, 5)]
+    plain = draw(base, attached, replace(styled, avatars=(), weights=None))[0]
+    assert picture.image.tobytes() != plain.image.tobytes()
 
 
 def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:

@@ -110,6 +110,10 @@ class Bot:
         """Whether it died as it was told to."""
         return self._process.exitcode == -signal.SIGKILL
 
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
     async def stop(self) -> None:
         """End it as an operator would, and wait for that."""
         if self.alive:

@@ -31,6 +31,7 @@ PARAMETERS: dict[str, set[str]] = {
     "setWebhook": {"url", "secret_token", "allowed_updates"},
     "deleteWebhook": {"drop_pending_updates"},
     "setMyCommands": {"commands", "scope", "language_code"},
+    "deleteMyCommands": {"scope", "language_code"},
     "sendMessage": _MESSAGE | {"text", "entities", "link_preview_options"},
     "sendPhoto": _MESSAGE | {"photo", "caption"},
     "sendDocument": _MESSAGE | {"document", "caption"},
@@ -336,14 +337,21 @@ class Server:
                 raise Refused(400, "Bad Request: BOT_COMMAND_INVALID")
             if not 1 <= len(command["description"]) <= 256:
                 raise Refused(400, "Bad Request: BOT_COMMAND_DESCRIPTION_INVALID")
+        self.commands[self._scope(given)] = commands
+        return True
+
+    async def _deleteMyCommands(self, given: dict[str, Any]) -> bool:
+        self.commands.pop(self._scope(given), None)
+        return True
+
+    def _scope(self, given: dict[str, Any]) -> str:
         scope = given.get("scope", {"type": "default"})
         if scope["type"] == "chat":
             self._chat({"chat_id": scope["chat_id"]}, 0)
         language = given.get("language_code") or ""
         if language and not re.fullmatch(r"[a-z]{2}", language):
             raise Refused(400, "Bad Request: invalid language code specified")
-        self.commands[f"{scope['type']} {scope.get('chat_id', '')}".strip() + f" {language}".rstrip()] = commands
-        return True
+        return f"{scope['type']} {scope.get('chat_id', '')}".strip() + f" {language}".rstrip()
 
     def _chat(self, given: dict[str, Any], messages: int) -> int:
         """The chat that may be sent to, after all that can be wrong with it."""

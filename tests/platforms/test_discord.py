@@ -233,8 +233,8 @@ async def test_what_went_wrong_is_for_its_person_alone(world: World, studio: int
 async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await world.storage.records.set_styles(["inks"])
-    kept = {"style": "inks", "negative": "hat", "size": "256x128", "guidance": 3.5}
+    await world.storage.queue.offer(["inks"], 600)
+    kept = {"style": "inks:0.6", "negative": "hat", "size": "256x128", "guidance": 3.5}
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5, **kept)
     drawn = await server.sees(ANNA, studio, "Here you are")
     assert list(drawn.buttons) == [
@@ -255,6 +255,7 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     wanted = {
         "prompt": "mia7 woman on the moon",
         "style": "inks",
+        "style_weight": 0.6,
         "negative_prompt": "hat",
         "width": 256,
         "height": 128,
@@ -323,8 +324,8 @@ async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: Wor
 async def test_a_style_is_completed_and_drawn_in(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await world.storage.records.set_styles(["inks", "oils"])
-    assert await server.complete(ANNA, studio, "imagine", "style", "in") == ["inks"]
+    await world.storage.queue.offer(["inks", "oils"], 600)
+    assert await server.complete(ANNA, studio, "imagine", "style", "in") == ["inks", "inks:0.6"]
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", style="inks", count=1)
     await server.sees(ANNA, studio, "Here you are")
     assert world.engine.seen[-1].payload.style == "inks"

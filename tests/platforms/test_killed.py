@@ -157,6 +157,54 @@ def test_on_telegram(redis: str, moments: list[float]) -> None:
     asyncio.run(on_telegram(redis, [1 + int(moment * steps) for moment in moments]))
 
 
+async def test_two_processes_of_one_bot_answer_once(
+    tmp_path: Path, redis: str, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    """Both hear of every job. When the first dies in the middle the second goes on."""
+    async with Redis.from_url(redis) as client:
+        await client.flushall()
+    server, home = Server(), BotSettings(_env_file=None, home=tmp_path, redis_url=redis)
+    people = [server.person(name) for name in ("Anna", "Ben", "Carla", "Dora")]
+    ports = unused_tcp_port_factory(), unused_tcp_port_factory()
+    async with open_storage(home) as storage, served(server) as address, engine_of(storage) as engine:
+        environment = {
+            "AVATAR_HOME": str(tmp_path),
+            "AVATAR_REDIS_URL": redis,
+            "AVATAR_TELEGRAM_TOKEN": telegram_server.TOKEN,
+            "AVATAR_TELEGRAM_API_URL": address,
+            "AVATAR_TELEGRAM_WEBHOOK_URL": f"http://127.0.0.1:{ports[0]}/",
+        }
+        first, second = (Bot("telegram", environment | {"AVATAR_TELEGRAM_WEBHOOK_PORT": str(port)}) for port in ports)
+        try:
+            await first.start()
+            await second.start()
+            async with asyncio.timeout(PATIENCE):
+                while not server.webhook:
+                    await asyncio.sleep(0.05)
+            for one in people:
+                await one.send(PHOTOS, "/train mia7 woman")
+            for one in people:
+                asked = await server.until(one.id, "mia7 woman: 6 photos. One question", seconds=PATIENCE)
+                await one.press(asked, "They agreed")
+            for one in people:
+                await server.until(one.id, "6 photos, all good", seconds=PATIENCE)
+            engine.gate.clear()
+            checked = await server.until(people[0].id, "6 photos, all good")
+            await people[0].press(checked, "Train mia7")
+            await server.until(people[0].id, "step 2 of 4", seconds=PATIENCE)
+            first.kill()
+            engine.gate.set()
+            await server.until(people[0].id, "mia7 is ready", seconds=PATIENCE)
+            await answered(storage, "telegram")
+        finally:
+            await first.stop()
+            await second.stop()
+    for answer, times in (("all good", 4), ("mia7 is ready", 1)):
+        assert len([texts for texts in server.told.values() if any(answer in text for text in texts)]) == times
+    assert len([body for body in server.of_bot(people[0].id) if "photo" in body]) == 4
+    assert server.faults == []
+
+
 # Discord
 
 

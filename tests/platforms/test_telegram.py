@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import sys
+import time
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -510,6 +511,22 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
             await asyncio.sleep(0.02)
 
 
+async def test_who_is_no_operator_any_more_loses_the_command(world: World, anna: Person) -> None:
+    ben, commands = world.server.person("Ben"), world.server.commands
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id},telegram:{ben.id},telegram:999")
+    await world.restart()
+    assert {f"chat {anna.id}", f"chat {anna.id} de", f"chat {ben.id}", f"chat {ben.id} de"} <= commands.keys()
+    world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
+    world.server.inject("deleteMyCommands", Refused(502, "Bad Gateway"))
+    await world.restart()
+    assert f"chat {ben.id}" in commands
+    await world.restart()
+    assert {f"chat {anna.id}", f"chat {anna.id} de"} <= commands.keys()
+    assert not {f"chat {ben.id}", f"chat {ben.id} de"} & commands.keys()
+    # Once is enough, and who never was there keeps nothing.
+    assert await world.notes("telegram/operators") == [str(anna.id)]
+
+
 async def test_an_operators_word_reaches_each_chat_in_its_language(world: World, anna: Person) -> None:
     world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
     await world.restart()
@@ -532,7 +549,7 @@ async def test_an_operators_word_reaches_each_chat_in_its_language(world: World,
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
-    await world.storage.records.set_styles(["inks"])
+    await world.storage.queue.offer(["inks"], PATIENCE)
     for chat in (anna.id, group):
         await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat --style inks", chat=chat)
         await world.server.until(chat, "Here you are")
@@ -740,6 +757,26 @@ async def test_an_error_costs_no_answer(world: World, anna: Person, method: str,
                 await asyncio.sleep(0.02)
     else:
         assert len(albums) == 2
+
+
+async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person) -> None:
+    assert world.telegram is not None
+    calls = world.telegram.outbox.calls
+
+    def asked() -> int:
+        return len([method for _, method, _ in world.server.calls if method == "sendChatAction"])
+
+    world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 2", retry_after=2))
+    began = time.monotonic()
+    await calls.typing(Place(anna.id))
+    await calls.typing(Place(anna.id))
+    assert asked() == 1 and world.server.actions == []
+    await anna.say("/help")
+    await world.server.until(anna.id, "I learn a person")
+    assert time.monotonic() - began >= 2
+    assert asked() == 1
+    await calls.typing(Place(anna.id))
+    assert [chat for _, chat in world.server.actions] == [anna.id]
 
 
 @pytest.mark.parametrize("method", ["sendMessage", "sendMediaGroup"])

@@ -397,6 +397,44 @@ async def test_a_terminated_engine_hands_over_at_once(
             assert (await over(records, job)).state is State.SUCCEEDED
 
 
+async def test_styles_are_those_of_all_engines_at_work(
+    embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.queue.PATIENCE", 0.5)
+    url = await embedded.ensure()
+    async with opened(url) as one, opened(url) as other:
+        await one.offer(["oils", "inks"], 600)
+        await other.offer(["oils", "chalk"], 2)
+        await other.offer([], 600)
+        assert await one.styles() == await other.styles() == ["chalk", "inks", "oils"]
+
+        async def gone() -> bool:
+            return await other.styles() == ["inks", "oils"]
+
+        assert await until(gone) > 0.5, "whoever renews no offer keeps it for a while"
+        await one.offer(["oils"], 1)
+        assert await other.styles() == ["inks", "oils"], "a shorter offer takes nothing back"
+        await embedded.release()
+        await one.offer(["chalk"], 600)
+        assert await other.styles() == ["inks", "oils"], "Redis is away"
+
+
+async def test_a_job_is_left_to_an_engine_that_takes_it(records: Records, queue: Queue, redis_url: str) -> None:
+    asked: list[str] = []
+
+    async def never(job: Job) -> bool:
+        asked.append(job.id)
+        return False
+
+    async with opened(redis_url) as other, working(records, queue, succeeding(records), takes=never):
+        job = await submit(records, queue)
+        await until(lambda: len(asked) > 1)
+        assert (row := await records.job(job.id)) and row.state is State.QUEUED
+        async with working(records, other, succeeding(records)):
+            ended = await over(records, job)
+        assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
+
+
 async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, queue: Queue) -> None:
     await records.pause(True)
     jobs = [await submit(records, queue) for _ in range(2)]

@@ -382,6 +382,21 @@ async def test_notes_are_unique_in_their_space(records: Records) -> None:
     assert [note.space for note in await records.notes("seen")] == ["seen"]
 
 
+async def test_one_holder_at_a_time_and_none_for_ever(records: Records) -> None:
+    assert await records.hold("answer", "one", 60)
+    assert await records.hold("another", "two", 1)
+    await records.hold_on("two", 60)
+    await records.hold_on("one", 3)
+    assert not await records.hold("answer", "two", 60)
+    await records.let_go("answer", "two")
+    assert not await records.hold("answer", "two", 60), "only its holder lets it go"
+    await asyncio.sleep(3)
+    assert await records.hold("answer", "two", 60)
+    assert not await records.hold("another", "one", 60)
+    await records.let_go("answer", "two")
+    assert await records.hold("answer", "one", 60)
+
+
 async def test_many_notes_at_once(records: Records) -> None:
     await records.note_add("inbox", "2", {"n": 2})
     assert await records.notes_add("inbox", {"1": ({"n": 1}, "x:1"), "2": ({"n": 9}, None)}) == {"1"}

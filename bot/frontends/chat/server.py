@@ -58,6 +58,7 @@ class Chat:
         self._records = storage.records
         self._signer = signer
         self._host = host
+        self._operators = frozenset(operators)
         self.hub = Hub(storage.records, storage.blobs)
         self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
         self.delivery = Delivery(storage.records, storage.events, self.hub, self.commands.answer)
@@ -92,7 +93,7 @@ class Chat:
     # Logging in and rooms
 
     async def me(self, request: web.Request) -> web.Response:
-        return _me(self._session(request))
+        return self._me(self._session(request))
 
     async def login(self, request: web.Request) -> web.Response:
         name = limits.person_name(str((await _json(request)).get("name", "")))
@@ -101,7 +102,7 @@ class Chat:
         return self._signed(Session(name, known.rooms if known and same else ()))
 
     async def logout(self, request: web.Request) -> web.Response:
-        response = _me(None)
+        response = self._me(None)
         response.del_cookie(COOKIE, path="/", samesite="Strict", httponly=True)
         return response
 
@@ -121,8 +122,13 @@ class Chat:
         response.set_cookie(pages.CHOSEN, chosen, max_age=_YEAR, path="/", httponly=True, samesite="Strict")
         return response
 
+    def _me(self, session: Session | None, **more: str) -> web.Response:
+        who = {"name": None, "rooms": ()} if session is None else {"name": session.name, "rooms": session.rooms}
+        operator = session is not None and f"{NAME}:{session.name.lower()}" in self._operators
+        return web.json_response({**who, "operator": operator, **more})
+
     def _signed(self, session: Session, **more: str) -> web.Response:
-        response = _me(session, **more)
+        response = self._me(session, **more)
         response.set_cookie(
             COOKIE, self._signer.cookie(session), max_age=LIFETIME, path="/", httponly=True, samesite="Strict"
         )
@@ -365,12 +371,6 @@ def _own_name(host: str, bound: str) -> bool:
 
 def _caller(session: Session, room: str) -> Caller:
     return Caller(NAME, session.name.lower(), session.name, room)
-
-
-def _me(session: Session | None, **more: str) -> web.Response:
-    return web.json_response(
-        {"name": session.name if session else None, "rooms": session.rooms if session else (), **more}
-    )
 
 
 async def _json(request: web.Request) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox
 from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
 from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
+from bot.health import beating
 from bot.language import closest, speak
 from bot.lines import Value
 from bot.messages import Caller, Message, Reply, Upload
@@ -123,6 +124,11 @@ class DiscordBot(discord.Client):
         if self._downloads is not None:
             await self._downloads.close()
         await super().close()
+
+    @property
+    def connected(self) -> bool:
+        """Whether Discord's gateway is ready and alive: the library closes one that leaves a heartbeat unanswered."""
+        return self.is_ready() and not self.is_closed() and self.ws.open
 
     # What people do
 
@@ -332,8 +338,9 @@ class DiscordBot(discord.Client):
             await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
             return
         payload = job.payload
+        style = limits.style_word(payload.style, payload.style_weight) if payload.style else None
         asked: dict[str, Value | None] = {
-            "prompt": payload.prompt, "style": payload.style, "negative": payload.negative_prompt or None,
+            "prompt": payload.prompt, "style": style, "negative": payload.negative_prompt or None,
             "size": f"{payload.width}x{payload.height}" if payload.width else None, "guidance": payload.guidance,
             "count": payload.count, "seed": message.pictures[0].seed if message.pictures else payload.seed,
             "steps": payload.steps,
@@ -463,12 +470,16 @@ async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], 
         try:
             await bot.login(token.get_secret_value() if token else "")
             ready(str(bot.user))
-            delivering = asyncio.create_task(bot.delivery.run())
+            beside = [
+                asyncio.create_task(bot.delivery.run()),
+                asyncio.create_task(beating(settings.health_file, lambda: bot.connected)),
+            ]
             try:
                 await bot.connect()
             finally:
-                delivering.cancel()
-                await asyncio.gather(delivering, return_exceptions=True)
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
         except discord.LoginFailure:
             raise PermissionError(wording.wrong_token()) from None
         except (discord.DiscordException, aiohttp.ClientError) as error:

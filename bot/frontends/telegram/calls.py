@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -211,11 +210,17 @@ class Calls:
         """Let the person see that the bot is at it, where the words have to wait."""
         async with self._few:
             for _ in range(TRIES):
-                with suppress(TelegramError):
+                if self._pace.paused(place.chat):
+                    return
+                try:
                     await self._bot.send_chat_action(
                         self._moves.now(place.chat), ChatAction.TYPING, message_thread_id=place.thread
                     )
-                    return
+                except RetryAfter as error:
+                    self._pace.pause(place.chat, seconds_of(error))
+                except TelegramError:
+                    continue
+                return
 
     async def close(self) -> None:
         """Wait for what runs beside."""

@@ -41,13 +41,14 @@ from bot import replies
 from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
-from bot.frontends.telegram.calls import Unreachable
+from bot.frontends.telegram.calls import Unreachable, is_shut
 from bot.frontends.telegram.edits import NOWHERE, Gaps
 from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
 from bot.frontends.telegram.outbox import ASKER, PICTURES, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
 from bot.frontends.telegram.render import ALERT_MOST, units
+from bot.health import beating
 from bot.language import ENGLISH, LANGUAGES, closest, say, speak, speaking
 from bot.messages import Caller, Message, Reply, Shown
 from bot.replies import telegram as wording
@@ -56,7 +57,7 @@ from bot.table import COMMANDS
 from storage.errors import UserError
 from storage.jobs import Imagine, State
 from storage.open import Storage
-from storage.records import Job, Note
+from storage.records import HOLDS, Job, Note
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,8 @@ _INLINE_JOBS = 100
 _KEPT = timedelta(days=90)
 _ABANDONED = timedelta(minutes=10)
 _ASKER_KEPT = timedelta(days=7)
+_OPERATORS = "telegram/operators"
+"""`<chat id>`: {}, where the commands of operators are registered."""
 _REPLIES_MOST = 1000
 
 App = Application[Any, Any, Any, Any, Any, Any]
@@ -165,6 +168,7 @@ class Telegram:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.delivery.run())
                 tasks.create_task(self._tidy())
+                tasks.create_task(beating(settings.health_file, lambda: self.intake.connected))
                 if settings.telegram_webhook_url:
                     secret = secret_of(self.bot.token)
                     host, port = settings.telegram_webhook_host, settings.telegram_webhook_port
@@ -191,6 +195,7 @@ class Telegram:
             # Whoever reads none of the languages gets the list that names none, which is in English.
             with speaking(language):
                 await self._register_in(None if language == ENGLISH else language)
+        await self._unregister()
 
     async def _register_in(self, language: str | None) -> None:
         table = [BotCommand(one.name, say(one.description)) for one in COMMANDS.values() if not one.operators]
@@ -201,15 +206,33 @@ class Telegram:
             (BotCommandScopeAllPrivateChats(), [*table, start]),
             (BotCommandScopeAllGroupChats(), table),
         ]
-        for account in sorted(self._operators):
-            platform, _, number = account.partition(":")
-            if platform == NAME and number.isdecimal():
-                scopes.append((BotCommandScopeChat(int(number)), [*table, *for_operators, start]))
+        for number in self._operator_chats():
+            scopes.append((BotCommandScopeChat(number), [*table, *for_operators, start]))
+            await self._records.note_set(_OPERATORS, str(number), {}, f"{NAME}:{number}")
         for scope, commands in scopes:
             try:
                 await self.bot.set_my_commands(commands, scope=scope, language_code=language)
             except TelegramError as error:
                 log.warning("the commands were not registered: %s", type(error).__name__)
+
+    async def _unregister(self) -> None:
+        """Give those who are operators no longer everybody's list again."""
+        for note in await self._records.notes(_OPERATORS):
+            if int(note.key) in self._operator_chats():
+                continue
+            try:
+                for language in LANGUAGES:
+                    code = None if language == ENGLISH else language
+                    await self.bot.delete_my_commands(BotCommandScopeChat(int(note.key)), code)
+            except TelegramError as error:
+                log.warning("the commands of a former operator stay: %s", type(error).__name__)
+                if not is_shut(error):
+                    continue
+            await self._records.note_delete(_OPERATORS, note.key)
+
+    def _operator_chats(self) -> list[int]:
+        accounts = [account.partition(":") for account in sorted(self._operators)]
+        return [int(number) for platform, _, number in accounts if platform == NAME and number.isdecimal()]
 
     async def _tidy(self) -> None:
         while True:
@@ -218,6 +241,7 @@ class Telegram:
                 await self.intake.forget()
                 await self._records.notes_prune(SENT, datetime.now(UTC) - _KEPT)
                 await self._records.notes_prune(PICTURES, datetime.now(UTC) - _KEPT)
+                await self._records.notes_prune(HOLDS, datetime.now(UTC) - _ABANDONED)
                 await self._records.notes_prune(ASKER, datetime.now(UTC) - _ASKER_KEPT)
             except Exception:
                 log.exception("old notes were not tidied up")

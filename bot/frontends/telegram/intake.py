@@ -9,6 +9,8 @@ import hashlib
 import hmac
 import json
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -31,6 +33,8 @@ SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
 _KEPT = timedelta(days=2)
 _BODY_MOST = 1024 * 1024
+_LATE = 20.0
+"""Seconds that an answer to the polling may be late."""
 _FAREWELL = 10.0
 """Seconds that updates have to be handled once the process ends."""
 
@@ -61,6 +65,12 @@ class Intake:
         self._came = came
         self._handling: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._connected_until = 0.0
+
+    @property
+    def connected(self) -> bool:
+        """Whether updates can come in: Telegram answers the polling, or calls the webhook."""
+        return time.monotonic() < self._connected_until
 
     async def resume(self, age: timedelta = timedelta()) -> None:
         """Handle what an earlier process left at least this long ago, in the order in which it came."""
@@ -138,12 +148,14 @@ class Intake:
             try:
                 if not polling:
                     polling = await self._bot.delete_webhook()
+                    self._connected_until = time.monotonic() + patience + _LATE
                 updates = await self._bot.get_updates(offset=offset, timeout=patience, allowed_updates=KINDS)
                 if updates:
                     # Those that can't be written down now are not confirmed, so they come again.
                     await whole(self.take(updates))
                     offset = max(update.update_id for update in updates) + 1
                 pause = 0.0
+                self._connected_until = time.monotonic() + patience + _LATE
             except InvalidToken:
                 raise
             except Exception as error:
@@ -175,6 +187,7 @@ class Intake:
             while True:
                 try:
                     await self._bot.set_webhook(url, secret_token=secret, allowed_updates=KINDS)
+                    self._connected_until = math.inf
                     break
                 except InvalidToken:
                     raise
@@ -183,6 +196,7 @@ class Intake:
                     await asyncio.sleep(pause)
             await asyncio.Event().wait()
         finally:
+            self._connected_until = 0.0
             await runner.cleanup()
 
 

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import uuid4
 
 from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity, User
 from telegram import Message as Sent
@@ -56,6 +57,8 @@ FILE_MOST = 50_000_000
 """Bytes of a file that a bot may send."""
 _PATIENCE = 3.0
 """Seconds that the delivery loop waits for one answer before it turns to the others."""
+_LEASE = 5.0
+"""Seconds after which another process may send what one that fell silent was sending."""
 _NAMES_MOST = 5000
 
 
@@ -92,6 +95,8 @@ class Outbox:
         self._moves = moves
         self.calls = Calls(bot, moves, pace)
         self.edits = Edits(bot, blobs, moves, gaps or Gaps())
+        self._holder = uuid4().hex
+        self._renewing: asyncio.Task[None] | None = None
         self._names: OrderedDict[int, str] = OrderedDict()
         self._posting: dict[str, asyncio.Task[str]] = {}
 
@@ -103,6 +108,8 @@ class Outbox:
         """Finish what is being sent, and leave out the edits that still wait."""
         await self.edits.close()
         await asyncio.gather(*self._posting.values(), return_exceptions=True)
+        if self._renewing is not None:
+            await self._renewing
         await self.calls.close()
 
     # The port
@@ -112,7 +119,7 @@ class Outbox:
             return await self.say(Place.of(room), message)
         key = f"{room}|{dedupe}"
         if key not in self._posting:
-            self._posting[key] = task = asyncio.create_task(self._answer(Place.of(room), message, key, dedupe))
+            self._posting[key] = task = asyncio.create_task(self._alone(Place.of(room), message, key, dedupe))
             task.add_done_callback(lambda ended: self._posted(key, ended))
         # A room that has to wait must not hold up the others; the next call of the loop joins the same sending.
         return await asyncio.wait_for(asyncio.shield(self._posting[key]), _PATIENCE)
@@ -121,6 +128,23 @@ class Outbox:
         del self._posting[key]
         if not ended.cancelled():
             ended.exception()  # whoever waits is told; nobody else has to be
+
+    async def _alone(self, place: Place, message: Message, key: str, job_id: str) -> str:
+        """Answer, unless another process of this bot is at it: the loop asks again, and finds it sent."""
+        if not await self._records.hold(key, self._holder, _LEASE):
+            raise TimeoutError
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renew())
+        try:
+            return await self._answer(place, message, key, job_id)
+        finally:
+            await self._records.let_go(key, self._holder)
+
+    async def _renew(self) -> None:
+        while self._posting:
+            await asyncio.sleep(_LEASE / 5)
+            with suppress(Exception):  # the next time may fare better
+                await self._records.hold_on(self._holder, _LEASE)
 
     async def _answer(self, place: Place, message: Message, key: str, job_id: str) -> str:
         reply_to, mention, owner = await self._asker(place, job_id)

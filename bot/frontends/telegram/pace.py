@@ -82,6 +82,10 @@ class Pace:
             self._paused.pop(chat, None)
         return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
 
+    def paused(self, chat: int) -> bool:
+        """Whether Telegram asked for silence in this chat, and it lasts."""
+        return self._paused.get(chat, 0.0) > time.monotonic()
+
     def pause(self, chat: int, seconds: float) -> None:
         """Telegram asked for silence in this chat."""
         self._paused[chat] = max(self._paused.get(chat, 0.0), time.monotonic() + seconds)

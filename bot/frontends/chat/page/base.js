@@ -3,7 +3,7 @@
 export const $ = (id) => document.getElementById(id);
 
 export const state = {
-  name: null, rooms: [], room: null, table: null,
+  name: null, operator: false, rooms: [], room: null, table: null,
   socket: null, retry: 0,
   photos: [],              // {file, url} in the tray
   albums: new Map(),       // job id -> object URLs of the photos sent with it; they never come back from the server

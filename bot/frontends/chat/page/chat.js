@@ -24,6 +24,7 @@ async function start() {
 
 async function enter(me, room) {
   state.name = me.name;
+  state.operator = me.operator;
   await join(room);
   $("welcome").hidden = true;
   $("app").hidden = false;

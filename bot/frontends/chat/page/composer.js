@@ -142,10 +142,11 @@ export async function suggest() {
   explain(now);
   if (!now) return closeOptions();
   let found;
-  if (now.kind === "command") found = state.table.commands.map((one) => ({ value: `/${one.name}`, hint: one.description }));
+  if (now.kind === "command") found = state.table.commands.filter((one) => !one.operators || state.operator)
+    .map((one) => ({ value: `/${one.name}`, hint: one.description }));
   else if (now.kind === "name") {
     const used = $("text").value;
-    found = now.command.options.filter((one) => !["photos", "flag"].includes(one.kind) && (!one.required) && !used.includes(`--${one.name} `))
+    found = now.command.options.filter((one) => one.kind !== "photos" && !one.required && !used.includes(`--${one.name} `))
       .map((one) => ({ value: `--${one.name}`, hint: one.description }));
   } else found = await wordsOf(now.option);
   if (context()?.word !== now.word) return;
