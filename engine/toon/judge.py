@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from engine.errors import InputError
 from engine.precision import autocast
 from engine.toon import SIZE, WEIGHTS, pictures, world
-from engine.toon.pretraining import pretrain
+from engine.toon.pretraining import join, pretrain
 
 IDENTITY = ("hair_style", "hair_colour", "skin", "facial_hair")
 """What every picture of one person shares."""
@@ -62,7 +62,7 @@ class Residual(nn.Module):
 class Judge(nn.Module):
     """A residual network down to 8 x 8 cells, whose places count: what a mouth says lies in few of them."""
 
-    WIDTHS = ((24, 0), (48, 1), (72, 2), (96, 1))
+    WIDTHS = ((24, 1), (48, 1), (72, 2), (96, 1))
     """Channels and residual blocks at 64, 32, 16 and 8 cells a side."""
 
     def __init__(self) -> None:
@@ -146,22 +146,23 @@ def labels(scene: world.Scene) -> dict[str, int]:
 
 def main(drawn_set: Path, work: Path, out: Path, steps: int, batch: int, compiled: bool) -> None:
     torch.manual_seed(0)
+    rank, processes = join()
     drawn, scenes = pictures.load(drawn_set)
     targets = [labels(scene) for scene in scenes]
     table = {name: torch.tensor([row[name] for row in targets]) for name in ATTRIBUTES}
     held_out = np.arange(len(scenes) - 1000, len(scenes))
 
     def loss(step: int) -> dict[str, Tensor]:
-        # Every step has numbers of its own, also after going on from a checkpoint.
-        torch.manual_seed(step)
-        random = np.random.default_rng(step)
+        # Every step of every process has numbers of its own, also after going on from a checkpoint.
+        torch.manual_seed(step * processes + rank)
+        random = np.random.default_rng(step * processes + rank)
         rows = random.integers(0, len(scenes) - 1000, batch)
         picture = as_input(drawn[rows])
         # Generated pictures are softer and noisier than drawn ones: the judge must not mind.
-        if random.random() < 0.5:
-            side = int(random.integers(72, SIZE))
+        if random.random() < 0.35:
+            side = int(random.integers(80, SIZE))
             picture = F.interpolate(F.interpolate(picture, side, mode="area"), SIZE, mode="bilinear")
-        picture = picture + float(random.random() * 0.1) * torch.randn_like(picture)
+        picture = picture + float(random.random() * 0.06) * torch.randn_like(picture)
         # Nor that a face lies a pixel or two beside its place.
         shift = (int(random.integers(-2, 3)), int(random.integers(-2, 3)))
         picture = picture.roll(shift, dims=(2, 3)).contiguous(memory_format=torch.channels_last)
@@ -182,6 +183,8 @@ def main(drawn_set: Path, work: Path, out: Path, steps: int, batch: int, compile
     judge = Judge().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     forward = torch.compile(judge) if compiled else judge
     best = pretrain(judge, loss, work, steps=steps, learning_rate=2e-3, on_save=measure)
+    if rank:
+        return
     out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: tensor.half().contiguous() for name, tensor in best.state_dict().items()}, out / "judge.safetensors"
