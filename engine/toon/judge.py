@@ -136,9 +136,8 @@ def labels(scene: world.Scene) -> dict[str, int]:
     if scene.look.hat == "none":
         numbers["hat_colour"] = -100
     else:
-        numbers["hair_style"] = -100
-        if scene.person.facial_hair == "none":
-            numbers["hair_colour"] = -100
+        # A beard keeps the hair's colour, but may be too small to tell it from its neighbours.
+        numbers["hair_style"] = numbers["hair_colour"] = -100
     if scene.look.glasses == "sunglasses":
         numbers["eyes"] = -100
     return numbers
