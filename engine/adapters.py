@@ -168,13 +168,17 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float | bool | list | dict) else str(value)
 
 
-def save_delta(base: nn.Module, trained: nn.Module, facts: AvatarFacts, path: Path) -> float:
-    """Write what full DreamBooth changed as thin factors, complete or not at all; the share that they leave out."""
-    before, after = dict(plain_parameters(base)), dict(plain_parameters(trained))
+def save_delta(untrained: nn.Module, dtype: torch.dtype, trained: nn.Module, facts: AvatarFacts, path: Path) -> float:
+    """Write what full DreamBooth changed as thin factors, complete or not at all; the share that they leave out.
+
+    Args:
+        dtype: what the base's denoiser, which will wear them, rests in; `untrained` is as it was opened.
+    """
+    before, after = dict(plain_parameters(untrained)), dict(plain_parameters(trained))
 
     def differences() -> Iterator[tuple[str, Tensor]]:
         for key, parameter in after.items():
-            yield _start(trained) + key, parameter.float() - before[key].float()
+            yield _start(trained) + key, parameter.float() - before[key].to(parameter.device, dtype).float()
 
     delta = compress(differences)
     write(delta.tensors, facts, path, {"delta": json.dumps({"error": delta.error, "share": delta.share})})

@@ -1,7 +1,7 @@
 """The resident base model: loaded once, shared by training and drawing."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from engine.toon import WEIGHTS
 LARGEST_SIDE = 1536
 """Pixels of the largest picture's side."""
 
+Rests = Callable[[Family], torch.dtype | None]
+
 SAMPLED = 256
 """About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
 
@@ -34,29 +36,31 @@ class BaseModel:
     mixed precision. The VAE is always float32, since SD 1.x and SDXL overflow float16 there.
     """
 
-    def __init__(self, pipeline: Any, source: str, device: torch.device) -> None:
+    def __init__(self, pipeline: Any, source: str, device: torch.device, rests: Rests = lambda family: None) -> None:
         self.source, self.device = source, device
-        self.dtype = resting_dtype(device)
         self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
         denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
         if denoiser is None:
             raise ValueError("it has neither U-Net nor transformer")
         self.family: Family = family_of(denoiser.config, pipeline.config)
         self.family.usable(self)
+        resting = resting_dtype(device)
+        self.dtype = rests(self.family) or resting
         self.unet: Any = denoiser
         """The denoiser: a U-Net, or the transformer in its place."""
         large = [self.unet, *self.text_encoders.values()]
         self.fingerprint = fingerprint_of(large)
         """Differs between base models, wherever they lie and however they rest on the device."""
         free = free_bytes(device)
-        self.quantised = free is not None and too_large(large, self.dtype, free)
+        self.quantised = free is not None and too_large(large, resting, free)
         """Whether memory is so short that the base's linear layers rest in eight bits."""
         if self.quantised:
             for module in large:
                 quantise(module)
         # Moved and cast at once: float32 copies of all parts side by side are more than a device may hold.
+        dtypes = {self.vae: torch.float32, self.unet: self.dtype}
         for module in (self.vae, *large):
-            _at_rest(module, device, torch.float32 if module is self.vae else self.dtype)
+            _at_rest(module, device, dtypes.get(module, resting))
         self.schedule: Schedule = self.family.schedule(pipeline.scheduler.config)
         self.latent_scale = self.family.pixels_per_latent(self)
         self.multiple = self.family.multiple(self)
@@ -67,25 +71,28 @@ class BaseModel:
         """The learned words of each row of what is read at present (`engine.words`)."""
 
     @classmethod
-    def load(cls, source: str | None = None, device: torch.device | None = None) -> "BaseModel":
+    def load(
+        cls, source: str | None = None, device: torch.device | None = None, rests: Rests = lambda family: None
+    ) -> "BaseModel":
         """Load a diffusers folder, a hub id or a single .safetensors file; None or "embedded" is the embedded base.
 
+        Args:
+            rests: the dtype of a family's denoiser at rest, where it is another than the device's usual one.
         Raises:
-            InputError: `base_unusable` if there is no such model or its family is not supported.
+            InputError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
         """
         source = None if source == "embedded" else source
         try:
             pipeline = open_pipeline(source or str(WEIGHTS))
-            return cls(pipeline, source or "embedded", device or best_device())
+            return cls(pipeline, source or "embedded", device or best_device(), rests)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise InputError("base_unusable", base=source or "embedded", reason=reason) from error
 
     def untrained(self) -> Any:
-        """The denoiser as it was loaded, read anew: for whoever has trained the one that is here."""
+        """The denoiser as it was opened, on the CPU, read anew: for whoever has trained the one that is here."""
         source = str(WEIGHTS) if self.source == "embedded" else self.source
-        denoiser = open_denoiser(source, self.unet, self.family.denoiser)
-        return _at_rest(denoiser, self.device, self.dtype)
+        return open_denoiser(source, self.unet, self.family.denoiser)
 
     @property
     def vae(self) -> Any:

@@ -14,7 +14,7 @@ from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Preci
 if TYPE_CHECKING:
     from PIL import Image
 
-    from engine.recipe import Recipe
+    from engine.recipe import Learner, Recipe
     from engine.team import Team
     from engine.training import Progress
 
@@ -228,13 +228,23 @@ def _captions(files: Sequence[Path]) -> list[str]:
     return [texts[path.name] for path in files]
 
 
+def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner], Recipe]") -> "tuple[Any, Recipe]":
+    """The base, resting in no more digits than the recipe wants, and the recipe for its family."""
+    from engine.base import BaseModel
+    from engine.precision import best_device
+    from engine.training import frozen_dtype
+
+    device = getattr(team, "device", None) or best_device()
+    base = BaseModel.load(asked.base, device, lambda family: frozen_dtype(choose(family), device))
+    return base, choose(base.family)
+
+
 def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Image.Image"], list[Path], "Recipe"]:
     """The base, this process's team, the album and the recipe for it."""
     if asked.recipe == "seed" and asked.method == "lora":
         raise InputError("seed_is_dreambooth")
     files, lines = _album(asked.photos, noun)
 
-    from engine.base import BaseModel
     from engine.inspection import face_crop, load_photo
     from engine.recipe import choose
     from engine.team import join
@@ -243,9 +253,10 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     if team.first:
         for line in lines:
             print(line)
-    base = BaseModel.load(asked.base, getattr(team, "device", None))
     more = [name for name in ("steps_per_photo", "prior_weight", "prior_pictures") if hasattr(asked, name)]
-    recipe = choose(len(files), asked.method or "lora", base.family, asked.recipe, **_overrides(asked, *more))
+    base, recipe = _opened(asked, team, lambda family: choose(
+        len(files), asked.method or "lora", family, asked.recipe, **_overrides(asked, *more)
+    ))  # fmt: skip
     side = base.check_size(recipe.side or base.side)
     album = [load_photo(path.read_bytes()) for path in files]
     if base.family.cartoon and recipe.crop == "centre":
@@ -279,13 +290,11 @@ def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     dataset = read_captioned(asked.dataset)
     name = asked.name or asked.dataset.resolve().name
 
-    from engine.base import BaseModel
     from engine.recipe import style
     from engine.team import join
 
     team = join()
-    base = BaseModel.load(asked.base, getattr(team, "device", None))
-    recipe = style(len(dataset), **_overrides(asked))
+    base, recipe = _opened(asked, team, lambda family: style(len(dataset), **_overrides(asked)))
     base.check_size(recipe.side or base.side)
     prompts = tuple(dict.fromkeys(dataset.texts))[:4]
     facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.texts, kind="style")

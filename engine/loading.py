@@ -1,5 +1,6 @@
 """Opening a base model: from the hub, a folder or a single file. Weights are read from safetensors alone."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from transformers.utils import logging as transformers_logging
 
 SINGLE_FILES = {"StableDiffusionXLPipeline": "conditioner.embedders.1.", "StableDiffusionPipeline": "cond_stage_model."}
 """Pipelines whose whole is one file in the original layout, told by the names of their text encoders' weights."""
+
+HALVES: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat16}
+"""Half-precision dtypes under safetensors' names."""
 
 KLEIN = ("", "model.diffusion_model.")
 """What precedes the transformer's names in files of FLUX.2: nothing in its makers' own, a prefix in ComfyUI's."""
@@ -29,7 +33,9 @@ KLEIN_BASE_HUB = "black-forest-labs/FLUX.2-klein-base-4B"
 
 
 def open_pipeline(source: str) -> Any:
-    """The diffusers pipeline of a folder, a hub id or a single .safetensors file, float32 on the CPU.
+    """The diffusers pipeline of a folder, a hub id or a single .safetensors file on the CPU.
+
+    Parts of a folder have the dtype that they lie there in, so that none is ever held twice; all others are float32.
 
     A single file has no configurations and no tokenizer. They come from the folder beside it that bears its name, or
     from the hub, where diffusers knows the model that the file's layout is of.
@@ -46,11 +52,22 @@ def open_pipeline(source: str) -> Any:
     # The class that the source names decides; a safety checker is not loaded where there is one.
     config = DiffusionPipeline.load_config(source)
     optional = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
-    return DiffusionPipeline.from_pretrained(source, dtype=torch.float32, use_safetensors=True, **optional)
+    dtypes = {name: stored_dtype(path / name) for name in config if (path / name).is_dir()}
+    dtypes["default"] = torch.float32
+    return DiffusionPipeline.from_pretrained(source, dtype=dtypes, use_safetensors=True, **optional)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The one dtype of the weights in `folder`; float32 where they have several, or there are none."""
+    found = set[str]()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as reader:
+            found |= {reader.get_slice(name).get_dtype() for name in reader.keys()}  # noqa: SIM118 (not a mapping)
+    return HALVES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
 def open_denoiser(source: str, like: torch.nn.Module, name: str) -> Any:
-    """The denoiser of the same source alone, float32 on the CPU.
+    """The denoiser of the same source alone, on the CPU, as `open_pipeline` has it.
 
     Args:
         like: the denoiser that was loaded before; its class reads the weights.
@@ -64,7 +81,8 @@ def open_denoiser(source: str, like: torch.nn.Module, name: str) -> Any:
         if (prefix := _klein_prefix(names)) is not None:
             return _klein_transformer(path, names, prefix, _klein_rest(path, names, prefix))
         return _open_file(path).components[name]  # one file holds all parts
-    return type(like).from_pretrained(source, subfolder=name, dtype=torch.float32, use_safetensors=True)  # type: ignore[attr-defined]
+    dtype = stored_dtype(path / name)
+    return type(like).from_pretrained(source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
 
 
 def _open_file(path: Path) -> Any:

@@ -106,6 +106,20 @@ def check(recipe: Recipe, base: BaseModel) -> None:
         raise InputError("quantised_base")
 
 
+def learning_dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
+    """What the recipe computes in on `device`."""
+    return compute_dtype(device) if recipe.precision == "auto" else DTYPES[recipe.precision]
+
+
+def frozen_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
+    """What the denoiser of a base that is nobody else's may rest in; None for the device's usual dtype.
+
+    Weights that only stand there, under a LoRA, need no more digits than they are computed with.
+    """
+    dtype = learning_dtype(recipe, device)
+    return dtype if recipe.method == "lora" and dtype != torch.float32 else None
+
+
 def train(
     base: BaseModel,
     album: Sequence[Image.Image],
@@ -189,13 +203,12 @@ def train(
         base.release("vae", *([] if listens else base.family.text_encoders))
 
     # What learns it.
-    dtype = compute_dtype(base.device) if recipe.precision == "auto" else DTYPES[recipe.precision]
+    dtype = learning_dtype(recipe, base.device)
     in_place = sole and recipe.method == "dreambooth" and (recipe.prior_target == "noise" or not prior_count)
     word = LearnedWord(base, token) if recipe.pivotal else None
-    if sole and recipe.method == "lora" and dtype != torch.float32:
-        # Weights that only stand there need no more digits than they are computed with.
-        base.unet.to(dtype)
-        base.dtype = dtype
+    if sole and (frozen := frozen_dtype(recipe, base.device)):
+        base.unet.to(frozen)
+        base.dtype = frozen
     # Whatever goes wrong from here on, the base is itself again.
     with ExitStack() as afterwards:
         if recipe.method == "lora":
@@ -329,7 +342,7 @@ def train(
                     for parameter in parameters:
                         parameter.grad = None
                     optimiser.state.clear()
-                    delta_error = save_delta(base.untrained() if in_place else base.unet, unet, facts, out)
+                    delta_error = save_delta(base.untrained() if in_place else base.unet, base.dtype, unet, facts, out)
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,

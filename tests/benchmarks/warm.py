@@ -57,12 +57,12 @@ def figures(avatars: Sequence[Path], token: str, noun: str, times: int = 7) -> F
         "warm imagine, two avatars in turn, s": (other, timed(loading, times), 0.5),
         "two avatars in turn over one avatar twice, s": (other, same, 1.05),
         "eight people in one batch over eight rows of one person, s": (
-            *eight(base, attached, avatars, prompt), 1 / 0.9,
+            *eight(base, attached, avatars, prompt, times), 1 / 0.9,
         ),
     } | during_training(base, attached, avatars[0], token, noun)  # fmt: skip
 
 
-def eight(base: BaseModel, attached: Attached, avatars: Sequence[Path], prompt: str) -> tuple[float, float]:
+def eight(base: BaseModel, attached: Attached, avatars: Sequence[Path], prompt: str, times: int) -> tuple[float, float]:
     """Seconds of eight rows in one batch: each with an adapter of its own, and all with the same one."""
     own = [avatars[0].parent / f"own-{number}" for number in range(8)]
     for number, folder in enumerate(own):
@@ -74,7 +74,7 @@ def eight(base: BaseModel, attached: Attached, avatars: Sequence[Path], prompt: 
         asked = [Drawing(prompt, seed=number, avatars=(path,)) for number, path in enumerate(worn)]
         return draw_together(base, attached, asked)
 
-    return timed(lambda: together(own), 5), timed(lambda: together([avatars[0]] * 8), 5)
+    return timed(lambda: together(own), times), timed(lambda: together([avatars[0]] * 8), times)
 
 
 def during_training(base: BaseModel, attached: Attached, avatar: Path, token: str, noun: str) -> Figures:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -20,10 +20,11 @@ from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.exchange import export, foreign_facts, take_in
 from engine.generation import Drawing, denoise, draw, draw_together, noise
+from engine.loading import open_pipeline
 from engine.objectives import average, ema_decay
 from engine.optimisers import learning_rate_at, make
 from engine.recipe import ATTENTION, Recipe
-from engine.training import Previews, Progress, train
+from engine.training import Previews, Progress, frozen_dtype, train
 from engine.words import LearnedWord, heard
 from tests.engine.tiny import asked, assert_same, load, plainly
 
@@ -431,6 +432,42 @@ def test_the_weights_before_are_read_of_the_denoiser_alone(tiny, pictures, tmp_p
     assert not all(torch.equal(before[name], tensor) for name, tensor in plain_parameters(tiny.unet))
 
 
+@pytest.fixture(scope="module")
+def half_folder(tiny_folder, tmp_path_factory) -> Path:
+    """The tiny base as most bases lie on the disk, in half precision."""
+    folder: Path = tmp_path_factory.mktemp("half")
+    DiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float16).save_pretrained(folder)
+    return folder
+
+
+def test_a_base_in_half_precision_is_opened_as_it_lies_and_is_what_it_would_be_in_float32(half_folder) -> None:
+    opened = open_pipeline(str(half_folder))
+    assert {part.dtype for part in (opened.unet, opened.vae, opened.text_encoder)} == {torch.float16}
+    wide = DiffusionPipeline.from_pretrained(half_folder, dtype=torch.float32)
+    base = BaseModel.load(str(half_folder), torch.device("cpu"))
+    assert base.fingerprint == BaseModel(wide, "wide", torch.device("cpu")).fingerprint
+    for ours, theirs in ((base.unet, wide.unet), (base.vae, wide.vae), (base.text_encoder, wide.text_encoder)):
+        state = theirs.state_dict()
+        assert all(tensor.dtype == state[name].dtype for name, tensor in ours.state_dict().items())
+        assert all(torch.equal(tensor, state[name]) for name, tensor in ours.state_dict().items())
+
+
+@pytest.mark.parametrize("recipe", [replace(ALONE, precision="bfloat16"), Recipe("dreambooth", 3, 1e-4, 2, 0, 0.0)])
+def test_a_base_that_rests_as_it_is_learned_with_learns_the_same(
+    half_folder, pictures, tmp_path, exact, recipe
+) -> None:
+    cpu = torch.device("cpu")
+    bases = [
+        BaseModel.load(str(half_folder), cpu),
+        BaseModel.load(str(half_folder), cpu, lambda family: frozen_dtype(recipe, cpu)),
+    ]
+    lora = recipe.method == "lora"
+    assert bases[1].dtype == bases[1].unet.dtype == (torch.bfloat16 if lora else torch.float32)
+    assert bases[1].text_encoder.dtype == bases[1].vae.dtype == torch.float32
+    usual = learned(bases[0], pictures, recipe, tmp_path / "usual", sole=lora)
+    assert alike(usual, learned(bases[1], pictures, recipe, tmp_path / "resting", sole=True), 0)
+
+
 @pytest.mark.parametrize("steps", [12])
 def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_model_draws(
     tiny, pictures, tmp_path, steps
@@ -439,9 +476,9 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
     whole: list[dict[str, torch.Tensor]] = []
     full, keep = [], training.save_delta
 
-    def spy(before, trained, facts, path):  # type: ignore[no-untyped-def]
+    def spy(before, dtype, trained, facts, path):  # type: ignore[no-untyped-def]
         full.append(plain_copy(trained))
-        return keep(before, trained, facts, path)
+        return keep(before, dtype, trained, facts, path)
 
     training.save_delta = spy
     try:
