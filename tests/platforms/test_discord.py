@@ -235,10 +235,10 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     await world.avatar(server.dm(ANNA))
     await world.storage.records.set_styles(["inks"])
     kept = {"style": "inks", "negative": "hat", "size": "256x128", "guidance": 3.5}
-    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5, **kept)
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=3, seed=5, steps=9, **kept)
     drawn = await server.sees(ANNA, studio, "Here you are")
     assert list(drawn.buttons) == [
-        "Again", "V1", "V2", "V3", "V4", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"
+        "Again", "V1", "V2", "V3", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3"
     ]  # fmt: skip
     await world.stop()
     await world.start()
@@ -249,17 +249,24 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     # Whatever it was asked for in particular has a field of its own, before what everything has.
     fields = {one["component"]["custom_id"]: one["component"].get("value") for one in form.data["components"]}
     assert fields == {"prompt": "mia7 woman in a suit", **{name: str(value) for name, value in kept.items()}}
-    await server.submit(form, prompt="mia7 woman on the moon")
+    await server.submit(form, prompt="mia7 woman on the moon", guidance="")
     await server.until(lambda: [job for job in world.engine.seen if isinstance(job.payload, Imagine)][1:])
     edited = world.engine.seen[-1]
-    wanted = {
-        "prompt": "mia7 woman on the moon",
-        "style": "inks",
-        "negative_prompt": "hat",
-        "width": 256,
-        "height": 128,
-    }
-    assert {name: getattr(edited.payload, name) for name in wanted} == wanted
+    # A field that is emptied takes its default; what had no field is as it was.
+    job = next(job for job in world.engine.seen if isinstance(job.payload, Imagine))
+    assert isinstance(job.payload, Imagine) and (job.payload.count, job.payload.seed, job.payload.steps) == (3, 5, 9)
+    assert edited.payload == replace(job.payload, prompt="mia7 woman on the moon", guidance=None)
+    await server.submit(form, prompt=" ")
+    assert (await server.sees(ANNA, studio, "What shall I draw?")).only_for == ANNA
+    await server.press(ANNA, drawn, "V2")
+    await server.until(lambda: world.engine.seen[-1].payload.original)
+    await world.idle()
+    varied = await server.sees(ANNA, studio, "Here you are")
+    form = await world.acknowledged(await server.press(ANNA, varied, "Edit prompt"))
+    await server.submit(form, prompt="mia7 woman, sad")
+    await server.until(lambda: world.engine.seen[-1].payload.prompt == "mia7 woman, sad")
+    original = (await world.storage.records.pictures(job.id))[1].key
+    assert (world.engine.seen[-1].payload.original, world.engine.seen[-1].payload.steps) == (original, 9)
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")
     for label in ("U1", "Edit prompt"):
