@@ -782,6 +782,37 @@ async def test_files_are_for_their_person_alone(world: World, studio: int, monke
     assert (await server.sees(ANNA, studio, "Whoever runs me can hand it out")).files == []
 
 
+@pytest.mark.parametrize(("limit", "fits"), [(1024 * 1024, False), (12 * 1024 * 1024, True)])
+async def test_files_are_as_large_as_the_interaction_allows(
+    world: World, studio: int, monkeypatch: pytest.MonkeyPatch, limit: int, fits: bool
+) -> None:
+    """What is too large comes smaller, or it is said that it does not come."""
+    server = world.server
+    server.channels[studio].limit = limit
+    await world.avatar(server.dm(ANNA))
+    Image.effect_noise((1950, 1950), 90).convert("RGB").save(file := io.BytesIO(), "PNG", compress_level=0)
+    large = file.getvalue()
+    assert FILE < len(large) < 12 * 1024 * 1024
+    monkeypatch.setattr("tests.bot.conftest.drawing", lambda seed: large)
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    for message in (drawn, posted):
+        [one] = message.files
+        assert len(one["data"]) <= limit and (one["data"] == large) == fits
+        with Image.open(io.BytesIO(one["data"])) as picture:
+            assert picture.width == (1950 if fits else 975)
+    [adapter] = [key for key in await world.storage.blobs.list() if key.startswith("adapters/")]
+    await world.storage.blobs.put(adapter, large)
+    await server.slash(ANNA, studio, "export", token="mia7")
+    if fits:
+        [whole] = (await server.sees(ANNA, studio, "what I learned of mia7")).files
+        assert whole["data"] == large
+    else:
+        assert (await server.sees(ANNA, studio, "more than the 1 MB that this chat takes")).files == []
+
+
 async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> None:
     await world.avatar(world.server.dm(ANNA))
     await world.server.slash(ANNA, studio, "share", token="mia7")
