@@ -143,6 +143,7 @@ class DiscordServer:
         self.requests: list[tuple[str, str, int]] = []
         self.invalid: list[float] = []
         self.identified = self.resumed = 0
+        self._session = ""
         self._uploads: dict[int, bytes] = {}
         self._kill = [0, 0, 0]
         self._killed = asyncio.Event()
@@ -204,8 +205,9 @@ class DiscordServer:
         self.channels[channel.id] = channel
         return channel.id
 
-    async def hang_up(self, code: int = 4000) -> None:
-        """Cut the gateway's sockets."""
+    async def hang_up(self, code: int = 4000, resumable: bool = True) -> None:
+        """Cut the gateway's sockets. A session that is not `resumable` is forgotten, with what comes until the next."""
+        self._session = self._session if resumable else ""
         for socket in self._sockets[:]:
             await socket.close(code=code)
 
@@ -630,13 +632,14 @@ class DiscordServer:
                 await socket.close(code=4014)
             case 2:
                 self.identified += 1
+                self._session = f"session-{self.identified}"
                 self._events = []
                 self._sockets.append(socket)
                 await self._dispatch("READY", {
-                    "v": 10, "user": person(BOT, bot=True), "guilds": [], "session_id": f"session-{self.identified}",
+                    "v": 10, "user": person(BOT, bot=True), "guilds": [], "session_id": self._session,
                     "resume_gateway_url": self.gateway, "application": {"id": str(BOT), "flags": 0},
                 })  # fmt: skip
-            case 6 if data["token"] == TOKEN and data["session_id"] == f"session-{self.identified}":
+            case 6 if data["token"] == TOKEN and data["session_id"] == self._session:
                 self.resumed += 1
                 for event in [event for event in self._events if event["s"] > data["seq"]]:
                     await socket.send_json(event)

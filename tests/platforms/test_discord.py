@@ -460,6 +460,22 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     assert (server.identified, server.resumed) == (1, 1)
 
 
+async def test_after_a_session_that_discord_forgot_nothing_is_lost_or_doubled(world: World) -> None:
+    server, dm = world.server, world.server.dm(ANNA)
+    await world.avatar(dm)
+    world.engine.pause = 0.1
+    await world.acknowledged(await server.slash(ANNA, dm, "imagine", prompt="mia7 woman", count=1))
+    await server.hang_up(resumable=False)
+    drawn = await server.sees(ANNA, dm, "Here you are")
+    await server.until(lambda: server._sockets)
+    await server.press(ANNA, drawn, "Again")
+    await server.until(lambda: len([job for job in world.engine.seen if job.kind == JobKind.IMAGINE]) == 2)
+    await world.idle()
+    answers = [one for one in server.seen(ANNA, dm) if "Here you are" in one.content]
+    assert [len(one.files) for one in answers] == [1, 1]
+    assert (server.identified, server.resumed) == (2, 0)
+
+
 async def test_an_event_that_comes_twice(world: World) -> None:
     server, dm = world.server, world.server.dm(ANNA)
     await world.avatar(dm)
