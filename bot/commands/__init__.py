@@ -85,6 +85,15 @@ class Commands:
         """Vary a picture, "2:job" counted from 1, under another prompt. Never raises on wrong input."""
         return await self._kindly(self._vary(caller, picture, prompt))
 
+    async def edit(self, caller: Caller, job_id: str, shown: Collection[str], values: Mapping[str, Value]) -> Reply:
+        """Draw what the person asked for before, but by the `values` of those options that they were `shown`. Never
+        raises on wrong input."""
+        return await self._kindly(self._edit(caller, job_id, shown, values))
+
+    async def options(self, job: Job) -> dict[str, Value]:
+        """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
+        return await self._imagining.options(job)
+
     async def named(self, picture: str, words: str) -> bool:
         """Whether the words name an avatar that a picture, "2:job" counted from 1, shows."""
         return await self._imagining.named(picture, words)
@@ -194,6 +203,10 @@ class Commands:
     async def _vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
         await self._check_ban(caller, is_open=False)
         return await self._imagining.vary(caller, picture, prompt)
+
+    async def _edit(self, caller: Caller, job_id: str, shown: Collection[str], values: Mapping[str, Value]) -> Reply:
+        await self._check_ban(caller, is_open=False)
+        return await self._imagining.edit(caller, job_id, shown, values)
 
     async def _press(self, caller: Caller, action: str) -> Reply:
         verb, _, subject = action.partition(":")

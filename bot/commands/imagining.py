@@ -1,11 +1,14 @@
 """From words to pictures: /imagine, the buttons under a drawing, and the answer with the pictures."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from typing import Any
 
 from bot import limits, replies
 from bot.commands.desk import Desk
+from bot.lines import Value
 from bot.messages import Caller, Message, Reply
 from storage import naming
 from storage.errors import UserError
@@ -19,7 +22,39 @@ class Imagining:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def imagine(
+    async def imagine(self, caller: Caller, **given: Any) -> Reply:
+        """Draw the avatars that the prompt names, if this person may use them in this room.
+
+        `given`: the values of the command's options. `avatar` is drawn if the prompt does not name it, and the person's
+        default if it names nobody.
+        """
+        return await self._draw(caller, *await self._wanted(caller, **given))
+
+    async def edit(self, caller: Caller, job_id: str, shown: Collection[str], values: Mapping[str, Value]) -> Reply:
+        """Draw what the person asked for before, but by the `values` of those options that they were `shown`."""
+        job, asked = await self._own(caller, job_id)
+        given: dict[str, Any] = {name: value for name, value in (await self.options(job)).items() if name not in shown}
+        user, payload = await self._wanted(caller, **{"prompt": "", **given, **values})
+        return await self._draw(caller, user, replace(payload, original=asked.original, strength=asked.strength))
+
+    async def options(self, job: Job) -> dict[str, Value]:
+        """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
+        asked = job.payload
+        assert isinstance(asked, Imagine)
+        drawn = {picture.position: picture.seed for picture in await self._desk.records.pictures(job.id)}
+        values: dict[str, Value | None] = {
+            "prompt": asked.prompt,
+            "style": limits.style_word(asked.style, asked.style_weight) if asked.style else None,
+            "negative": asked.negative_prompt or None,
+            "size": f"{asked.width}x{asked.height}" if asked.width else None,
+            "guidance": asked.guidance,
+            "count": asked.count,
+            "seed": drawn[min(drawn)] if drawn else asked.seed,
+            "steps": asked.steps,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    async def _wanted(
         self,
         caller: Caller,
         prompt: str,
@@ -31,11 +66,8 @@ class Imagining:
         negative: str = "",
         size: str = "",
         style: str = "",
-    ) -> Reply:
-        """Draw the avatars that the prompt names, if this person may use them in this room.
-
-        `avatar` is drawn if the prompt does not name it, and the person's default if it names nobody.
-        """
+    ) -> tuple[User, Imagine]:
+        """Who calls, and what they ask for."""
         prompt, negative = limits.prompt(prompt), limits.negative_prompt(negative)
         count, seed = limits.count(count), limits.seed(seed)
         steps, guidance = limits.steps(steps), limits.guidance(guidance)
@@ -49,7 +81,7 @@ class Imagining:
         prompt, avatars = _whom(prompt, avatar.lower(), user, usable, default)
         ids = tuple(one.id for one in avatars)
         payload = Imagine(prompt, ids, count, seed, steps, guidance, negative, width, height)
-        return await self._draw(caller, user, replace(payload, style=named, style_weight=weight))
+        return user, replace(payload, style=named, style_weight=weight)
 
     async def again(self, caller: Caller, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, by the rights of whoever presses it."""

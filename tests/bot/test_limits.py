@@ -1,10 +1,12 @@
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import limits
+from bot.frontends.chat.sessions import Session
 from storage import naming
 from storage.errors import UserError
 
@@ -59,6 +61,40 @@ def test_a_noun_is_one_word_of_letters(text: str) -> None:
 
 def test_minors_are_refused() -> None:
     assert refused(naming.noun, "Child").code == "minor"
+
+
+@pytest.mark.parametrize(
+    ("rule", "most", "over"),
+    [
+        (limits.photo_count, 10, 11),
+        (lambda size: limits.photo_size(size, 1), 20 * 1024 * 1024, 20 * 1024 * 1024 + 1),
+        (limits.prompt, "x" * 1000, "x" * 1001),
+        (limits.negative_prompt, "x" * 1000, "x" * 1001),
+        (limits.count, 4, 5),
+        (limits.steps, 150, 151),
+        (limits.guidance, 30.0, 30.01),
+        (limits.seed, 2**32 - 1, 2**32),
+        (limits.size, "1536", "1537"),
+        (limits.size, "64x1536", "64x1537"),
+        (limits.lifetime, "365d", "366d"),
+        (limits.quota, "100000", "100001"),
+        (limits.notice, "x" * 1000, "x" * 1001),
+        (limits.person_name, "x" * 32, "x" * 33),
+        (limits.room_name, "x" * 32, "x" * 33),
+    ],
+)
+def test_each_limit_is_taken_and_one_over_it_refused(
+    rule: Callable[[object], object], most: object, over: object
+) -> None:
+    rule(most)
+    refused(rule, over)
+
+
+def test_of_31_rooms_the_one_entered_first_is_left() -> None:
+    session = Session("Anna")
+    for number in range(31):
+        session = session.joined(f"room-{number}")
+    assert (len(session.rooms), session.rooms[0], session.rooms[-1]) == (30, "room-30", "room-1")
 
 
 @given(st.integers(-5, 40))

@@ -23,7 +23,7 @@ from aiohttp import web
 TOKEN = "token-of-the-bot"
 BOT, GUILD = 900, 700
 FIRST_ANSWER, TOKEN_LIFE, NONCE_LIFE = 3.0, 15 * 60.0, 5 * 60.0
-REQUEST = 25 * 1024 * 1024
+FILE, REQUEST = 10 * 1024 * 1024, 25 * 1024 * 1024
 RATE = 50
 INVALID, INVALID_SPAN = 10_000, 600.0
 EPHEMERAL, LOADING = 1 << 6, 1 << 7
@@ -54,12 +54,14 @@ def demand(condition: object, text: str) -> None:
 
 @dataclass
 class Channel:
-    """`kind`: "server", "dm" or "private" (where only a person brought the app). `closed`: refuses the bot."""
+    """`kind`: "server", "dm" or "private" (where only a person brought the app). `closed`: refuses the bot.
+    `limit`: bytes of a file in an interaction there."""
 
     id: int
     kind: str
     people: list[int] = field(default_factory=list)
     closed: bool = False
+    limit: int = FILE
 
     def payload(self) -> JSON:
         if self.kind == "server":
@@ -141,6 +143,7 @@ class DiscordServer:
         self.requests: list[tuple[str, str, int]] = []
         self.invalid: list[float] = []
         self.identified = self.resumed = 0
+        self._session = ""
         self._uploads: dict[int, bytes] = {}
         self._kill = [0, 0, 0]
         self._killed = asyncio.Event()
@@ -202,8 +205,9 @@ class DiscordServer:
         self.channels[channel.id] = channel
         return channel.id
 
-    async def hang_up(self, code: int = 4000) -> None:
-        """Cut the gateway's sockets."""
+    async def hang_up(self, code: int = 4000, resumable: bool = True) -> None:
+        """Cut the gateway's sockets. A session that is not `resumable` is forgotten, with what comes until the next."""
+        self._session = self._session if resumable else ""
         for socket in self._sockets[:]:
             await socket.close(code=code)
 
@@ -289,7 +293,7 @@ class DiscordServer:
 
     async def _ask(self, kind: int, user: int, channel: int, data: JSON, pressed: Sent | None = None) -> Asked:
         where, number = self.channels[channel], self._id()
-        asked = Asked(number, f"interaction-{number}", kind, user, channel, self.now(), 10 * 1024 * 1024,
+        asked = Asked(number, f"interaction-{number}", kind, user, channel, self.now(), where.limit,
                       pressed.id if pressed else None)  # fmt: skip
         self.asked[number] = asked
         payload = {"id": str(number), "application_id": str(BOT), "type": kind, "data": data, "token": asked.token,
@@ -421,7 +425,7 @@ class DiscordServer:
     async def _post(self, request: web.Request) -> web.Response:
         channel = self._open(request)
         payload, files = await _body(request)
-        check_message(payload, files, 10 * 1024 * 1024)
+        check_message(payload, files, FILE)
         demand(not payload.get("flags", 0) & EPHEMERAL, "only interactions can answer unseen by others")
         nonce = payload.get("nonce")
         for known in self.messages.values():
@@ -439,7 +443,7 @@ class DiscordServer:
         if sent is None or sent.channel != channel.id or sent.only_for is not None:
             raise Refused(404, 10008, "Unknown Message")
         payload, files = await _body(request)
-        check_message(payload, files, 10 * 1024 * 1024, sent)
+        check_message(payload, files, FILE, sent)
         self._fill(sent, payload, files)
         return _json(sent.payload())
 
@@ -628,13 +632,14 @@ class DiscordServer:
                 await socket.close(code=4014)
             case 2:
                 self.identified += 1
+                self._session = f"session-{self.identified}"
                 self._events = []
                 self._sockets.append(socket)
                 await self._dispatch("READY", {
-                    "v": 10, "user": person(BOT, bot=True), "guilds": [], "session_id": f"session-{self.identified}",
+                    "v": 10, "user": person(BOT, bot=True), "guilds": [], "session_id": self._session,
                     "resume_gateway_url": self.gateway, "application": {"id": str(BOT), "flags": 0},
                 })  # fmt: skip
-            case 6 if data["token"] == TOKEN and data["session_id"] == f"session-{self.identified}":
+            case 6 if data["token"] == TOKEN and data["session_id"] == self._session:
                 self.resumed += 1
                 for event in [event for event in self._events if event["s"] > data["seq"]]:
                     await socket.send_json(event)

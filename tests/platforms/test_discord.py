@@ -235,10 +235,10 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     await world.avatar(server.dm(ANNA))
     await world.storage.queue.offer(["inks"], 600)
     kept = {"style": "inks:0.6", "negative": "hat", "size": "256x128", "guidance": 3.5}
-    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=4, seed=5, **kept)
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit", count=3, seed=5, steps=9, **kept)
     drawn = await server.sees(ANNA, studio, "Here you are")
     assert list(drawn.buttons) == [
-        "Again", "V1", "V2", "V3", "V4", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3", "U4"
+        "Again", "V1", "V2", "V3", "Seed", "Delete", "Post here", "Edit prompt", "U1", "U2", "U3"
     ]  # fmt: skip
     await world.stop()
     await world.start()
@@ -249,18 +249,24 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     # Whatever it was asked for in particular has a field of its own, before what everything has.
     fields = {one["component"]["custom_id"]: one["component"].get("value") for one in form.data["components"]}
     assert fields == {"prompt": "mia7 woman in a suit", **{name: str(value) for name, value in kept.items()}}
-    await server.submit(form, prompt="mia7 woman on the moon")
+    await server.submit(form, prompt="mia7 woman on the moon", guidance="")
     await server.until(lambda: [job for job in world.engine.seen if isinstance(job.payload, Imagine)][1:])
     edited = world.engine.seen[-1]
-    wanted = {
-        "prompt": "mia7 woman on the moon",
-        "style": "inks",
-        "style_weight": 0.6,
-        "negative_prompt": "hat",
-        "width": 256,
-        "height": 128,
-    }
-    assert {name: getattr(edited.payload, name) for name in wanted} == wanted
+    # A field that is emptied takes its default; what had no field is as it was.
+    job = next(job for job in world.engine.seen if isinstance(job.payload, Imagine))
+    assert isinstance(job.payload, Imagine) and (job.payload.count, job.payload.seed, job.payload.steps) == (3, 5, 9)
+    assert edited.payload == replace(job.payload, prompt="mia7 woman on the moon", guidance=None)
+    await server.submit(form, prompt=" ")
+    assert (await server.sees(ANNA, studio, "What shall I draw?")).only_for == ANNA
+    await server.press(ANNA, drawn, "V2")
+    await server.until(lambda: world.engine.seen[-1].payload.original)
+    await world.idle()
+    varied = await server.sees(ANNA, studio, "Here you are")
+    form = await world.acknowledged(await server.press(ANNA, varied, "Edit prompt"))
+    await server.submit(form, prompt="mia7 woman, sad")
+    await server.until(lambda: world.engine.seen[-1].payload.prompt == "mia7 woman, sad")
+    original = (await world.storage.records.pictures(job.id))[1].key
+    assert (world.engine.seen[-1].payload.original, world.engine.seen[-1].payload.steps) == (original, 9)
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")
     for label in ("U1", "Edit prompt"):
@@ -452,6 +458,22 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     await server.slash(ANNA, dm, "help")
     assert "I learn a person" in (await server.sees(ANNA, dm, "I learn a person")).content
     assert (server.identified, server.resumed) == (1, 1)
+
+
+async def test_after_a_session_that_discord_forgot_nothing_is_lost_or_doubled(world: World) -> None:
+    server, dm = world.server, world.server.dm(ANNA)
+    await world.avatar(dm)
+    world.engine.pause = 0.1
+    await world.acknowledged(await server.slash(ANNA, dm, "imagine", prompt="mia7 woman", count=1))
+    await server.hang_up(resumable=False)
+    drawn = await server.sees(ANNA, dm, "Here you are")
+    await server.until(lambda: server._sockets)
+    await server.press(ANNA, drawn, "Again")
+    await server.until(lambda: len([job for job in world.engine.seen if job.kind == JobKind.IMAGINE]) == 2)
+    await world.idle()
+    answers = [one for one in server.seen(ANNA, dm) if "Here you are" in one.content]
+    assert [len(one.files) for one in answers] == [1, 1]
+    assert (server.identified, server.resumed) == (2, 0)
 
 
 async def test_an_event_that_comes_twice(world: World) -> None:
@@ -774,6 +796,37 @@ async def test_files_are_for_their_person_alone(world: World, studio: int, monke
     monkeypatch.setattr(rendering, "FILES", len(b"weights") - 1)
     await server.slash(ANNA, studio, "export", token="mia7")
     assert (await server.sees(ANNA, studio, "Whoever runs me can hand it out")).files == []
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(1024 * 1024, False), (12 * 1024 * 1024, True)])
+async def test_files_are_as_large_as_the_interaction_allows(
+    world: World, studio: int, monkeypatch: pytest.MonkeyPatch, limit: int, fits: bool
+) -> None:
+    """What is too large comes smaller, or it is said that it does not come."""
+    server = world.server
+    server.channels[studio].limit = limit
+    await world.avatar(server.dm(ANNA))
+    Image.effect_noise((1950, 1950), 90).convert("RGB").save(file := io.BytesIO(), "PNG", compress_level=0)
+    large = file.getvalue()
+    assert FILE < len(large) < 12 * 1024 * 1024
+    monkeypatch.setattr("tests.bot.conftest.drawing", lambda seed: large)
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
+    drawn = await server.sees(ANNA, studio, "Here you are")
+    await server.press(ANNA, drawn, "Post here")
+    posted = await server.sees(BEN, studio, "Here you are")
+    for message in (drawn, posted):
+        [one] = message.files
+        assert len(one["data"]) <= limit and (one["data"] == large) == fits
+        with Image.open(io.BytesIO(one["data"])) as picture:
+            assert picture.width == (1950 if fits else 975)
+    [adapter] = [key for key in await world.storage.blobs.list() if key.startswith("adapters/")]
+    await world.storage.blobs.put(adapter, large)
+    await server.slash(ANNA, studio, "export", token="mia7")
+    if fits:
+        [whole] = (await server.sees(ANNA, studio, "what I learned of mia7")).files
+        assert whole["data"] == large
+    else:
+        assert (await server.sees(ANNA, studio, "more than the 1 MB that this chat takes")).files == []
 
 
 async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> None:

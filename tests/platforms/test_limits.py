@@ -81,6 +81,8 @@ def test_discord_refuses_a_command_or_form() -> None:
     label = {"type": 18, "label": "x", "component": upload}
     with pytest.raises(discord_server.Refused, match="files"):
         check_form({"title": "x", "custom_id": "x", "components": [label]})
+    with pytest.raises(discord_server.Refused, match="fields"):
+        check_form({"title": "x", "custom_id": "x", "components": [label] * 6})
 
 
 async def test_discord_refuses_too_many_too_soon_and_too_late() -> None:

@@ -19,14 +19,13 @@ from bot import limits, replies
 from bot.commands import COMMANDS, Commands, Completion
 from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
-from bot.frontends.discord.form import File, filled_in, form
+from bot.frontends.discord.form import File, Filled, filled_in, form
 from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, insist, reason, refused
 from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
 from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.health import beating
 from bot.language import closest, speak
-from bot.lines import Value
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
 from bot.settings import BotSettings
@@ -150,16 +149,18 @@ class DiscordBot(discord.Client):
             return
         _speak(interaction)
         try:
-            read = filled_in(interaction)
+            filled = filled_in(interaction)
         except UserError as error:
             refused = Reply(replies.refusal(error), private=True)
             await self._converse(interaction, lambda caller: _settled(refused))
             return
-        if read is not None:
-            command, values, files = read
-            await self._converse(
-                interaction, lambda caller: self.commands.run(caller, command.name, values, self._uploads(files))
-            )
+        if filled is not None:
+            await self._converse(interaction, lambda caller: self._sent_in(caller, filled))
+
+    def _sent_in(self, caller: Caller, filled: Filled) -> Awaitable[Reply]:
+        if filled.job:
+            return self.commands.edit(caller, filled.job, filled.shown, filled.values)
+        return self.commands.run(caller, filled.command.name, filled.values, self._uploads(filled.files))
 
     async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
         """A button, of whatever age."""
@@ -337,16 +338,8 @@ class DiscordBot(discord.Client):
         if job is None or message.job is None or not isinstance(job.payload, Imagine):
             await self._converse(interaction, lambda caller: _settled(Reply(message, private=True)))
             return
-        payload = job.payload
-        style = limits.style_word(payload.style, payload.style_weight) if payload.style else None
-        asked: dict[str, Value | None] = {
-            "prompt": payload.prompt, "style": style, "negative": payload.negative_prompt or None,
-            "size": f"{payload.width}x{payload.height}" if payload.width else None, "guidance": payload.guidance,
-            "count": payload.count, "seed": message.pictures[0].seed if message.pictures else payload.seed,
-            "steps": payload.steps,
-        }  # fmt: skip
-        given = {name: value for name, value in asked.items() if value is not None}
-        await self._answered(interaction, lambda: interaction.response.send_modal(form(COMMANDS["imagine"], given)))
+        modal = form(COMMANDS["imagine"], await self.commands.options(job), job.id)
+        await self._answered(interaction, lambda: interaction.response.send_modal(modal))
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
         """[Post here]: the pictures, for everybody in the channel."""

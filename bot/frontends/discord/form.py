@@ -4,7 +4,7 @@ What is sent in is read from the interaction itself and not from a form kept in 
 during a restart still counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +42,25 @@ class File:
     size: int
 
 
-def form(command: Command, given: Mapping[str, Value]) -> ui.Modal:
-    """The form of a command, filled in with what was given already. What has no room keeps its default.
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A form that was sent in. `shown`: the names of its fields. `job`: the one whose request it changes, or ""."""
 
-    What the command requires comes first, then what was given, in its order, so that little of that is lost.
+    command: Command
+    shown: frozenset[str]
+    values: Mapping[str, Value]
+    files: Sequence[File]
+    job: str
+
+
+def form(command: Command, given: Mapping[str, Value], job: str = "") -> ui.Modal:
+    """The form of a command, filled in with what was given already. What has no room keeps its default, or with a
+    `job` what that was asked for with.
+
+    What the command requires comes first, then what was given, in its order.
     """
-    modal = ui.Modal(title=wording.form_title(command.name), custom_id=f"{_ID}{command.name}")
+    custom_id = f"{_ID}{command.name}:{job}" if job else f"{_ID}{command.name}"
+    modal = ui.Modal(title=wording.form_title(command.name), custom_id=custom_id)
     place = {name: number for number, name in enumerate(given)}
     ranked = sorted(command.options, key=lambda option: (not option.required, place.get(option.name, len(place))))
     for option in ranked[:FIELDS]:
@@ -62,25 +75,28 @@ def form(command: Command, given: Mapping[str, Value]) -> ui.Modal:
     return modal
 
 
-def filled_in(interaction: discord.Interaction[Any]) -> tuple[Command, dict[str, Value], list[File]] | None:
-    """The command, values and files of a form that was sent in; None if it is no form of ours.
+def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
+    """A form that was sent in; None if it is no form of ours.
 
     Raises UserError for text where a number belongs.
     """
     data: Mapping[str, Any] = interaction.data or {}
-    name = str(data.get("custom_id", ""))
-    command = COMMANDS.get(name.removeprefix(_ID))
-    if command is None or not name.startswith(_ID):
+    custom_id = str(data.get("custom_id", ""))
+    name, _, job = custom_id.removeprefix(_ID).partition(":")
+    command = COMMANDS.get(name)
+    if command is None or not custom_id.startswith(_ID):
         return None
     options = {option.name: option for option in command.options}
     values: dict[str, Value] = {}
     files: list[File] = []
+    shown: set[str] = set()
     attachments = data.get("resolved", {}).get("attachments", {})
     for part in data.get("components", ()):
         field = part.get("component") if part.get("type") == _PART else part
         option = options.get((field or {}).get("custom_id", ""))
         if option is None:
             continue
+        shown.add(option.name)
         if field.get("type") == _FILES:
             found = [attachments[file] for file in field.get("values", ()) if file in attachments]
             files += [File(str(file["url"]), int(file["size"])) for file in found]
@@ -88,7 +104,7 @@ def filled_in(interaction: discord.Interaction[Any]) -> tuple[Command, dict[str,
             values[option.name] = _TICKED in field.get("values", ())
         elif text := str(field.get("value") or "").strip():
             values[option.name] = _number(option, text)
-    return command, values, files
+    return Filled(command, frozenset(shown), values, files, job)
 
 
 def _field(option: Option, given: Value | None) -> ui.Item[Any]:
