@@ -64,21 +64,23 @@ class Browser:
 
 
 class Listener:
-    """What comes in on a room's socket."""
+    """What comes in on a room's socket. `told`: everything that its messages ever said."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
         self.seen: dict[int, dict[str, Any]] = {}
+        self.told: list[str] = []
 
-    async def until(self, text: str) -> dict[str, Any]:
-        """The message that holds this text, once it is there."""
+    async def until(self, text: str, seconds: float = 5) -> dict[str, Any]:
+        """The message that holds this text, once it is there; `seconds`: how long nothing at all may come."""
         while True:
-            news = await self.socket.receive(timeout=5)
+            news = await self.socket.receive(timeout=seconds)
             assert news.type == WSMsgType.TEXT
             body = news.json()
             for message in body.get("messages", [body.get("message")]):
                 if message is not None:
                     self.seen[message["id"]] = message
+                    self.told.append(message["body"]["text"])
                     if text in message["body"]["text"]:
                         return dict(message)
 

@@ -5,7 +5,7 @@ import asyncio
 import os
 import sqlite3
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from storage.embedded import EmbeddedRedis
 from storage.open import Storage, open_storage
 from storage.settings import StorageSettings
+from tests.bot.test_chat import Browser
 from tests.platforms import discord_server, telegram_server
 from tests.platforms.discord_server import DiscordServer
 from tests.platforms.telegram_server import Server, labels, said, served
@@ -28,16 +29,17 @@ ANNA, BEN = 1011, 1012
 
 
 @asynccontextmanager
-async def process(*arguments: str, ready: bytes, **environment: str) -> AsyncIterator[Process]:
-    """One of our processes, once it says that it is ready."""
+async def process(*arguments: str, ready: bytes, **environment: str) -> AsyncIterator[str]:
+    """One of our processes, once it says that it is ready; the last word of that."""
     running = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *arguments, stdout=PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
     )
     try:
         assert running.stdout
         async with asyncio.timeout(180):
-            assert ready in await running.stdout.readline()
-        yield running
+            said = await running.stdout.readline()
+        assert said.startswith(ready)
+        yield said.decode().split()[-1]
     finally:
         running.terminate()
         async with asyncio.timeout(60):
@@ -45,15 +47,17 @@ async def process(*arguments: str, ready: bytes, **environment: str) -> AsyncIte
 
 
 @asynccontextmanager
-async def at_work(home: Path, platform: str, base: dict[str, str], **environment: str) -> AsyncIterator[Storage]:
-    """The storage with its Redis, an engine and a bot."""
+async def at_work(
+    home: Path, platform: str, base: dict[str, str], **environment: str
+) -> AsyncIterator[tuple[Storage, str]]:
+    """The storage with its Redis, an engine and a bot; where the bot says that it is."""
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(StorageSettings(_env_file=None, home=home)))
         place = {"AVATAR_HOME": str(home)}
         await stack.enter_async_context(process("engine", "work", ready=b"The engine is ready", **place, **base))
-        ready = {"telegram": b"The bot is at", "discord": b"Talking on Discord"}[platform]
-        await stack.enter_async_context(process("bot", platform, ready=ready, **place, **environment))
-        yield storage
+        ready = {"telegram": b"The bot is at", "discord": b"Talking on Discord", "chat": b"The chat is open at"}
+        where = await stack.enter_async_context(process("bot", platform, ready=ready[platform], **place, **environment))
+        yield storage, where
 
 
 async def nothing_is_left(storage: Storage, home: Path, *traces: str) -> None:
@@ -86,7 +90,7 @@ async def test_on_telegram(tmp_path: Path, base: dict[str, str]) -> None:
     anna, ben, group = server.person("Annabella"), server.person("Ben"), server.group()
     async with served(server) as address:
         telegram = {"AVATAR_TELEGRAM_TOKEN": telegram_server.TOKEN, "AVATAR_TELEGRAM_API_URL": address}
-        async with at_work(tmp_path, "telegram", base, **telegram) as storage:
+        async with at_work(tmp_path, "telegram", base, **telegram) as (storage, _):
             await anna.send(PHOTOS, "/train cr7d man")
             await anna.press(await server.until(anna.id, "cr7d man: 6 photos. One question"), "They agreed")
             checked = await server.until(anna.id, "6 photos, all good", seconds=PATIENCE)
@@ -133,7 +137,7 @@ async def test_on_discord(tmp_path: Path, base: dict[str, str]) -> None:
             "AVATAR_DISCORD_API_URL": server.api,
             "AVATAR_DISCORD_GATEWAY_URL": server.gateway,
         }
-        async with at_work(tmp_path, "discord", base, **discord) as storage:
+        async with at_work(tmp_path, "discord", base, **discord) as (storage, _):
             await server.until(lambda: server._sockets, 60)
             form = await server.slash(ANNA, dm, "train", token="cr7d")
             await server.until(lambda: form.answer)
@@ -167,6 +171,53 @@ async def test_on_discord(tmp_path: Path, base: dict[str, str]) -> None:
             await asyncio.sleep(3)
             await nothing_is_left(storage, tmp_path, "cr7d", f"User {ANNA}", f"discord:{ANNA}", "in a suit")
         assert server.faults == []
+
+
+async def test_in_the_chat(tmp_path: Path, base: dict[str, str]) -> None:
+    """Through the page's own interface. Lines that people wrote are kept in the room, so both forget theirs."""
+    chat = {"AVATAR_CHAT_HOST": "127.0.0.1", "AVATAR_CHAT_PORT": "0"}
+    async with at_work(tmp_path, "chat", base, **chat) as (storage, address), AsyncExitStack() as stack:
+        anna, ben = Browser(address), Browser(address)
+        for browser, name in ((anna, "Annabella"), (ben, "Benedict")):
+            await stack.enter_async_context(browser.session)
+            await browser.enter(name)
+        hers = await anna.listen()
+        assert (await anna.say("/train cr7d man", PHOTOS))["job"]
+        checked = await hers.until("6 photos, all good", PATIENCE)
+        await anna.press(checked, "Train")
+        ready = await hers.until("cr7d is ready", PATIENCE)
+        assert len({text for text in hers.told if text.startswith("Training cr7d") and "step" in text}) > 1
+        [sample, *_] = ready["body"]["pictures"]
+        job, name = sample["key"].split("/")[-2:]
+        avatar = sample["key"].split("/")[1]
+        assert await anna.status(f"/api/rooms/studio/samples/{avatar}/{job}/{name}") == 200
+
+        await anna.say("/imagine cr7d man in a suit --count 2")
+        drawn = await hers.until("Here you are", PATIENCE)
+        assert len(drawn["body"]["pictures"]) == 2
+        pictures = [picture["key"] for picture in drawn["body"]["pictures"]]
+        assert [await ben.status(f"/api/rooms/studio/{key}") for key in pictures] == [200, 200]
+
+        asked = "/imagine cr7d man in a suit --count 1"
+        assert "no avatar" in (await ben.say(asked))["private"]["text"]
+        # Only now: a socket that nobody reads answers no ping, and is closed in the course of the training.
+        his = await ben.listen()
+        await anna.say("/share cr7d")
+        await his.until("Annabella shares cr7d with this group")
+        await ben.say(asked)
+        theirs = await his.until("cr7d is Annabella's", PATIENCE)
+        assert len(theirs["body"]["pictures"]) == 1
+        await anna.say("/unshare cr7d")
+        assert await grants(tmp_path) == []
+        assert "no avatar" in (await ben.say(asked))["private"]["text"]
+
+        for browser in (anna, ben):
+            sure = (await browser.say("/forget"))["private"]
+            told = await browser.press({"id": None, "body": sure}, "Erase everything and my")
+            assert "You are forgotten" in told["private"]["text"]
+        gone = [await ben.status(f"/api/rooms/studio/{key}") for key in pictures]
+        assert gone == [404, 404]
+        await nothing_is_left(storage, tmp_path, "cr7d", "nnabella", "enedict", "in a suit")
 
 
 async def grants(home: Path) -> list[dict[str, str]]:
