@@ -67,11 +67,13 @@ class Tasks:
         try:
             await self._attempt(job, task)
         finally:
-            # Neither a person's photos nor half-learned weights outlive the job, least of all one that was forgotten,
-            # also when this process is told to end just after the job did.
-            ended = await self._records.job(job.id)
-            if ended is None or ended.over:
-                await self._blobs.delete(f"checkpoints/{job.id}/")
+            await _to_the_end(self._forget_checkpoints(job.id))
+
+    async def _forget_checkpoints(self, job_id: str) -> None:
+        """Half-learned weights do not outlive their job, least of all one that was forgotten."""
+        ended = await self._records.job(job_id)
+        if ended is None or ended.over:
+            await self._blobs.delete(f"checkpoints/{job_id}/")
 
     async def _attempt(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
         """One attempt after another until the job is over: a GPU process that dies costs an attempt, not the job."""
@@ -214,6 +216,16 @@ class Tasks:
 
 class NotWanted(Exception):
     """The job was cancelled by its person, or another attempt has it."""
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do this also when this process is told to end meanwhile; its cancellation waits."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 class Attempt:
