@@ -59,8 +59,9 @@ class Tasks:
     async def takes(self, job: Job) -> bool:
         """Whether this engine has the job's style, or no other has it either."""
         style = job.payload.style if isinstance(job.payload, Imagine) else None
-        own = styles(self._work.parent)
-        return style is None or style in own or style not in await self._queue.styles()
+        if style is None or style in styles(self._work.parent):
+            return True
+        return style not in await self._queue.styles()
 
     async def _run(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
         """Work on a job, and leave nothing behind once it is over."""
@@ -171,12 +172,13 @@ class Tasks:
             path.parent.mkdir()
             path.write_bytes(await self._blobs.get(avatar.adapter_key))
             adapters.append(str(path.parent))
+        weights = [1.0] * len(adapters)
         if payload.style is not None:
             offered = styles(self._work.parent)
             if payload.style not in offered:
                 raise UserError("unknown_style", style=payload.style, styles=[*offered])
             adapters.append(str(offered[payload.style]))
-        weights = [*(1.0 for _ in drawn), *([payload.style_weight] if payload.style is not None else [])]
+            weights.append(payload.style_weight)
         original = None
         if payload.original is not None:
             original = folder / "original.png"
