@@ -191,6 +191,8 @@ class Telegram:
 
     async def _register(self) -> None:
         """Tell Telegram the commands, for each language and each kind of chat."""
+        for number in self._operator_chats():
+            await self._records.note_set(_OPERATORS, str(number), {}, f"{NAME}:{number}")
         for language in LANGUAGES:
             # Whoever reads none of the languages gets the list that names none, which is in English.
             with speaking(language):
@@ -208,7 +210,6 @@ class Telegram:
         ]
         for number in self._operator_chats():
             scopes.append((BotCommandScopeChat(number), [*table, *for_operators, start]))
-            await self._records.note_set(_OPERATORS, str(number), {}, f"{NAME}:{number}")
         for scope, commands in scopes:
             try:
                 await self.bot.set_my_commands(commands, scope=scope, language_code=language)
