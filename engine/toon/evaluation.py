@@ -187,15 +187,17 @@ def learn(
     return Learned(trained.seconds, [pictures, *sets])
 
 
-def _one(numbered: tuple[int, Person], recipe: Recipe, few: Path | None, work: Path, threads: int) -> Learned:
+def _one(
+    numbered: tuple[int, Person], fingerprint: str, recipe: Recipe, few: Path | None, work: Path, threads: int
+) -> Learned:
     """`learn` in a process of its own, unless `work` holds what the same recipe drew on the same base before."""
     torch.set_num_threads(threads)
     number, person = numbered
-    base, kept = BaseModel.load(), work / f"person-{number}.json"
-    asked = {"base": base.fingerprint, "recipe": recipe.as_json(), "few": few and str(few), "person": asdict(person)}
+    kept = work / f"person-{number}.json"
+    asked = {"base": fingerprint, "recipe": recipe.as_json(), "few": few and str(few), "person": asdict(person)}
     if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
         return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
-    learned = learn(person, number, base, recipe, few=few, prior_folder=work / f"priors-{os.getpid()}")
+    learned = learn(person, number, BaseModel.load(), recipe, few=few, prior_folder=work / f"priors-{os.getpid()}")
     _board(learned.strips).save(kept.with_suffix(".png"))
     kept.write_text(json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
     return learned
@@ -223,13 +225,14 @@ def evaluate(
         Mean scores under the names of WAYS, and the cost of training in seconds.
     """
     chosen, judge, recipe = people(count), Judge.load(), choose(8, method, TOON, **overrides)
+    fingerprint = BaseModel.load().fingerprint
     learned, scores = list[Learned](), list[dict[str, Score]]()
     # One thread for each of several processes: they are quicker than one process with as many threads.
     threads = 1 if processes > 1 else torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         kept = work or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
-        todo = [pool.submit(_one, numbered, recipe, few, kept, threads) for numbered in enumerate(chosen)]
+        todo = [pool.submit(_one, numbered, fingerprint, recipe, few, kept, threads) for numbered in enumerate(chosen)]
         for person, done in zip(chosen, todo, strict=True):
             learned.append(done.result())
             scores.append(learned[-1].scores(person, judge))
