@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from bot import replies
 from bot.language import speaking
 from bot.messages import Frontend, Message
+from storage.cancellation import whole
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
 from storage.records import Job, Records
@@ -279,16 +280,6 @@ async def _forever(step: Callable[[], Awaitable[None]], pause: float) -> None:
         except Exception:
             log.exception("delivery stumbles, trying again")
         await asyncio.sleep(pause)
-
-
-async def whole(step: Coroutine[None, None, None]) -> None:
-    """Go through with a step that was begun, so that being stopped does not part an answer from its record."""
-    task = asyncio.create_task(step)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 def _worth_telling(told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -8,8 +8,8 @@ import unicodedata
 from datetime import timedelta
 
 from storage.errors import UserError
+from storage.jobs import PHOTOS_FEWEST as PHOTOS_FEWEST
 
-PHOTOS_FEWEST = 5
 PHOTOS_MOST = 10
 PHOTO_BYTES = 20 * 1024 * 1024
 PROMPT_MOST = 1000

@@ -18,9 +18,10 @@ from typing import Any
 
 from engine.supervision import Cancelled, Gpu, GpuDied, News, Refused
 from storage.blobs import Blobs
+from storage.cancellation import whole
 from storage.errors import UnknownBlob, UserError
 from storage.events import Event, Events
-from storage.jobs import Imagine, Inspect, Kind, State, Train
+from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, Kind, State, Train
 from storage.open import Storage
 from storage.queue import Handler
 from storage.records import AdapterOutcome, Avatar, Job, Records
@@ -28,7 +29,6 @@ from storage.records import AdapterOutcome, Avatar, Job, Records
 RENEW = 1.0
 """Seconds between two looks whether a job is still ours and still wanted."""
 
-FEWEST_PHOTOS = 5
 ADAPTER = "adapter.safetensors"
 """As `engine.adapters.FILE`, which comes with torch."""
 
@@ -68,7 +68,7 @@ class Tasks:
         try:
             await self._attempt(job, task)
         finally:
-            await _to_the_end(self._forget_checkpoints(job.id))
+            await whole(self._forget_checkpoints(job.id))
 
     async def _forget_checkpoints(self, job_id: str) -> None:
         """Half-learned weights do not outlive their job, least of all one that was forgotten."""
@@ -117,8 +117,8 @@ class Tasks:
             raise UserError("missing_avatar")
         photos = await self._records.photos(avatar.id)
         good = [photo for photo in photos if photo.verdict is None or photo.verdict["ok"]]
-        if len(good) < FEWEST_PHOTOS:
-            raise UserError("no_good_photos", good=len(good), needed=FEWEST_PHOTOS)
+        if len(good) < PHOTOS_FEWEST:
+            raise UserError("no_good_photos", good=len(good), needed=PHOTOS_FEWEST)
         checkpoint = folder / CHECKPOINT
         with suppress(UnknownBlob):
             checkpoint.write_bytes(await self._blobs.get(f"checkpoints/{attempt.job.id}/{CHECKPOINT}"))
@@ -218,16 +218,6 @@ class Tasks:
 
 class NotWanted(Exception):
     """The job was cancelled by its person, or another attempt has it."""
-
-
-async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do this also when this process is told to end meanwhile; its cancellation waits."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise
 
 
 class Attempt:

@@ -22,6 +22,9 @@ class State(StrEnum):
     """Its person asked for this before it ended."""
 
 
+PHOTOS_FEWEST = 5
+"""An album needs so many photos without a fault to be learned from."""
+
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 

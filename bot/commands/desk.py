@@ -13,17 +13,13 @@ from bot.replies import rights
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Event, Events
-from storage.jobs import Imagine, Inspect, Payload, State, Train
+from storage.jobs import SPECS, Imagine, Payload, State
 from storage.jobs import Kind as JobKind
 from storage.records import Avatar, Job, Records, User
 
 log = logging.getLogger(__name__)
 
-_KINDS: Mapping[type[Payload], JobKind] = {
-    Inspect: JobKind.INSPECT,
-    Train: JobKind.TRAIN,
-    Imagine: JobKind.IMAGINE,
-}
+_KINDS: Mapping[type[Payload], JobKind] = {spec.payload: kind for kind, spec in SPECS.items()}
 
 
 class JobQueue(Protocol):
