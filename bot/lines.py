@@ -1,4 +1,7 @@
-"""Reading a typed line: `/imagine mia7 woman in a suit --count 2` becomes a command's name and its values."""
+"""Reading a typed line: `/imagine mia7 woman in a suit --count 2` becomes a command's name and its values.
+
+And writing one back: what a drawing was asked for with.
+"""
 
 import math
 import re
@@ -6,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+from bot import limits
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.errors import UserError
+from storage.jobs import Imagine
 
 Value = str | int | float | bool
 
@@ -45,6 +50,29 @@ def parse(text: str) -> Line:
             values[key] = _value(option, text.strip())
     _take_places(command, head.strip(), values)
     return Line(command.name, values)
+
+
+def values_of(asked: Imagine) -> dict[str, Value]:
+    """The values of /imagine's options that ask for this; what changes most from one drawing to the next comes first,
+    since a form has room for a few. An original is no option's."""
+    values: dict[str, Value | None] = {
+        "prompt": asked.prompt,
+        "style": limits.style_word(asked.style, asked.style_weight) if asked.style else None,
+        "negative": asked.negative_prompt or None,
+        "size": f"{asked.width}x{asked.height}" if asked.width else None,
+        "guidance": asked.guidance,
+        "count": asked.count,
+        "seed": asked.seed,
+        "steps": asked.steps,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def line_of(asked: Imagine) -> str:
+    """The line that asks for this."""
+    (_, prompt), *options = values_of(asked).items()
+    flags = [f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}" for name, value in options]
+    return " ".join(["/imagine", str(prompt), *flags])
 
 
 def _take_places(command: Command, text: str, values: dict[str, Value]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bot import limits, replies
 from bot.commands.desk import Desk
-from bot.lines import Value
+from bot.lines import Value, values_of
 from bot.messages import Caller, Message, Reply
 from storage import naming
 from storage.errors import UserError
@@ -41,18 +41,8 @@ class Imagining:
         """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
         asked = job.payload
         assert isinstance(asked, Imagine)
-        drawn = {picture.position: picture.seed for picture in await self._desk.records.pictures(job.id)}
-        values: dict[str, Value | None] = {
-            "prompt": asked.prompt,
-            "style": limits.style_word(asked.style, asked.style_weight) if asked.style else None,
-            "negative": asked.negative_prompt or None,
-            "size": f"{asked.width}x{asked.height}" if asked.width else None,
-            "guidance": asked.guidance,
-            "count": asked.count,
-            "seed": drawn[min(drawn)] if drawn else asked.seed,
-            "steps": asked.steps,
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        drawn = await self._desk.records.pictures(job.id)
+        return values_of(replace(asked, seed=drawn[0].seed) if drawn else asked)
 
     async def _wanted(
         self,
@@ -192,7 +182,7 @@ class Imagining:
             if len(found) == skip + most:
                 break
             if isinstance(job.payload, Imagine) and job.state == State.SUCCEEDED:
-                pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
+                pictures = await self._desk.records.pictures(job.id)
                 found += [(job, pictures)] if pictures else []
         return found[skip:]
 
@@ -202,7 +192,7 @@ class Imagining:
             return replies.cancelled(job, None)
         if job.state == State.FAILED:
             return replies.failed(job)
-        pictures = sorted(await self._desk.records.pictures(job.id), key=lambda picture: picture.position)
+        pictures = await self._desk.records.pictures(job.id)
         if not pictures:
             # Erased between the drawing and now, or afterwards by its person.
             assert isinstance(job.payload, Imagine)

@@ -8,9 +8,11 @@ Nothing here decides anything or does any I/O. Facts come in, a `Message` or a s
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bot import limits
 from bot.language import listing, marked, say, several
+from bot.lines import line_of
 from bot.messages import Button, Message, Progress, Shown
 from bot.replies import account as account
 from bot.replies import operators as operators
@@ -197,14 +199,7 @@ def drawn(
 
 def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     """The answer to the Seed button: how to draw each picture again."""
-    given = {"steps": asked.steps, "guidance": asked.guidance}
-    flags = [f"--{name} {value:g}" for name, value in given.items() if value is not None]
-    flags += [f"--negative {asked.negative_prompt}"] if asked.negative_prompt else []
-    flags += [f"--size {asked.width}x{asked.height}"] if asked.width and asked.height else []
-    flags += [f"--style {limits.style_word(asked.style, asked.style_weight)}"] if asked.style else []
-    lines = [
-        " ".join(["/imagine", asked.prompt, f"--seed {picture.seed}", "--count 1", *flags]) for picture in pictures
-    ]
+    lines = [line_of(replace(asked, count=1, seed=picture.seed)) for picture in pictures]
     if asked.original is not None:
         head = say("These are variations of a picture. Their seeds alone draw something else:")
     else:

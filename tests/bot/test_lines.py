@@ -2,9 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.lines import Line, parse
+from bot.lines import Line, line_of, parse, values_of
 from bot.table import COMMANDS
 from storage.errors import UserError
+from storage.jobs import Imagine
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,22 @@ def test_any_line_is_read_or_refused(text: str, start: str) -> None:
         return
     options = {option.name for option in COMMANDS[line.command].options}
     assert line.values.keys() <= options
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        (Imagine("mia7 in a suit", count=1, seed=7), "/imagine mia7 in a suit --count 1 --seed 7"),
+        (
+            Imagine("mia7", ("a",), 2, 2**32 - 1, 20, 7.0, "a hat, glasses", 512, 768, style="inks", style_weight=0.6),
+            "/imagine mia7 --style inks:0.6 --negative a hat, glasses --size 512x768 --guidance 7 --count 2"
+            " --seed 4294967295 --steps 20",
+        ),
+    ],
+)
+def test_what_was_asked_for_is_written_as_a_line_that_asks_for_it(asked: Imagine, line: str) -> None:
+    assert line_of(asked) == line
+    assert parse(line) == Line("imagine", values_of(asked))
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
