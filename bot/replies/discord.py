@@ -63,6 +63,21 @@ def followed_nowhere() -> Message:
     return Message(text, tone="warning")
 
 
+def files_kept(shown: bool) -> str:
+    """In place of files that Discord found too large for the channel. shown: there is a button that tries again."""
+    if shown:
+        return say(
+            "Discord finds the files too large here. They are kept, and [{show}] tries once more.", show=say(SHOW)
+        )
+    return say("Discord finds the files too large here. They are kept: send that again in another channel.")
+
+
+def unanswered() -> Message:
+    """Said in front of everybody to the one person whose answer Discord took neither there nor in private."""
+    text = say("I could not show you my answer. Please send that again, or allow private messages from this app.")
+    return Message(text, tone="warning")
+
+
 def interrupted() -> Message:
     """The process ended between a command and its answer."""
     return Message(

@@ -1,4 +1,4 @@
-"""Five hundred people at once on each platform: what they get is checked, how soon is printed.
+"""Five hundred people at once on each platform, with all kinds of commands: what they get is checked, how soon printed.
 
 `AVATAR_BENCHMARK_PEOPLE=500 pytest -s tests/benchmarks/test_crowd.py`; without the setting it is skipped, since it
 wants a machine that does nothing else. The time runs from the moment in which the first of all commands is given; the
@@ -23,4 +23,6 @@ async def test_a_crowd(platform: Callable[[int, float], Awaitable[Seen]], chance
     half, nearly_all = seen.percentile(0.5), seen.percentile(0.99)
     print(f"\n{platform.__name__}: {PEOPLE} people at once, {chance:.0%} errors of each kind")
     print(f"acknowledged within {half:.2f} s (half), {nearly_all:.2f} s (99 %); all answered in {seen.seconds:.0f} s")
+    print(f"{sum(one.silenced > 0 for one in seen.people)} of them not counting the silence that was asked for before")
+    print(f"{sum(one.asked > 1 for one in seen.people)} were told that their answer may be lost, and asked again")
     seen.check()

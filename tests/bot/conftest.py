@@ -3,7 +3,7 @@
 import asyncio
 import io
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,8 @@ class Engine:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     """Trainings stop in the middle until it is set."""
     seen: list[Job] = field(default_factory=list)
+    held: Collection[str] = ()
+    """The ids of jobs that somebody else is at."""
 
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -74,7 +76,7 @@ class Engine:
             await asyncio.sleep(0.02)
 
     async def work_off(self) -> None:
-        for queued in await self.records.unheld():
+        for queued in await self.records.unheld(self.held):
             job = await self.records.claim(queued.id)
             if job is not None:
                 self.seen.append(job)

@@ -164,7 +164,7 @@ async def test_two_people_in_one_room(
     original = bot.engine.seen[-1].payload.original
     assert original is not None and original.endswith("/1.png")
     await anna.get_by_role("button", name="Seed", exact=True).last.click()
-    await expect(anna.get_by_text("--seed 7 --count 1").first).to_be_visible()
+    await expect(anna.get_by_text("--count 1 --seed 7").first).to_be_visible()
     await anna.get_by_role("button", name="Delete", exact=True).last.click()
     for page in (anna, ben):
         await expect(page.locator(".picture img")).to_have_count(8)

@@ -140,7 +140,7 @@ async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     asked = bot.engine.seen[-1].payload
     assert (asked.steps, asked.style, asked.style_weight) == (4, "inks", 0.6)
     seeds = next(button for button in lightly.buttons if button.label == "Seed")
-    assert "--steps 4 --style inks:0.6" in (await bot.press(seeds.action)).message.text
+    assert "--style inks:0.6 --count 1 --seed 7 --steps 4" in (await bot.press(seeds.action)).message.text
     heavy = await bot.say("/imagine mia7 woman --style inks:3")
     assert heavy.message.text == "How much a style counts is a number from 0 to 2, as in --style inks:0.6."
     # The engine may have lost it since.

@@ -26,7 +26,8 @@ def test_every_code_that_is_raised_has_its_wording() -> None:
 
 COMMAND_LINE = {
     "base_unusable", "no_photos", "no_judge", "token_and_noun", "no_file", "no_captions", "bad_captions",
-    "optimiser_unusable", "tracker_missing", "seed_is_dreambooth", "lora_only", "no_min_snr", "text_is_fixed",
+    "optimiser_unusable", "tracker_missing", "seed_is_dreambooth", "lora_only", "prior_album_at_noise", "no_min_snr",
+    "text_is_fixed",
     "word_stays", "not_a_lora", "token_is_word", "bad_token", "bad_noun", "minor",
     "no_rank", "no_master", "no_team", "alone",
 }  # fmt: skip

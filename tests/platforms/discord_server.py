@@ -31,6 +31,8 @@ PRIVILEGED = 1 << 1 | 1 << 8 | 1 << 15
 SLASH, PRESSED, COMPLETES, SUBMITTED = 2, 3, 4, 5
 LOCALES = set("id da de en-GB en-US es-ES es-419 fr hr it lt hu nl no pl pt-BR ro fi sv-SE vi tr cs el bg ru uk hi th "
               "zh-CN ja zh-TW ko".split())  # fmt: skip
+_BEHIND = 0.2
+"""Seconds for which an event is late that comes after later ones."""
 T = TypeVar("T")
 JSON = dict[str, Any]
 
@@ -122,6 +124,8 @@ class Asked:
     data: JSON = field(default_factory=dict)
     original: int | None = None
     delay: float = 0.0
+    expired: bool = False
+    """Its token is worth nothing after the first answer."""
     messages: list[int] = field(default_factory=list)
 
 
@@ -152,8 +156,9 @@ class DiscordServer:
         self._failures: list[tuple[str, int | None, bool]] = []
         self._chance, self._pick = 0.0, random.Random(0)
         self._times: deque[float] = deque()
-        self._sockets: list[web.WebSocketResponse] = []
+        self._sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self._events: list[JSON] = []
+        self._late: set[asyncio.Task[None]] = set()
         app = web.Application(client_max_size=2 * REQUEST, middlewares=[self._guard])
         self._routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -166,6 +171,7 @@ class DiscordServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*self._late)
         await self.hang_up()
         await self._runner.cleanup()
 
@@ -191,12 +197,13 @@ class DiscordServer:
 
     def storm(self, chance: float, seed: int = 0) -> None:
         """From now on each kind of trouble comes with this chance: 429, 500, broken lines before and after a request
-        is done, events that come twice."""
+        is done, tokens that are worth nothing after the first answer, events that come twice or after later ones, and
+        sockets that are lost behind one."""
         self._chance, self._pick = chance, random.Random(seed)
 
     async def repeat(self) -> None:
         """Send the last event once more."""
-        for socket in self._sockets:
+        for socket in list(self._sockets):
             await socket.send_json(self._events[-1])
 
     def add(self, kind: str, *people: int) -> int:
@@ -208,8 +215,14 @@ class DiscordServer:
     async def hang_up(self, code: int = 4000, resumable: bool = True) -> None:
         """Cut the gateway's sockets. A session that is not `resumable` is forgotten, with what comes until the next."""
         self._session = self._session if resumable else ""
-        for socket in self._sockets[:]:
+        for socket in list(self._sockets):
             await socket.close(code=code)
+
+    def lose_sockets(self) -> None:
+        """Cut the gateway's lines without a word."""
+        for line in self._sockets.values():
+            line.abort()
+        self._sockets.clear()
 
     async def until(self, look: Callable[[], T | None], seconds: float = 20.0) -> T:
         """What `look` finds, as soon as it finds something."""
@@ -368,14 +381,14 @@ class DiscordServer:
             asked.original = asked.pressed
         else:
             raise invalid(f"callback type {kind} is not simulated")
-        asked.answer, asked.data = kind, data
+        asked.answer, asked.data, asked.expired = kind, data, asked.expired or self._is_bad_luck()
         return _json({"interaction": {"id": str(asked.id), "type": asked.kind,
                       "response_message_id": asked.original and str(asked.original)}})  # fmt: skip
 
     def _through(self, request: web.Request) -> Asked:
         token = request.match_info["token"]
         asked = next((one for one in self.asked.values() if one.token == token), None)
-        if asked is None or asked.answer is None:
+        if asked is None or asked.answer is None or asked.expired:
             raise Refused(404, 10015, "Unknown Webhook")
         if self.now() - asked.at > TOKEN_LIFE:
             raise Refused(401, 50027, "Invalid Webhook Token")
@@ -614,14 +627,14 @@ class DiscordServer:
         try:
             async for message in socket:
                 if message.type == aiohttp.WSMsgType.TEXT:
-                    await self._heard(socket, json.loads(message.data))
+                    await self._heard(socket, json.loads(message.data), request)
         finally:
-            if socket in self._sockets:
-                self._sockets.remove(socket)
+            self._sockets.pop(socket, None)
         return socket
 
-    async def _heard(self, socket: web.WebSocketResponse, said: JSON) -> None:
-        data = said["d"]
+    async def _heard(self, socket: web.WebSocketResponse, said: JSON, request: web.Request) -> None:
+        data, line = said["d"], request.transport
+        assert line
         match said["op"]:
             case 1:
                 await socket.send_json({"op": 11})
@@ -634,16 +647,19 @@ class DiscordServer:
                 self.identified += 1
                 self._session = f"session-{self.identified}"
                 self._events = []
-                self._sockets.append(socket)
+                self._sockets[socket] = line
                 await self._dispatch("READY", {
                     "v": 10, "user": person(BOT, bot=True), "guilds": [], "session_id": self._session,
                     "resume_gateway_url": self.gateway, "application": {"id": str(BOT), "flags": 0},
                 })  # fmt: skip
             case 6 if data["token"] == TOKEN and data["session_id"] == self._session:
                 self.resumed += 1
-                for event in [event for event in self._events if event["s"] > data["seq"]]:
-                    await socket.send_json(event)
-                self._sockets.append(socket)
+                missed = data["seq"]
+                with suppress(ConnectionError):
+                    while missed < len(self._events):  # more may happen meanwhile
+                        await socket.send_json(self._events[missed])
+                        missed += 1
+                    self._sockets[socket] = line
                 await self._dispatch("RESUMED", {})
             case 6:
                 await socket.send_json({"op": 9, "d": False})
@@ -653,13 +669,26 @@ class DiscordServer:
                 self.faults.append(f"gateway opcode {op}")
 
     async def _dispatch(self, name: str, data: JSON) -> None:
+        if name == "INTERACTION_CREATE" and self._is_bad_luck():
+            self._late.add(task := asyncio.create_task(self._hand_out(name, data, _BEHIND)))
+            task.add_done_callback(self._late.discard)
+        else:
+            await self._hand_out(name, data)
+
+    async def _hand_out(self, name: str, data: JSON, late: float = 0.0) -> None:
+        await asyncio.sleep(late)
         event = {"op": 0, "t": name, "s": len(self._events) + 1, "d": data}
         self._events.append(event)
-        twice = self._chance > 0 and self._pick.random() < self._chance
-        for socket in self._sockets[:]:
+        twice = self._is_bad_luck()
+        for socket in list(self._sockets):
             with suppress(ConnectionError):  # its process died just now; whoever comes back is sent the event again
                 for _ in range(1 + twice):
                     await socket.send_json(event)
+        if name == "INTERACTION_CREATE" and self._is_bad_luck():
+            self.lose_sockets()
+
+    def _is_bad_luck(self) -> bool:
+        return self._chance > 0 and self._pick.random() < self._chance
 
 
 # What Discord validates

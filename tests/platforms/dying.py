@@ -61,9 +61,6 @@ def _run(platform: str, environment: dict[str, str], at: int | None, steps: Any,
         counting = True
         ready.set()
 
-    def task(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
-        return asyncio.Task(Counted(coroutine, step), loop=loop, **more)
-
     def loop() -> asyncio.AbstractEventLoop:
         made = asyncio.new_event_loop()
         made.set_task_factory(
@@ -79,7 +76,7 @@ def _run(platform: str, environment: dict[str, str], at: int | None, steps: Any,
         async with open_storage(settings) as storage:
             await SERVE[platform](storage, settings, is_ready)
 
-    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=loop) as runner:
+    with suppress(asyncio.CancelledError), asyncio.Runner(loop_factory=None if at is None else loop) as runner:
         runner.run(serve())
 
 

@@ -123,6 +123,8 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     commands: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     alerts: list[tuple[str | None, bool]] = field(default_factory=list)
+    silences: list[tuple[float, int, float]] = field(default_factory=list)
+    """When, in which chat, 0 for all, and for how many seconds the bot was told to be silent."""
     actions: list[tuple[float, int]] = field(default_factory=list)
     """When somebody saw in which chat that the bot is typing."""
     times: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -272,6 +274,8 @@ class Server:
                 raise error
         except Refused as refused:
             self.refusals.append((method, refused.description))
+            if silence := refused.parameters.get("retry_after"):
+                self.silences.append((time.monotonic(), given.get("chat_id", 0), silence))
             more = {"parameters": refused.parameters} if refused.parameters else {}
             return _json(refused.status, ok=False, error_code=refused.status, description=refused.description, **more)
         except Cut:

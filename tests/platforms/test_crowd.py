@@ -1,4 +1,7 @@
-"""Sixty people at once, while one call in fifty goes wrong in each way. Five hundred are in `tests/benchmarks`."""
+"""Sixty people at once with all kinds of commands, while one call in fifty goes wrong in each way.
+
+Five hundred are in `tests/benchmarks`.
+"""
 
 import pytest
 

@@ -317,7 +317,7 @@ async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: Wor
         await server.until(lambda before=before: len(server.seen(BEN, studio)) > before)
         assert "Only the person who started this" in server.seen(BEN, studio)[-1].content
     await server.press(ANNA, posted, "Seed")
-    told = await server.sees(ANNA, studio, "/imagine mia7 woman in a suit --seed 6 --count 1")
+    told = await server.sees(ANNA, studio, "/imagine mia7 woman in a suit --count 1 --seed 6")
     assert told.only_for == ANNA
     assert len(await world.storage.blobs.list("pictures/")) == 2
     await server.press(ANNA, drawn, "Delete")
@@ -405,6 +405,33 @@ def _imagine() -> Imagine:
 # Time, restarts, broken lines
 
 
+@pytest.mark.parametrize("place", ["dm", "server", "closed", "private"])
+async def test_a_reply_finds_its_person_without_the_interaction(world: World, studio: int, place: str) -> None:
+    """Once its token is worth nothing, in the private chat; and if that is closed, the person hears at least."""
+    server, dm = world.server, world.server.dm(ANNA)
+    await world.avatar(dm)
+    where = {"dm": dm, "private": server.add("private", ANNA, BEN)}.get(place, studio)
+    server.channels[dm].closed = place == "closed"
+    before = len(server.seen(ANNA, dm))
+    (await server.slash(ANNA, where, "avatars")).expired = True
+    if place == "closed":
+        lost = await server.sees(BEN, studio, "I could not show you my answer")
+        assert lost.notified == [ANNA] and "mia7" not in lost.content
+        return
+    listed = await server.sees(ANNA, dm, "mia7 · woman · ready")
+    assert "Change mia7" in listed.buttons and len(listed.files) == 1
+    (await server.slash(ANNA, where, "export", token="mia7")).expired = True
+    assert [file["data"] for file in (await server.sees(ANNA, dm, "what I learned of mia7")).files] == [b"weights"]
+    (await server.slash(ANNA, where, "share", token="mia7")).expired = True
+    if place == "server":
+        await server.sees(BEN, studio, "shares mia7 with this group")
+    else:
+        await server.sees(ANNA, dm, "share mia7" if place == "dm" else "shares mia7")
+    await world.idle()
+    # One for each, but for what everybody was to read.
+    assert len(server.seen(ANNA, dm)) - before == (2 if place == "server" else 3)
+
+
 async def test_a_restart_in_the_middle(world: World, studio: int) -> None:
     server = world.server
     world.engine.gate.clear()
@@ -457,6 +484,14 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     # Said while nobody listens, and replayed afterwards.
     await server.slash(ANNA, dm, "help")
     assert "I learn a person" in (await server.sees(ANNA, dm, "I learn a person")).content
+    assert (server.identified, server.resumed) == (1, 1)
+
+
+async def test_a_socket_that_is_lost_without_a_word_is_resumed(world: World) -> None:
+    server, dm = world.server, world.server.dm(ANNA)
+    server.lose_sockets()
+    await server.slash(ANNA, dm, "help")
+    await server.sees(ANNA, dm, "I learn a person")
     assert (server.identified, server.resumed) == (1, 1)
 
 
@@ -827,6 +862,46 @@ async def test_files_are_as_large_as_the_interaction_allows(
         assert whole["data"] == large
     else:
         assert (await server.sees(ANNA, studio, "more than the 1 MB that this chat takes")).files == []
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_files_that_discord_finds_too_large_are_not_lost(
+    world: World, studio: int, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """They come smaller, or the person hears that they are kept and how to get them; through an interaction too."""
+    server, dm = world.server, world.server.dm(ANNA)
+    await world.avatar(dm)
+    monkeypatch.setattr(rendering, "_LIGHTER", FILE // 900)
+    server.fail(f"POST /channels/{dm}/messages", 413, times)
+    job = await world.storage.records.create_job(
+        JobKind.IMAGINE, (await world.storage.records.user(NAME, str(ANNA), "Anna")).id, NAME, f"dm/{dm}", _imagine()
+    )
+    await world.storage.queue.enqueue(job)
+    drawn = await server.sees(ANNA, dm, "Here you are")
+    await world.idle()
+    if times == 1:
+        [one] = drawn.files
+        assert one["filename"].endswith(".jpg") and len(one["data"]) <= 900
+        assert "too large" not in drawn.content
+        return
+    assert drawn.files == [] and "They are kept, and [Show me] tries once more" in drawn.content.replace("\\", "")
+    assert "Show me" in drawn.buttons
+    if times == 2:
+        assert {"Again", "Seed"} <= set(drawn.buttons)
+        server.fail("PATCH /webhooks", 413, times=2)
+        await server.press(ANNA, drawn, "Show me")
+        again = await server.until(lambda: next((one for one in server.seen(ANNA, dm) if one.id > drawn.id), None))
+        assert again.files == [] and "Show me" in again.buttons
+        await server.press(ANNA, again, "Show me")
+        shown = await server.until(lambda: next((one for one in server.seen(ANNA, dm) if one.id > again.id), None))
+        assert [file["data"] for file in shown.files] == [drawing(3)]
+    await server.slash(ANNA, studio, "export", token="mia7")
+    exported = await server.sees(ANNA, studio, "what I learned of mia7")
+    assert [file["data"] for file in exported.files] == [b"weights"]
+    server.fail("PATCH /webhooks", 413, times=2)
+    await server.slash(ANNA, studio, "export", token="mia7")
+    refused = await server.sees(ANNA, studio, "send that again in another channel")
+    assert refused.files == [] and refused.only_for == ANNA
 
 
 async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> None:

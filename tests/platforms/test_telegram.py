@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,9 +19,12 @@ from aiohttp import ClientSession
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
+from telegram import Bot
 
 from bot import limits
 from bot.frontends.telegram import outbox
+from bot.frontends.telegram.calls import had_no_effect
+from bot.frontends.telegram.connection import Broken, Connection, NeverSent
 from bot.frontends.telegram.edits import Gaps, split
 from bot.frontends.telegram.frontend import Telegram, TelegramFailure
 from bot.frontends.telegram.pace import Pace, Rate
@@ -173,7 +177,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     assert varied.payload == replace(first.payload, seed=None, original=original)
 
     await anna.press(drawn, "Seed")
-    await server.until(anna.id, "/imagine mia7 woman in a suit --seed 7 --count 1")
+    await server.until(anna.id, "/imagine mia7 woman in a suit --count 1 --seed 7")
     await anna.press(drawn, "Delete")
     await server.until(anna.id, "pictures are deleted")
     assert labels(server.messages[anna.id, drawn["message_id"]]) == []
@@ -766,17 +770,20 @@ async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person
     def asked() -> int:
         return len([method for _, method, _ in world.server.calls if method == "sendChatAction"])
 
-    world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 2", retry_after=2))
+    world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 1", retry_after=1))
+    began = time.monotonic()
+    await calls.typing(Place(anna.id))
+    assert asked() == 2 and [chat for _, chat in world.server.actions] == [anna.id]
+    assert time.monotonic() - began >= 1
+    # After a longer silence the words themselves are as near.
+    world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 5", retry_after=5))
     began = time.monotonic()
     await calls.typing(Place(anna.id))
     await calls.typing(Place(anna.id))
-    assert asked() == 1 and world.server.actions == []
+    assert asked() == 3
     await anna.say("/help")
     await world.server.until(anna.id, "I learn a person")
-    assert time.monotonic() - began >= 2
-    assert asked() == 1
-    await calls.typing(Place(anna.id))
-    assert [chat for _, chat in world.server.actions] == [anna.id]
+    assert time.monotonic() - began >= 5
 
 
 @pytest.mark.parametrize("method", ["sendMessage", "sendMediaGroup"])
@@ -890,9 +897,9 @@ async def test_progress_is_edited_on_change_and_not_too_often(world: World, anna
     await world.server.until(anna.id, "Here you are")
     edits = [(at, call["text"]) for at, name, call in world.server.calls[before:] if name == "editMessageText"]
     progress = [edit for edit in edits if "step" in edit[1]]
-    assert 2 <= len(progress) <= 8
-    # One that was held up on its way may come close to the next, so they are counted and not measured.
-    assert len(progress) <= 2 + (progress[-1][0] - progress[0][0]) / 0.4
+    # One that was held up on its way may come close to the next, so they are counted and not measured: a busy machine
+    # takes longer for the 40 steps, and then there may be more.
+    assert 2 <= len(progress) <= 2 + (progress[-1][0] - progress[0][0]) / 0.4
     assert "▰" in progress[-1][1]
     assert edits[-2][1].startswith("Drawing: done") and edits[-1][1].startswith("Here you are")
     assert not [refusal for refusal in world.server.refusals if "not modified" in refusal[1]]
@@ -955,12 +962,44 @@ async def test_the_pace_is_never_too_quick(world: World, anna: Person) -> None:
     posts = [telegram.outbox.say(Place(anna.id), Message(f"{n}")) for n in range(5)]
     posts += [telegram.outbox.say(Place(group), Message(f"{n}")) for n in range(3)]
     await asyncio.gather(*posts)
-    assert [said(body) for body in world.server.of_bot(anna.id)] == [f"{n}" for n in range(5)]
+    assert sorted(said(body) for body in world.server.of_bot(anna.id)) == [f"{n}" for n in range(5)]
     for place in (Place(anna.id), Place(group)):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await telegram.outbox.say(place, Message("one too many"))
     assert world.server.refusals == []
+
+
+async def test_what_never_left_had_no_effect_and_no_error_tells_the_token() -> None:
+    server = Server()
+
+    def bot(address: str) -> Bot:
+        return Bot(TOKEN, f"{address}/bot", request=Connection(), get_updates_request=Connection(1))
+
+    async with served(server) as address, bot(address) as one:
+        server.inject("sendMessage", Cut())
+        with pytest.raises(Broken) as broken:
+            await one.send_message(1, "hello")
+    alone = bot(address)  # nobody is there now
+    with pytest.raises(NeverSent) as unsent:
+        await alone.initialize()
+    await alone.shutdown()
+    assert had_no_effect(unsent.value) and not had_no_effect(broken.value)
+    for error in (broken.value, unsent.value):
+        assert TOKEN not in "".join(traceback.format_exception(error))
+
+
+async def test_a_crowd_is_told_before_it_is_served(world: World) -> None:
+    crowd = [world.server.person(f"Person {number}") for number in range(330)]  # polled in several calls
+    await world.stop()
+    for one in crowd:
+        await one.say("/help")
+    world.server.calls.clear()
+    await world.start()
+    for one in crowd:
+        await world.server.until(one.id, "I learn a person")
+    told = [method for _, method, _ in world.server.calls if method in ("sendChatAction", "sendMessage")]
+    assert told[: len(crowd)] == ["sendChatAction"] * len(crowd)
 
 
 # Inline mode, polling and webhook

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,7 +23,7 @@ from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, Filled, filled_in, form
 from bot.frontends.discord.outbox import NAME, SENT, TOKEN_LIFE, TROUBLE, Outbox, insist, reason, refused
 from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
-from bot.frontends.discord.rendering import Press, handed_out, notice, pictures, render
+from bot.frontends.discord.rendering import Press, Rendered, complete, fitted, notice, pictures, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.health import beating
 from bot.language import closest, speak
@@ -45,17 +46,20 @@ COMPLETING = 2.0
 DOWNLOAD = 60.0
 """Seconds that one photo may take to come."""
 _CHUNK = 64 * 1024
+CROWD = 10
+"""People who wait for their first answer from which on the work waits for that, or for `NOTICING` seconds."""
+NOTICING = 2.0
 _TRIES = 3
-_HURRY = 1.5
-"""Seconds that an acknowledgement may take before it is tried anew: Discord waits for three, and the library's pauses
-between its own tries are longer than that."""
+_HURRY = (0.6, 1.2, 1.2)
+"""Seconds that each try of a first answer may take: Discord waits for three, and the library's pauses between its own
+tries are a second and longer."""
 _HEARD = 10_000
 """Interactions that are remembered, in case Discord sends one again."""
 _POSTING = timedelta(minutes=1)
 """After so long a post that was begun and not noted as sent is one that a dead process left."""
 _ACKNOWLEDGED = 40060
 """Discord's code for an interaction that was answered before."""
-_OPEN = "discord/open"
+OPEN = "discord/open"
 """`<interaction>`: {"token", "room", "message", "limit"}: acknowledged, and not answered yet."""
 
 
@@ -101,6 +105,9 @@ class DiscordBot(discord.Client):
         self._downloads: aiohttp.ClientSession | None = None
         self._taking_up: asyncio.Task[None] | None = None
         self._heard: deque[int] = deque(maxlen=_HEARD)
+        self._untold = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     async def setup_hook(self) -> None:
         self._downloads = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -112,7 +119,7 @@ class DiscordBot(discord.Client):
             # Those that were registered before go on working.
             log.exception("the commands were not registered")
         await self.outbox.tidy()
-        left = await self._records.notes(_OPEN)
+        left = await self._records.notes(OPEN)
         self._taking_up = asyncio.create_task(self._take_up(left))
 
     async def close(self) -> None:
@@ -195,6 +202,9 @@ class DiscordBot(discord.Client):
         thinking = {} if pressed else {"thinking": True, "ephemeral": room.place != Place.DM}
         if not await self._acknowledged(interaction, **thinking):
             return
+        with suppress(TimeoutError):
+            # First everybody is told that the bot is at it; the work would only slow that down.
+            await asyncio.wait_for(self._calm.wait(), NOTICING)
         with self.outbox.talking(str(interaction.user.id)):
             await self._note_open(interaction, room, pressed)
             reply = await call(_caller(interaction))
@@ -206,14 +216,14 @@ class DiscordBot(discord.Client):
                 await self._say(interaction, reply.message, pressed)
             else:
                 await self._announce(interaction, reply.message, pressed)
-            await self._records.note_delete(_OPEN, str(interaction.id))
+            await self._records.note_delete(OPEN, str(interaction.id))
             await self._catch_up(interaction)
 
     async def _note_open(self, interaction: Interaction, room: Room, pressed: bool) -> None:
         """So that the person can be told, should the process die before it answers."""
         message = None if pressed else interaction.extras.get("message")
         body = {"token": interaction.token, "room": str(room), "limit": interaction.filesize_limit, "message": message}
-        await self._records.note_add(_OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
+        await self._records.note_add(OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
 
     async def _take_up(self, left: Sequence[Note]) -> None:
         """Tell those whom an earlier process acknowledged and never answered what became of it."""
@@ -230,7 +240,7 @@ class DiscordBot(discord.Client):
                         await asyncio.sleep(pause)
                         continue
                 break
-            await self._records.note_delete(_OPEN, note.key)
+            await self._records.note_delete(OPEN, note.key)
 
     async def _told_of(self, note: Note, person: str) -> None:
         asker = await self._records.find_users(NAME, person)
@@ -241,10 +251,17 @@ class DiscordBot(discord.Client):
         message = wording.went_on() if here else wording.interrupted()
         hook, room, number = self.outbox.hook(note.body["token"]), Room.read(note.body["room"]), note.body["message"]
         rendered = render(message)
-        if number is not None:
-            await insist(lambda: hook.edit_message(number, **rendered.to_edit()), rendered)
-        else:
-            number = (await hook.send(**rendered.to_send(), ephemeral=room.place != Place.DM, wait=True)).id
+        try:
+            if number is not None:
+                await insist(lambda: hook.edit_message(number, **rendered.to_edit()), rendered)
+            else:
+                number = (await hook.send(**rendered.to_send(), ephemeral=room.place != Place.DM, wait=True)).id
+        except discord.HTTPException as error:
+            if not refused(error):
+                raise
+            if not here:  # or the answer of the job says all
+                await self.outbox.tell(room, message, person)
+            return
         if here:
             ref = f"{room}/{number}"
             if room.place != Place.DM:
@@ -257,7 +274,7 @@ class DiscordBot(discord.Client):
         if room.place != Place.DM and SPECS[job.kind].time_limit > TOKEN_LIFE:
             ref = await self._follow_openly(interaction, room, message, job, pressed)
         else:
-            sent = await self._say(interaction, message, pressed)
+            sent = await _quietly(self._shown(interaction, message, pressed))
             if sent is None and not pressed:
                 # That it is at it stands there, and can still become the answer.
                 sent = interaction.extras.get("message")
@@ -273,12 +290,13 @@ class DiscordBot(discord.Client):
         except TROUBLE as error:
             log.warning("the message of job %s comes later: %s", job.id, reason(error))
             return await self._opened(interaction, room, job, None)
+        told = None if pressed else wording.followed_below()
         if ref.endswith("/-"):
-            await self._say(interaction, wording.followed_nowhere(), pressed)
+            told = wording.followed_nowhere()
         elif not ref.startswith(f"{room}/"):
-            await self._say(interaction, wording.followed_in_private(), pressed)
-        elif not pressed:
-            await self._say(interaction, wording.followed_below(), pressed)
+            told = wording.followed_in_private()
+        if told is not None:
+            await _quietly(self._shown(interaction, told, pressed))
         return ref
 
     async def _opened(self, interaction: Interaction, room: Room, job: Job, sent: int | None) -> str:
@@ -298,23 +316,38 @@ class DiscordBot(discord.Client):
     async def _announce(self, interaction: Interaction, message: Message, pressed: bool) -> None:
         """A reply that is meant for everybody in the room."""
         if not pressed:
-            await self._say(interaction, wording.posted(), pressed)
+            await _quietly(self._shown(interaction, wording.posted(), pressed))
+        room = Room.of(interaction)
+        if room.place == Place.SERVER and await _quietly(self.outbox.announce(room, message)):
+            return
         files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
-        await _quietly(interaction.followup.send(**render(message, files=files, public=True).to_send(), wait=True))
+        sending = interaction.followup.send(**render(message, files=files, public=True).to_send(), wait=True)
+        await self._or_alone(interaction, message, sending)
 
-    async def _say(self, interaction: Interaction, message: Message, pressed: bool) -> int | None:
-        """Show the person a message, in the private chat or unseen by others; its id, or None if that failed."""
+    async def _say(self, interaction: Interaction, message: Message, pressed: bool) -> None:
+        """Show the person a message, in the private chat or unseen by others."""
+        await self._or_alone(interaction, message, self._shown(interaction, message, pressed))
+
+    async def _or_alone(self, interaction: Interaction, message: Message, sending: Awaitable[object]) -> None:
+        """Tell the person in the private chat what Discord does not take through the interaction any more."""
+        try:
+            await sending
+        except TROUBLE as error:
+            log.warning("a reply was not shown: %s", reason(error))
+            if refused(error):
+                await _quietly(self.outbox.tell(Room.of(interaction), message, str(interaction.user.id)))
+
+    async def _shown(self, interaction: Interaction, message: Message, pressed: bool) -> int:
+        """Show the person a message through the interaction; its id."""
         place, limit = Room.of(interaction).place, interaction.filesize_limit
-        handed, lacking = await handed_out(self._blobs, message.files, limit)
-        message = replace(message, text="\n".join([message.text, *lacking]))
-        files = [*await pictures(self._blobs, message.pictures, limit), *handed]
-        rendered = render(message, files=files, postable=place != Place.DM)
-        if not pressed:
-            sent = await _quietly(insist(lambda: interaction.edit_original_response(**rendered.to_edit()), rendered))
-        else:
-            hidden = place != Place.DM
-            sent = await _quietly(interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True))
-        return sent.id if sent else None
+
+        async def send(rendered: Rendered) -> int:
+            if pressed:
+                hidden = place != Place.DM
+                return (await interaction.followup.send(**rendered.to_send(), ephemeral=hidden, wait=True)).id
+            return (await insist(lambda: interaction.edit_original_response(**rendered.to_edit()), rendered)).id
+
+        return await fitted(lambda most: complete(self._blobs, message, most, postable=place != Place.DM), send, limit)
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
         """[Show me]: the answer, for its person alone."""
@@ -387,16 +420,31 @@ class DiscordBot(discord.Client):
         if interaction.id in self._heard:
             return False
         self._heard.append(interaction.id)
-        for left in reversed(range(_TRIES)):
+        self._wait_for(1)
+        try:
+            return await self._hurried(interaction, answer)
+        finally:
+            self._wait_for(-1)
+
+    def _wait_for(self, people: int) -> None:
+        """So many more wait for their first answer."""
+        self._untold += people
+        if self._untold < CROWD:
+            self._calm.set()
+        else:
+            self._calm.clear()
+
+    async def _hurried(self, interaction: Interaction, answer: Callable[[], Awaitable[Callback]]) -> bool:
+        for number, seconds in enumerate(_HURRY, start=1):
             try:
-                async with asyncio.timeout(_HURRY):
+                async with asyncio.timeout(seconds):
                     if (told := await answer()) is not None:
                         interaction.extras["message"] = told.message_id
             except TROUBLE as error:
                 # A try that seemed to fail may have got through.
                 if isinstance(error, discord.HTTPException) and error.code == _ACKNOWLEDGED:
                     break
-                if refused(error) or not left:
+                if refused(error) or number == len(_HURRY):
                     log.warning("an interaction was not answered: %s", reason(error))
                     return False
             else:

@@ -11,10 +11,11 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -22,9 +23,10 @@ from weakref import WeakValueDictionary
 import aiohttp
 import discord
 
-from bot.frontends.discord.rendering import FILE, Rendered, notice, pictures, private, render
+from bot.frontends.discord.rendering import FILE, Rendered, complete, fitted, notice, pictures, private, render
 from bot.frontends.discord.rooms import Place, Room
 from bot.messages import Message
+from bot.replies import discord as wording
 from storage.blobs import Blobs
 from storage.records import Job, Note, Records, User
 
@@ -39,6 +41,8 @@ _SETTLE = 30.0
 """Seconds that an answer waits for its own command to be answered first."""
 _FAREWELL = 10.0
 """Seconds that commands have to be answered once the process ends."""
+_NONCE = 25
+"""Characters of what tells a message that is sent again."""
 _SEARCHED = 100
 """Messages looked through for one that was sent by a process that then died."""
 _NOWHERE = "-"
@@ -173,7 +177,7 @@ class Outbox:
             if person and job.progress_ref is None:
                 await self._settled(person.platform_id)
         if dedupe is None:
-            return await self._send(Room.read(room), message, job, person, False, uuid4().hex, None)
+            return await self._send(Room.read(room), message, job, person, False, uuid4().hex[:_NONCE], None)
         # Written down before and after sending, so that a process that died in between is noticed.
         key, owner = f"{room}|{dedupe}", f"{NAME}:{person.platform_id}" if person else None
         tried = None
@@ -181,12 +185,25 @@ class Outbox:
             tried = await self._records.note(SENT, key)
         if tried and tried.body["ref"] is not None:
             return str(tried.body["ref"])
-        nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:25]
+        nonce = hashlib.sha256(f"{room} {dedupe}".encode()).hexdigest()[:_NONCE]
         ref = await self._send(Room.read(room), message, job, person, answers, nonce, tried)
         await self._records.note_set(SENT, key, {"ref": ref}, owner)
         if job and answers:
             await self._close(job.id)
         return ref
+
+    async def announce(self, room: Room, message: Message) -> bool:
+        """Say something to everybody in a channel. False if the bot may not write there."""
+        return await self._write(room, message, None, uuid4().hex[:_NONCE], None) is not None
+
+    async def tell(self, room: Room, message: Message, person: str) -> None:
+        """Tell the person in private what an interaction does not take any more. Where that is refused too, the channel
+        tells them that there was something."""
+        alone, nonce = room if room.place == Place.DM else await self._alone(person), uuid4().hex[:_NONCE]
+        if alone and await self._write(alone, message, None, nonce, None) is not None:
+            return
+        if room.place != Place.SERVER or await self._write(room, wording.unanswered(), person, nonce, None) is None:
+            log.warning("a reply could be shown nowhere")
 
     async def edit(self, ref: str, message: Message) -> None:
         ref = self._moved.get(ref, ref)
@@ -222,29 +239,28 @@ class Outbox:
         if answers and job and await self._fill(job.id, message, tried is not None):
             return f"{room}/@{job.id}"
         mention = person.platform_id if answers and person else None
-        if room.place != Place.PRIVATE:
-            rendered = await self._rendered(room, message, mention)
-            if (sent := await self._write(room.channel, rendered, nonce, tried)) is not None:
-                return f"{room}/{sent}"
-        if room.place != Place.DM and person:
-            try:
-                channel = await self._client.create_dm(discord.Object(int(person.platform_id)))
-            except (discord.Forbidden, discord.NotFound):
-                channel = None
-            if channel:
-                dm = Room(Place.DM, channel.id)
-                rendered = await self._rendered(dm, message, mention)
-                if (sent := await self._write(channel.id, rendered, nonce, tried)) is not None:
-                    return f"{dm}/{sent}"
+        write = partial(self._write, message=message, mention=mention, nonce=nonce, tried=tried)
+        if room.place != Place.PRIVATE and (sent := await write(room)) is not None:
+            return f"{room}/{sent}"
+        alone = await self._alone(person.platform_id) if room.place != Place.DM and person else None
+        if alone and (sent := await write(alone)) is not None:
+            return f"{alone}/{sent}"
         if answers and job and person:
             key, owner = f"{person.platform_id}/{job.id}", f"{NAME}:{person.platform_id}"
             await self._records.note_add(_MISSED, key, {"told": False}, owner)
         log.warning("nobody could be told of job %s: the bot may write neither there nor in private", job and job.id)
         return f"{room}/{_NOWHERE}"
 
-    async def _rendered(self, room: Room, message: Message, mention: str | None) -> Rendered:
+    async def _alone(self, person: str) -> Room | None:
+        """The person's private chat. None if they take no messages of the bot."""
+        try:
+            return Room(Place.DM, (await self._client.create_dm(discord.Object(int(person)))).id)
+        except (discord.Forbidden, discord.NotFound):
+            return None
+
+    async def _rendered(self, room: Room, message: Message, mention: str | None, limit: int) -> Rendered:
         if room.place == Place.DM:
-            return render(message, files=await pictures(self._blobs, message.pictures), mention=mention)
+            return await complete(self._blobs, message, limit, mention=mention)
         if message.progress is None and message.job and private(message):
             return notice(message.job, mention)
         return render(message, mention=mention, public=True)
@@ -255,11 +271,17 @@ class Outbox:
         if door is None:
             return False
         hook = self.hook(door.token)
-        rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
+
+        def compose(limit: int) -> Awaitable[Rendered]:
+            return complete(self._blobs, message, limit, postable=True)
+
+        def edit(rendered: Rendered) -> Awaitable[object]:
+            return insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
+
         try:
             if f"@{job_id}" not in self._gone:
                 async with self._at_door(job_id):
-                    await insist(lambda: hook.edit_message(door.message, **rendered.to_edit()), rendered)
+                    await fitted(compose, edit, door.limit)
                 return True
         except discord.HTTPException as error:
             if not refused(error):
@@ -270,39 +292,50 @@ class Outbox:
         # Who put away what told of the progress gets the answer as a message of its own.
         if tried:
             return False
-        rendered = render(message, files=await pictures(self._blobs, message.pictures, door.limit), postable=True)
         try:
-            await hook.send(**rendered.to_send(), ephemeral=True, wait=True)
+            await fitted(compose, lambda made: hook.send(**made.to_send(), ephemeral=True, wait=True), door.limit)
         except TROUBLE as error:
             log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
             return False
         return True
 
-    async def _write(self, channel_id: int, rendered: Rendered, nonce: str, tried: Note | None) -> int | None:
+    async def _write(
+        self, room: Room, message: Message, mention: str | None, nonce: str, tried: Note | None
+    ) -> int | None:
         """The id of the message in this channel. None if the bot may not write there."""
-        channel = self._client.get_partial_messageable(channel_id)
-        if tried is not None and (found := await self._found(channel, rendered.content, tried)) is not None:
-            return found
-        try:
+        channel = self._client.get_partial_messageable(room.channel)
+
+        def compose(limit: int) -> Awaitable[Rendered]:
+            return self._rendered(room, message, mention, limit)
+
+        if tried is not None:
+            said = {(await compose(limit)).content for limit in (FILE, 0)}
+            if (found := await self._found(channel, said, tried)) is not None:
+                return found
+
+        async def send(rendered: Rendered) -> int:
             # Discord itself drops a second message of the same nonce within some minutes.
-            return (await channel.send(**rendered.to_send(), nonce=nonce)).id
+            sent = await insist(lambda: channel.send(**rendered.to_send(), nonce=nonce), rendered)
+            return sent.id
+
+        try:
+            return await fitted(compose, send)
         except (discord.Forbidden, discord.NotFound):
             return None
         except discord.HTTPException as error:
             if error.status not in (400, 413):
                 raise
             # Discord never takes it as it is, so it would be tried for ever.
-            log.warning("a message goes without files and buttons: %s", error.code)
-        bare = Rendered(rendered.content, None, None, rendered.mentions)
-        return (await channel.send(**bare.to_send(), nonce=nonce)).id
+            log.warning("a message goes without its files and buttons: %s", error.code)
+        return await send(await self._rendered(room, replace(message, buttons=()), mention, 0))
 
-    async def _found(self, channel: discord.PartialMessageable, content: str, tried: Note) -> int | None:
-        """The message that an earlier process sent before it could write that down."""
+    async def _found(self, channel: discord.PartialMessageable, said: Collection[str], tried: Note) -> int | None:
+        """The message, saying one of these, that an earlier process sent before it could write that down."""
         since = discord.Object(discord.utils.time_snowflake(tried.created) - (60_000 << 22))
         own = self._client.user
         try:
             async for message in channel.history(after=since, limit=_SEARCHED):
-                if own and message.author.id == own.id and message.content == content:
+                if own and message.author.id == own.id and message.content in said:
                     return message.id
         except (discord.Forbidden, discord.NotFound):
             log.info("the history of a channel is closed to the bot")

@@ -2,10 +2,11 @@
 
 import asyncio
 import io
+import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, Self, cast
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import discord
 from discord import ui
@@ -19,6 +20,8 @@ from bot.replies import discord as wording
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob
 
+log = logging.getLogger(__name__)
+
 CONTENT = 2000
 """Characters of a message."""
 LABEL = 80
@@ -31,8 +34,13 @@ FILE = 10 * 1024 * 1024
 """Bytes of a file where no interaction allows more."""
 FILES = 24 * 1024 * 1024
 """Bytes of all files of a message, some being left of Discord's 25 MiB for the rest of the request."""
+_LIGHTER = 8
+"""What a file's limit is divided by where Discord finds files too large that keep to it."""
+_TOO_LARGE = 413
 _PROMPT = 700
 _BAR = 12
+
+T = TypeVar("T")
 
 _STYLES: Mapping[Role, discord.ButtonStyle] = {
     "primary": discord.ButtonStyle.primary,
@@ -100,9 +108,10 @@ def render(
     mention: str | None = None,
     public: bool = False,
     postable: bool = False,
+    showing: bool = False,
 ) -> Rendered:
     """`mention`: the id of the person to notify. `public`: without the prompt, as others read it.
-    `postable`: with [Post here], if there is something to post."""
+    `postable`: with [Post here], if there is something to post. `showing`: with [Show me]."""
     buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
     if postable and message.job and message.pictures and message.progress is None:
         buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, say(wording.POST_HERE), "plain")]
@@ -117,6 +126,8 @@ def render(
             numbers = range(1, len(message.pictures) + 1)
             drawn += [Press.of("pick", f"{number}:{message.job}", f"U{number}", "plain") for number in numbers]
         buttons = [*buttons, *drawn][:BUTTONS]
+    if message.job and showing:
+        buttons = [*buttons[: BUTTONS - 1], Press.of("show", message.job, say(wording.SHOW), "primary")]
     users = [discord.Object(int(mention))] if mention else []
     return Rendered(
         content(message, mention=mention, public=public),
@@ -202,6 +213,35 @@ async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> 
         else:
             fit.append(discord.File(io.BytesIO(data), file.name, description=cut(file.text, ALT_TEXT)))
     return fit, lacking
+
+
+async def complete(blobs: Blobs, message: Message, limit: int, **how: Any) -> Rendered:
+    """The message with its pictures and files, each of at most `limit` bytes; 0 is without any. What does not come is
+    said. `how`: as for `render`."""
+    if not limit:
+        lacking = [wording.files_kept(bool(message.job))] if message.pictures or message.files else []
+        handed = shown = list[discord.File]()
+    else:
+        handed, lacking = await handed_out(blobs, message.files, limit)
+        shown = await pictures(blobs, message.pictures, limit)
+    told = replace(message, text="\n".join([message.text, *lacking]))
+    return render(told, files=[*shown, *handed], showing=not limit, **how)
+
+
+async def fitted(
+    compose: Callable[[int], Awaitable[Rendered]], send: Callable[[Rendered], Awaitable[T]], limit: int = FILE
+) -> T:
+    """Send what is composed with files of at most `limit` bytes; with smaller ones, and in the end without any, if
+    Discord finds them too large nevertheless. Raises what `send` raises."""
+    for most in (limit, limit // _LIGHTER):
+        rendered = await compose(most)
+        try:
+            return await send(rendered)
+        except discord.HTTPException as error:
+            if error.status != _TOO_LARGE or not rendered.files:
+                raise
+            log.warning("files of up to %d bytes were too large here", most)
+    return await send(await compose(0))
 
 
 def _smaller(data: bytes, most: int) -> bytes:

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import httpx
 from telegram import (
     Bot,
     InlineKeyboardMarkup,
@@ -27,8 +26,10 @@ from telegram.error import (
     NetworkError,
     RetryAfter,
     TelegramError,
+    TimedOut,
 )
 
+from bot.frontends.telegram.connection import CONNECTIONS, Broken, NeverSent
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import Moves, Place
 from bot.messages import Shown
@@ -36,6 +37,8 @@ from bot.messages import Shown
 log = logging.getLogger(__name__)
 
 TRIES = 3
+_WORTH_IT = 3.0
+"""Seconds of silence after which people still want to see that the bot is at it."""
 PHOTO_MOST = 10_000_000
 """Bytes of a picture that Telegram shows as such."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
@@ -72,7 +75,7 @@ class Calls:
         self._pace = pace
         self._noticing: set[asyncio.Task[None]] = set()
         # Few connections that are used again are quicker than one for each person.
-        self._few = asyncio.Semaphore(16)
+        self._few = asyncio.Semaphore(CONNECTIONS // 2)
 
     async def text(
         self,
@@ -208,18 +211,20 @@ class Calls:
 
     async def typing(self, place: Place) -> None:
         """Let the person see that the bot is at it, where the words have to wait."""
-        async with self._few:
-            for _ in range(TRIES):
-                if self._pace.paused(place.chat):
-                    return
-                try:
+        for _ in range(TRIES):
+            if (silence := self._pace.silence(place.chat)) > _WORTH_IT:
+                return
+            await asyncio.sleep(silence)
+            try:
+                async with self._few:
                     await self._bot.send_chat_action(
                         self._moves.now(place.chat), ChatAction.TYPING, message_thread_id=place.thread
                     )
-                except RetryAfter as error:
-                    self._pace.pause(place.chat, seconds_of(error))
-                except TelegramError:
-                    continue
+            except RetryAfter as error:
+                self._pace.pause(place.chat, seconds_of(error))
+            except TelegramError:
+                continue
+            else:
                 return
 
     async def close(self) -> None:
@@ -240,9 +245,8 @@ def is_shut(error: TelegramError) -> bool:
 
 def had_no_effect(error: TelegramError) -> bool:
     """Whether Telegram surely has not taken what was sent."""
-    if not isinstance(error, NetworkError) or isinstance(error, BadRequest):
-        return True  # it answered, and refused
-    cause = error.__cause__
-    if cause is None:
-        return not any(said in error.message for said in _GATEWAY)
-    return isinstance(cause, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+    if isinstance(error, Broken | TimedOut):
+        return False
+    if not isinstance(error, NetworkError) or isinstance(error, BadRequest | NeverSent):
+        return True
+    return not any(said in error.message for said in _GATEWAY)

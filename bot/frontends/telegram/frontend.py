@@ -42,8 +42,9 @@ from bot.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
 from bot.frontends.telegram.calls import Unreachable, is_shut
+from bot.frontends.telegram.connection import Connection
 from bot.frontends.telegram.edits import NOWHERE, Gaps
-from bot.frontends.telegram.intake import Intake, Interrupted, secret_of
+from bot.frontends.telegram.intake import BATCH, Intake, Interrupted, secret_of
 from bot.frontends.telegram.outbox import ASKER, PICTURES, SENT, Outbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.places import NAME, Moves, Place
@@ -100,12 +101,13 @@ class Telegram:
     ) -> None:
         # The library asks for this opt-in to durations as such, and warns without it.
         os.environ.setdefault("PTB_TIMEDELTA", "true")
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # below it tells every address, and so the token
         self._storage = storage
         self._records = storage.records
         self.application: App = (
             Application.builder()
             .token(token)
+            .request(Connection())
+            .get_updates_request(Connection(1))
             .base_url(f"{api_url}/bot")
             .base_file_url(f"{api_url}/file/bot")
             .updater(None)
@@ -123,7 +125,11 @@ class Telegram:
             self.bot, storage.records, storage.blobs, self.commands, self.outbox, self._turn, self._of_album, quiet
         )
         self.intake = Intake(self.bot, storage.records, self._handle, came=self._came)
+        self._untold: dict[int, Got] = {}
         self._noticing: set[asyncio.Task[None]] = set()
+        self._more = False
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._left: dict[int, Note] = {}
         self._interrupted: set[int] = set()
         self._replies: dict[int, Reply] = {}
@@ -258,17 +264,40 @@ class Telegram:
 
     def _came(self, updates: Sequence[Update]) -> None:
         """Whoever comes in a crowd sees at once that the bot is at it."""
-        if self.intake.busy + len(updates) < CROWD:
-            return
-        for message in [update.message for update in updates if update.message is not None]:
-            if (message.text or "").startswith("/"):
-                self._noticing.add(task := asyncio.create_task(self.outbox.calls.typing(self._place(message))))
-                task.add_done_callback(self._noticing.discard)
+        self._more = len(updates) == BATCH
+        if self.intake.busy + len(updates) >= CROWD:
+            # Those who came before the crowd now wait as long as it does.
+            came = [update.message for update in updates if update.message is not None]
+            for message in [*self._untold.values(), *came]:
+                if (message.text or "").startswith("/"):
+                    self._noticing.add(task := asyncio.create_task(self.outbox.calls.typing(self._place(message))))
+                    task.add_done_callback(self._noticed)
+            self._untold.clear()
+        self._calm_down()
+
+    def _noticed(self, task: asyncio.Task[None]) -> None:
+        self._noticing.discard(task)
+        self._calm_down()
+
+    def _calm_down(self) -> None:
+        """Let the work begin once nobody is to be told first, and not before."""
+        if self._noticing or self._more:
+            self._calm.clear()
+        else:
+            self._calm.set()
 
     async def _handle(self, update: Update, left: Note | None) -> None:
-        if self._noticing:
-            # First everybody is told; the work would only slow that down.
-            await asyncio.wait(self._noticing, timeout=NOTICING)
+        if self._calm.is_set() and update.message is not None:
+            self._untold[update.update_id] = update.message
+        try:
+            await self._in_turn(update, left)
+        finally:
+            self._untold.pop(update.update_id, None)
+
+    async def _in_turn(self, update: Update, left: Note | None) -> None:
+        with suppress(TimeoutError):
+            # First everybody is told that the bot is at it; the work would only slow that down.
+            await asyncio.wait_for(self._calm.wait(), NOTICING)
         who = update.effective_user or update.effective_chat
         speak(closest([update.effective_user.language_code if update.effective_user else None]))
         async with self._turn(who.id if who else 0):

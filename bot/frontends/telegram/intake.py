@@ -19,9 +19,9 @@ from aiohttp import web
 from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
-from bot.delivery import whole
 from bot.frontends.telegram.calls import seconds_of
 from bot.frontends.telegram.places import NAME
+from storage.cancellation import whole
 from storage.records import Note, Records
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ INBOX = "telegram/inbox"
 KINDS = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.INLINE_QUERY, Update.MY_CHAT_MEMBER]
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
+BATCH = 100
+"""Updates that come at once at most: where so many come, more are waiting."""
 _KEPT = timedelta(days=2)
 _BODY_MOST = 1024 * 1024
 _LATE = 20.0
@@ -149,7 +151,9 @@ class Intake:
                 if not polling:
                     polling = await self._bot.delete_webhook()
                     self._connected_until = time.monotonic() + patience + _LATE
-                updates = await self._bot.get_updates(offset=offset, timeout=patience, allowed_updates=KINDS)
+                updates = await self._bot.get_updates(
+                    offset=offset, limit=BATCH, timeout=patience, allowed_updates=KINDS
+                )
                 if updates:
                     # Those that can't be written down now are not confirmed, so they come again.
                     await whole(self.take(updates))
@@ -159,6 +163,8 @@ class Intake:
             except InvalidToken:
                 raise
             except Exception as error:
+                # Nothing is held open any more for as long as Telegram has time to answer.
+                self._connected_until = min(self._connected_until, time.monotonic() + _LATE)
                 pause = _pause(error, pause)
                 await asyncio.sleep(pause)
 

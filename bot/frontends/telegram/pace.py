@@ -82,9 +82,9 @@ class Pace:
             self._paused.pop(chat, None)
         return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
 
-    def paused(self, chat: int) -> bool:
-        """Whether Telegram asked for silence in this chat, and it lasts."""
-        return self._paused.get(chat, 0.0) > time.monotonic()
+    def silence(self, chat: int) -> float:
+        """Seconds for which Telegram still wants silence in this chat."""
+        return max(0.0, self._paused.get(chat, 0.0) - time.monotonic())
 
     def pause(self, chat: int, seconds: float) -> None:
         """Telegram asked for silence in this chat."""
