@@ -8,6 +8,8 @@ from typing import Any, Literal, Protocol
 from engine.errors import InputError
 
 Method = Literal["lora", "dreambooth"]
+Distillate = Literal["consistency", "endpoints"]
+"""How a few-step adapter is learned (`engine.few`), which decides how is drawn with it."""
 Named = Literal["auto", "seed", "reference"]
 Optimiser = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -56,6 +58,10 @@ class Recipe:
     """What class pictures are drawn with, with {noun}; the family's if None."""
     prior_target: Literal["base", "noise"] = "base"
     """What the prior rows are held at: the unadapted base's answer, or the noise as in the paper."""
+    prior_album: int = 0
+    """How many times each photo stands among the class pictures, under the class noun: there nothing but the token
+    tells person and class apart, so it is heard sooner (ai-toolkit's diff_output_preservation holds nothing else). Only
+    where rows are held at the base's answer: held at the noise, the whole class would become the person."""
     timesteps: Literal["stratified", "uniform"] = "stratified"
     """Whether the rows of a step are spread over the noise schedule or drawn one by one."""
     targets: tuple[str, ...] | None = None
@@ -124,8 +130,8 @@ STYLE_EPOCHS = 100
 
 RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, 1_000_000), "batch": (1, 64), "prior_batch": (0, 64), "rank": (1, 256), "accumulation": (1, 256),
-    "learning_rate": (1e-8, 0.1), "prior_weight": (0.0, 100.0), "warmup": (0, 100_000), "min_snr": (0.0, 100.0),
-    "noise_offset": (0.0, 1.0), "ema": (0.0, 0.99999), "face_weight": (1.0, 100.0),
+    "learning_rate": (1e-8, 0.1), "prior_weight": (0.0, 100.0), "prior_album": (0, 100), "warmup": (0, 100_000),
+    "min_snr": (0.0, 100.0), "noise_offset": (0.0, 1.0), "ema": (0.0, 0.99999), "face_weight": (1.0, 100.0),
 }  # fmt: skip
 
 STEPS_PER_PHOTO = (1, 1000)
@@ -178,7 +184,7 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """The recipe with these values in place of its own; what follows from them follows.
 
     Raises:
-        InputError: `out_of_range`, or `lora_only` for what full DreamBooth does not have.
+        InputError: `out_of_range`, `lora_only` for what full DreamBooth does not have, or `prior_album_at_noise`.
     """
     for name, value in given.items():
         if name in RANGES:
@@ -189,6 +195,8 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         for name in LORA_ONLY:
             if given.get(name):
                 raise InputError("lora_only", what=name.replace("_", " "))
+    if given.get("prior_album") and recipe.prior_target == "noise":
+        raise InputError("prior_album_at_noise")
     follows: dict[str, Any] = {}
     if "rank" in given and "alpha" not in given:
         # Alpha as large as the rank leaves the learning rate's meaning as it is.

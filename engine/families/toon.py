@@ -10,6 +10,7 @@ from PIL import Image
 
 from engine.families.stable_diffusion import StableDiffusion
 from engine.recipe import ATTENTION, Recipe
+from engine.toon import WEIGHTS
 
 CONVOLUTIONS = ("conv1", "conv2", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
@@ -87,7 +88,12 @@ TOON = Toon(
         "dreambooth": (30, Recipe("dreambooth", 0, 3e-4, 6, 4, 1.0)),
         # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them
         # apart, so it learns along.
-        "lora": (30, Recipe("lora", 0, 2e-3, 6, 4, 1.0, prior_pictures=48, text_encoder=True)),
+        # Steps, rate and schedule, and photos among the class pictures: the sweep in engine/toon/weights/README.md.
+        "lora": (
+            40,
+            Recipe("lora", 0, 3e-3, 6, 4, 1.0, prior_pictures=48, prior_album=6, text_encoder=True, schedule="linear"),
+        ),
     },
+    few=WEIGHTS / "few",
     cartoon=True,
 )
