@@ -9,18 +9,39 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from engine import precision
 from engine.errors import InputError
 from engine.families import Family, Words, family_of
-from engine.loading import open_denoiser, open_pipeline
 from engine.precision import best_device, resting_dtype
 from engine.quantised import free_bytes, quantise, too_large
 from engine.schedule import Schedule
-from engine.toon import WEIGHTS
+from engine.toon.parts import Pipeline, open_unet
+
+EMBEDDED = "embedded"
+"""The source of the base that comes with the engine."""
 
 LARGEST_SIDE = 1536
 """Pixels of the largest picture's side."""
 
-Rests = Callable[[Family], torch.dtype | None]
+LARGE = 100_000_000
+"""Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
+
+Rests = Callable[["BaseModel"], torch.dtype | None]
+
+
+def small(base: "BaseModel") -> bool:
+    """Whether this is a model whose operations are short, on a CPU."""
+    return base.device.type == "cpu" and base.size < LARGE
+
+
+def as_drawn(base: "BaseModel") -> torch.dtype:
+    """A denoiser's dtype at rest for whoever draws: what autocast would turn its weights into at every step.
+
+    Of a small one each drawing makes copies (`engine.packed`), with what is worn in them (`engine.lowrank`): those are
+    exact if they are rounded once.
+    """
+    return torch.float32 if small(base) else precision.compute_dtype(base.device)
+
 
 SAMPLED = 256
 """About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
@@ -32,11 +53,12 @@ PROMPTS = 32
 class BaseModel:
     """The parts of one text-to-image model on one device, whatever its family.
 
-    On CUDA the denoiser and the text encoders rest in the compute dtype; on the CPU they stay float32 and compute in
-    mixed precision. The VAE is always float32, since SD 1.x and SDXL overflow float16 there.
+    On CUDA the denoiser and the text encoders rest in the compute dtype; on the CPU they stay float32, unless `rests`
+    says otherwise of the denoiser, and compute in mixed precision. The VAE is always float32, since SD 1.x and SDXL
+    overflow float16 there.
     """
 
-    def __init__(self, pipeline: Any, source: str, device: torch.device, rests: Rests = lambda family: None) -> None:
+    def __init__(self, pipeline: Any, source: str, device: torch.device, rests: Rests = lambda base: None) -> None:
         self.source, self.device = source, device
         self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
         denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
@@ -45,9 +67,10 @@ class BaseModel:
         self.family: Family = family_of(denoiser.config, pipeline.config)
         self.family.usable(self)
         resting = resting_dtype(device)
-        self.dtype = rests(self.family) or resting
         self.unet: Any = denoiser
         """The denoiser: a U-Net, or the transformer in its place."""
+        self.size = sum(weight.numel() for weight in denoiser.parameters())
+        """Numbers in the denoiser's weights; counted once, since each training step asks."""
         large = [self.unet, *self.text_encoders.values()]
         self.fingerprint = fingerprint_of(large)
         """Differs between base models, wherever they lie and however they rest on the device."""
@@ -58,10 +81,11 @@ class BaseModel:
             for module in large:
                 quantise(module)
         # Moved and cast at once: float32 copies of all parts side by side are more than a device may hold.
-        dtypes = {self.vae: torch.float32, self.unet: self.dtype}
-        for module in (self.vae, *large):
-            _at_rest(module, device, dtypes.get(module, resting))
-        self.schedule: Schedule = self.family.schedule(pipeline.scheduler.config)
+        _at_rest(self.vae, device, torch.float32)
+        self.rest(rests(self) or resting)
+        for encoder in self.text_encoders.values():
+            _at_rest(encoder, device, resting)
+        self.schedule: Schedule = self.family.schedule(self.parts["scheduler"].config)
         self.latent_scale = self.family.pixels_per_latent(self)
         self.multiple = self.family.multiple(self)
         """What a picture's sides in pixels are multiples of."""
@@ -72,27 +96,33 @@ class BaseModel:
 
     @classmethod
     def load(
-        cls, source: str | None = None, device: torch.device | None = None, rests: Rests = lambda family: None
+        cls, source: str | None = None, device: torch.device | None = None, rests: Rests = lambda base: None
     ) -> "BaseModel":
         """Load a diffusers folder, a hub id or a single .safetensors file; None or "embedded" is the embedded base.
 
         Args:
-            rests: the dtype of a family's denoiser at rest, where it is another than the device's usual one.
+            rests: the dtype of the denoiser at rest, where it is another than the device's usual one.
         Raises:
             InputError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
         """
-        source = None if source == "embedded" else source
+        source = source or EMBEDDED
         try:
-            pipeline = open_pipeline(source or str(WEIGHTS))
-            return cls(pipeline, source or "embedded", device or best_device(), rests)
+            pipeline = Pipeline() if source == EMBEDDED else _loading().open_pipeline(source)
+            return cls(pipeline, source, device or best_device(), rests)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise InputError("base_unusable", base=source or "embedded", reason=reason) from error
+            raise InputError("base_unusable", base=source, reason=reason) from error
+
+    def rest(self, dtype: torch.dtype) -> None:
+        """Have the denoiser rest in `dtype`; one that does so already is not copied."""
+        self.dtype = dtype
+        _at_rest(self.unet, self.device, dtype)
 
     def untrained(self) -> Any:
         """The denoiser as it was opened, on the CPU, read anew: for whoever has trained the one that is here."""
-        source = str(WEIGHTS) if self.source == "embedded" else self.source
-        return open_denoiser(source, self.unet, self.family.denoiser)
+        if self.source == EMBEDDED:
+            return open_unet()
+        return _loading().open_denoiser(self.source, self.unet, self.family.denoiser)
 
     @property
     def vae(self) -> Any:
@@ -190,9 +220,16 @@ class BaseModel:
         return sides[0]
 
 
-def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _loading() -> Any:
+    # The libraries of all other bases, which take seconds to import.
+    from engine import loading
+
+    return loading
+
+
+def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     # By torch's own method: diffusers' warns of every cast, whether or not the part has layers that must not be cast.
-    return nn.Module.to(module, device, dtype).eval().requires_grad_(False)
+    nn.Module.to(module, device, dtype).eval().requires_grad_(False)
 
 
 def fingerprint_of(parts: Sequence[nn.Module]) -> str:

@@ -34,6 +34,8 @@ class InputError(Exception):
         "tracker_missing": "Reports to {tracker} need a package that is not here: pip install {package}",
         "seed_is_dreambooth": "The seed's recipe is full DreamBooth. Leave --method out, or take another --recipe.",
         "lora_only": "Full DreamBooth has no {what}. Take --method lora, or leave it out.",
+        "prior_album_at_noise": "This recipe holds class pictures at the noise, where photos among them would turn the "
+        "whole class into the person. Leave --prior-album out, or take --recipe auto.",
         "no_min_snr": "Min-SNR weighting is for bases that predict noise or velocity; this one matches a flow.",
         "text_is_fixed": "The text encoder of this base takes no adapters. Leave out {what}.",
         "word_stays": "The avatar in {folder} has a learned word, which kohya's format cannot hold.",

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine import memory
+from engine.atomic import atomic_write
 from engine.base import BaseModel
 from engine.errors import InputError
 from engine.generation import denoise, noise
@@ -28,7 +29,7 @@ CAPTIONS = "metadata.jsonl"
 PRIORS = 8
 """Class pictures that are drawn at once where memory allows."""
 
-CLASS_STEPS = 12
+CLASS_STEPS = 8
 """Denoising steps of a class picture at most: with the second-order solver they show as much as 25 do, only softer."""
 
 
@@ -185,6 +186,19 @@ def encode_album(
     return examples
 
 
+def album_as_class(
+    base: BaseModel, album: Sequence[Image.Image], prompts: Sequence[Sequence[str]], times: int, side: int
+) -> tuple[Tensor, list[str]]:
+    """The album's latents (n times, c, h, w) to stand among the class pictures, and the prompt of each.
+
+    Args:
+        prompts: of each picture, with the class noun alone; `times` of them are taken, from all over the list.
+    """
+    means, _ = base.encode_pictures([prepare(picture, side) for picture in album])
+    taken = [several[number * len(several) // times] for several in prompts for number in range(times)]
+    return means.repeat_interleave(times, dim=0), taken
+
+
 def learned_under(
     base: BaseModel, album: Sequence[Image.Image], instance: str, recipe: Recipe, captions: Sequence[str]
 ) -> list[list[str]]:
@@ -238,10 +252,8 @@ def class_latents(
             continue
         latents = torch.cat((latents, drawn))
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".partial")
-            save_file({"latents": latents.cpu().contiguous()}, unfinished)
-            unfinished.replace(file)
+            with atomic_write(file) as draft:
+                save_file({"latents": latents.cpu().contiguous()}, draft)
     return latents, prompts
 
 

@@ -15,9 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.adapters import LORA_METADATA, WORD, AvatarFacts, Kind, below, read_file, write
+from engine.adapters import LORA_METADATA, WORD, AdapterFacts, Kind, below, read_file, write
+from engine.atomic import atomic_write
 from engine.base import BaseModel
 from engine.errors import InputError
+from engine.lora import config_of
 from engine.lowrank import plain_name, scale_of, weight_of
 
 Format = Literal["diffusers", "kohya"]
@@ -176,14 +178,13 @@ def _fused(pairs: list[Pair | None], layers: list[nn.Module]) -> tuple[Tensor, T
 
 
 def _save(tensors: Mapping[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial")
-    save_file({key: tensor.half().contiguous() for key, tensor in tensors.items()}, partial,
-              {"format": "pt"} | metadata)  # fmt: skip
-    partial.replace(out)
+    with atomic_write(out) as draft:
+        save_file(
+            {key: tensor.half().contiguous() for key, tensor in tensors.items()}, draft, {"format": "pt"} | metadata
+        )
 
 
-def take_in(base: BaseModel, file: Path, facts: AvatarFacts, out: Path) -> int:
+def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
     """Make an adapter of this engine's from somebody else's LoRA file; the number of layers in it.
 
     Raises:
@@ -207,12 +208,7 @@ def take_in(base: BaseModel, file: Path, facts: AvatarFacts, out: Path) -> int:
             kept[f"{part}.{name}.lora_magnitude_vector"] = magnitude
     for part in {part for part, _ in pairs}:
         ranks = {name: len(pair[0]) for (owner, name), pair in pairs.items() if owner == part}
-        several = ranks if len(set(ranks.values())) > 1 else {}
-        own = {
-            "peft_type": "LORA", "r": max(ranks.values()), "lora_alpha": max(ranks.values()), "rank_pattern": several,
-            "alpha_pattern": several, "target_modules": sorted(ranks),
-            "use_dora": any(pairs[part, name][3] is not None for name in ranks),
-        }  # fmt: skip
+        own = config_of(ranks, ranks, dora=any(pairs[part, name][3] is not None for name in ranks))
         configs |= {f"{part}.{key}": value for key, value in own.items()}
     write(kept, facts, out, {LORA_METADATA: json.dumps(configs)})
     return len(pairs)
@@ -257,6 +253,6 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
     return pairs
 
 
-def foreign_facts(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AvatarFacts:
+def foreign_facts(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AdapterFacts:
     """What an adapter that was trained elsewhere says about itself."""
-    return AvatarFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)
+    return AdapterFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

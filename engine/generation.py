@@ -1,6 +1,7 @@
 """Drawing: prompts, seeds and adapters become pictures."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -11,17 +12,17 @@ from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor, nn
 
 from engine.adapters import Attached, facts_of
+from engine.atomic import atomic_write
 from engine.base import BaseModel
+from engine.cores import on_one_core, side_by_side
 from engine.errors import InputError
 from engine.families import Words
+from engine.packed import packed
 from engine.precision import autocast
 from engine.schedule import Solver, Step
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
-
-FEW_STEPS = 8
-"""Where at most so many steps are asked for, a base's own few-step adapter draws better than the base itself."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,8 @@ class Picture:
             facts["strength"] = drawing.strength
         for key, value in facts.items():
             info.add_itxt(key, str(value))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        self.image.save(unfinished, "PNG", pnginfo=info)
-        unfinished.replace(path)
+        with atomic_write(path) as draft:
+            self.image.save(draft, "PNG", pnginfo=info)
 
 
 def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -> None:
@@ -136,17 +135,18 @@ def draw_together(
     rows = [drawing for drawing in drawings for _ in range(drawing.count)]
     seeds = [drawing.seed + number for drawing in drawings for number in range(drawing.count)]
     stacks = [drawing.stack for drawing in drawings]
-    with attached.rows(stacks):
+    with attached.rows(stacks, base.family.text_encoders):
         words = base.encode_prompts([drawing.prompt for drawing in drawings])
         negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
-    few, steps, skip = attached.few(first.stack), steps_of(first, base, attached), skipped(first, base, attached)
-    plan = (base.schedule.few if few else base.schedule.drawing)(steps, shape[1] * shape[2])
+    steps, skip = steps_of(first, base, attached), skipped(first, base, attached)
+    consistent = by_consistency(first, attached)
+    plan = (base.schedule.few if consistent else base.schedule.drawing)(steps, shape[1] * shape[2])
     latents = begin(base, drawings, noise(seeds, shape), plan[skip])
-    with attached.rows([drawing.stack for drawing in rows]) as unet:
+    with attached.rows([drawing.stack for drawing in rows], [base.family.denoiser]) as unet:
         latents = denoise(
             unet, base, latents, words.repeat(counts), negative.repeat(counts), steps=steps, skip=skip,
             guidance=[guidance_of(drawing, base, attached) for drawing in rows],
-            fresh=partial(later_noise, seeds, shape) if few else None, on_step=on_step,
+            fresh=partial(later_noise, seeds, shape) if consistent else None, on_step=on_step,
         )  # fmt: skip
     pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
     return [list(islice(pictures, count)) for count in counts]
@@ -154,7 +154,7 @@ def draw_together(
 
 def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
     """What drawings must have in common to be drawn together: sizes, steps, where they begin, whether they are guided
-    and whether they wear a few-step adapter.
+    and whether they are drawn by consistency.
 
     Raises:
         InputError: `missing_avatar` or `bad_adapter`.
@@ -163,18 +163,25 @@ def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[obje
     return (
         drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
         skipped(drawing, base, attached), guidance_of(drawing, base, attached) == 1.0,
-        attached.few(drawing.stack) is not None,
+        by_consistency(drawing, attached),
     )  # fmt: skip
 
 
 def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawing:
-    """The drawing with the base's own few-step adapter, if it asks for so few steps and wears no other such adapter."""
+    """The drawing with the base's own few-step adapter, if it asks for that one's steps and wears no other such."""
     own = base.family.few
-    few = drawing.steps is not None and drawing.steps <= FEW_STEPS
-    if own is None or not few or attached.few(drawing.stack) or not facts_of(own).fits(base):
+    if own is None or drawing.steps is None or attached.few(drawing.stack) or not (few := facts_of(own)).fits(base):
+        return drawing
+    if drawing.steps != few.recipe["draw_steps"]:
         return drawing
     weights = (*(weight for _, weight in drawing.stack), 1.0)
     return replace(drawing, avatars=(*drawing.avatars, own), weights=weights)
+
+
+def by_consistency(drawing: Drawing, attached: Attached) -> bool:
+    """Whether each step answers with the whole picture, as a few-step adapter that was learned by consistency does."""
+    few = attached.few(drawing.stack)
+    return few is not None and few.get("distillation", "consistency") == "consistency"
 
 
 def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
@@ -246,8 +253,7 @@ def denoise(
     fresh: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] = lambda step, of: None,
 ) -> Tensor:
-    """From noise to latents, by `engine.schedule.Solver`, with classifier-free guidance (arXiv 2207.12598, eq. 6:
-    u + w (c - u)).
+    """From noise to latents, by `engine.schedule.Solver`, with classifier-free guidance.
 
     Args:
         latents: noise, or what is as noisy as a drawing after `skip` steps, (n, c, h, w).
@@ -267,17 +273,47 @@ def denoise(
     unet.eval()
     plan = (base.schedule.few if fresh else base.schedule.drawing)(steps, latents[0, 0].numel())[skip:]
     solver = Solver(base.schedule, plan)
-    for number, step in enumerate(plan, start=skip):
-        rows = torch.cat((latents, latents)) if guided else latents
-        with autocast(base.device):
-            predicted = base.predict(unet, rows, torch.full((len(rows),), step.timestep, device=base.device), words)
-        if guided:
-            unconditional, conditional = predicted.chunk(2)
-            predicted = unconditional + scale * (conditional - unconditional)
-        if fresh:
-            clean, _ = base.schedule.estimates(predicted, latents, *step.now)
-            latents = step.then[0] * clean + step.then[1] * fresh(number).to(clean)
-        else:
-            latents = solver.step(predicted, latents, step)
-        on_step(number + 1, steps)
+    with ExitStack() as drawing:
+        with on_one_core(base):  # as it then computes
+            drawing.enter_context(packed(unet, base.device))
+        for number, step in enumerate(plan, start=skip):
+            predicted = answer(base, unet, latents, step.timestep, words, scale if guided else None)
+            if fresh:
+                clean, _ = base.schedule.estimates(predicted, latents, *step.now)
+                latents = step.then[0] * clean + step.then[1] * fresh(number).to(clean)
+            else:
+                latents = solver.step(predicted, latents, step)
+            on_step(number + 1, steps)
     return latents
+
+
+def answer(
+    base: BaseModel,
+    unet: nn.Module,
+    latents: Tensor,
+    timestep: float | Tensor,
+    words: Words,
+    scale: float | Tensor | None,
+) -> Tensor:
+    """The denoiser's answer (n, c, h, w) to latents of this shape with classifier-free guidance (arXiv 2207.12598,
+    eq. 6: u + w (c - u)).
+
+    Args:
+        timestep: of all, or (n,).
+        words: n of them; guided, those of the negative prompts first and 2n in all.
+        scale: w, for all or (n, 1, 1, 1); None leaves the negative prompts unheard.
+    """
+    times = torch.as_tensor(timestep, device=base.device).expand(len(latents))
+    learning = torch.is_grad_enabled()
+
+    def predicted(part: slice) -> Tensor:
+        with torch.set_grad_enabled(learning), autocast(base.device):
+            return base.predict(unet, latents[part], times[part], words[part])
+
+    if scale is None:
+        with on_one_core(base):
+            return predicted(slice(None))
+    latents, times = torch.cat((latents, latents)), times.repeat(2)
+    # In halves, each has all rows once, as what they wear wants it.
+    unconditional, conditional = torch.cat(side_by_side(base, len(latents), predicted)).chunk(2)
+    return unconditional + scale * (conditional - unconditional)

@@ -389,9 +389,13 @@ def _square(face: Face, factor: float, lower: float = 0.0) -> tuple[int, int, in
     return round(x - half), round(y - half), round(x + half), round(y + half)
 
 
-def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2) -> Image.Image:
-    """The square around the largest face, with hair and shoulders, at `size` pixels; without a face, the middle."""
-    faces = [] if is_drawing(image) else find_faces(image)
+def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2, drawn: bool | None = None) -> Image.Image:
+    """The square around the largest face, with hair and shoulders, at `size` pixels; without a face, the middle.
+
+    Args:
+        drawn: whether it is a drawing, from whoever has looked already.
+    """
+    faces = [] if (is_drawing(image) if drawn is None else drawn) else find_faces(image)
     if not faces:
         return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     image = _turned(image, faces[0].turn)

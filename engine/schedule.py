@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 Level = tuple[float, float]
@@ -129,13 +128,20 @@ class Diffusion(Schedule):
     """Stable Diffusion's discrete schedule."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """From the configuration of any of diffusers' schedulers for it."""
-        self._scheduler = DDIMScheduler.from_config(config)
-        self.prediction = self._scheduler.config.prediction_type
-        self._length = int(self._scheduler.config.num_train_timesteps)
-        self._products = self._scheduler.alphas_cumprod.float()
+        """From the configuration of any of diffusers' schedulers for it, read as DDIMScheduler reads it.
+
+        Raises:
+            ValueError: betas, spacing or prediction of a kind that is not known here.
+        """
+        self.prediction = config.get("prediction_type", "epsilon")
         if self.prediction not in ("epsilon", "v_prediction"):
             raise ValueError(f"a scheduler that predicts {self.prediction}")
+        self._spacing, self._offset = config.get("timestep_spacing", "leading"), int(config.get("steps_offset", 0))
+        if self._spacing not in ("leading", "trailing", "linspace"):
+            raise ValueError(f"a scheduler with {self._spacing} timesteps")
+        self._products = products_of(config)
+        self._length = len(self._products)
+        self._last = 1.0 if config.get("set_alpha_to_one", True) else float(self._products[0])
 
     def timesteps(self, spread: Tensor) -> Tensor:
         return (spread * self._length).long().clamp_max(self._length - 1)
@@ -145,12 +151,18 @@ class Diffusion(Schedule):
         return product.sqrt(), (1 - product).sqrt()
 
     def drawing(self, steps: int, tokens: int) -> list[Step]:
-        self._scheduler.set_timesteps(steps)
         jump = self._length // steps
-        return [
-            Step(timestep, self._level(timestep), self._level(timestep - jump))
-            for timestep in self._scheduler.timesteps.tolist()
-        ]
+        return [Step(time, self._level(time), self._level(time - jump)) for time in self._spaced(steps)]
+
+    def _spaced(self, steps: int) -> list[int]:
+        """The timesteps of a drawing, from noise to picture (arXiv 2305.08891, table 2)."""
+        if self._spacing == "linspace":
+            times = np.linspace(0, self._length - 1, steps).round()[::-1]
+        elif self._spacing == "leading":
+            times = np.arange(steps, dtype=float)[::-1] * (self._length // steps) + self._offset
+        else:
+            times = np.round(np.arange(self._length, 0, -self._length / steps)) - 1
+        return [int(time) for time in times]
 
     def grid(self, tokens: int) -> list[Step]:
         jump = self._length // GRID
@@ -159,8 +171,35 @@ class Diffusion(Schedule):
 
     def _level(self, timestep: int) -> Level:
         """Below zero is the end of a drawing, which some configurations take for timestep 0 and some for clean."""
-        product = float(self._products[timestep] if timestep >= 0 else self._scheduler.final_alpha_cumprod)
+        product = float(self._products[timestep]) if timestep >= 0 else self._last
         return product**0.5, (1 - product) ** 0.5
+
+
+def products_of(config: Mapping[str, Any]) -> Tensor:
+    """alpha^2 at each timestep, float32 (timesteps,), from a scheduler's configuration (arXiv 2006.11239, section 2).
+
+    Raises:
+        ValueError: for betas of a kind that is not known here.
+    """
+    count, kind = int(config.get("num_train_timesteps", 1000)), config.get("beta_schedule", "linear")
+    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+    if (own := config.get("trained_betas")) is not None:
+        betas = torch.tensor(own, dtype=torch.float32)
+    elif kind == "linear":
+        betas = torch.linspace(start, end, count)
+    elif kind == "scaled_linear":  # Stable Diffusion's
+        betas = torch.linspace(start**0.5, end**0.5, count) ** 2
+    elif kind == "squaredcos_cap_v2":  # arXiv 2102.09672, eq. 17
+        past = [math.cos((number / count + 0.008) / 1.008 * math.pi / 2) ** 2 for number in range(count + 1)]
+        betas = torch.tensor([min(1 - then / now, 0.999) for now, then in pairwise(past)], dtype=torch.float32)
+    else:
+        raise ValueError(f"a scheduler with {kind} betas")
+    products = (1 - betas).cumprod(0)
+    if config.get("rescale_betas_zero_snr"):  # arXiv 2305.08891, algorithm 1
+        alphas = products.sqrt()
+        first, last = float(alphas[0]), float(alphas[-1])
+        products = ((alphas - last) * first / (first - last)) ** 2
+    return products
 
 
 class Flow(Schedule):
@@ -169,6 +208,8 @@ class Flow(Schedule):
     prediction = "flow"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
+        from diffusers import FlowMatchEulerDiscreteScheduler  # takes seconds, which no diffusion needs
+
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     def timesteps(self, spread: Tensor) -> Tensor:

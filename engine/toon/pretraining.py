@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
 from engine import objectives
+from engine.atomic import atomic_write
 
 
 def join() -> tuple[int, int]:
@@ -141,9 +142,8 @@ def _save(path: Path, module: nn.Module, average: nn.Module, optimizer: torch.op
         tensors[f"model.{name}"], tensors[f"average.{name}"] = parameter.detach(), averaged
         state = optimizer.state[parameter]
         tensors |= {f"first.{name}": state["exp_avg"], f"second.{name}": state["exp_avg_sq"]}
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, partial)
-    partial.replace(path)
+    with atomic_write(path) as draft:
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, draft)
 
 
 @torch.no_grad()

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from engine.atomic import atomic_write
 from engine.precision import autocast
 from engine.toon import pictures, text_encoder, world
 from engine.toon.captions import caption
@@ -85,17 +86,17 @@ def build_scheduler() -> DDIMScheduler:
 @torch.no_grad()
 def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
     """Latent means of the drawn set, float16 (count, 16, 16, 16), computed once and kept beside it."""
-    path, partial = folder / "latents.npy", folder / "latents.partial.npy"
+    path = folder / "latents.npy"
     if not path.exists():
         drawn, _ = pictures.load(folder)
-        latents = np.lib.format.open_memmap(partial, "w+", np.float16, (len(drawn), 16, 16, 16))
-        for start in range(0, len(drawn), 32):
-            picture = torch.from_numpy(np.array(drawn[start : start + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1
-            with autocast(torch.device("cpu")):
-                latent = mean_of(vae, picture)
-            latents[start : start + 32] = latent.half().numpy()
-        latents.flush()
-        partial.rename(path)
+        with atomic_write(path) as draft:
+            latents = np.lib.format.open_memmap(draft, "w+", np.float16, (len(drawn), 16, 16, 16))
+            for start in range(0, len(drawn), 32):
+                picture = torch.from_numpy(np.array(drawn[start : start + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1
+                with autocast(torch.device("cpu")):
+                    latent = mean_of(vae, picture)
+                latents[start : start + 32] = latent.half().numpy()
+            latents.flush()
     return np.load(path)  # type: ignore[no-any-return]
 
 

@@ -1,0 +1,63 @@
+"""A small model on a CPU's cores.
+
+The operations of a small denoiser are too short for two cores to share: what the second one saves is lost to waiting
+for each other after every one of them. Halves of a batch, each on a core of its own, wait only once. On two cores, a
+step of the embedded base's recipe: shared 0.53 s, on one core 0.35 s, in halves 0.28 s; a step of a guided drawing of
+four pictures: on one core 82 ms, in halves 49. Halves of few rows wait for Python's lock instead: one picture beside
+two busy programs took 1.4 s on one core and 5.2 s in halves.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+from engine.base import BaseModel, small
+
+Done = TypeVar("Done")
+
+MANY = 8
+"""Rows from which on halves are quicker than one core alone."""
+
+
+def side_by_side(base: BaseModel, rows: int, work: Callable[[slice], Done]) -> list[Done]:
+    """What `work` makes of a batch's rows: of all of them, or of each half where that is quicker.
+
+    Contexts that torch keeps for each thread, such as autocast and no_grad, are for `work` to enter. Whatever one half
+    raises is raised when neither is at work any more.
+    """
+    cores = torch.get_num_threads()
+    if rows < MANY or cores < 2 or not small(base):
+        with on_one_core(base):
+            return [work(slice(None))]
+    going = [_threads().submit(work, half) for half in (slice(0, rows // 2), slice(rows // 2, None))]
+    # The new threads' share of the cores is theirs alone, but torch also notes it as everybody's.
+    torch.set_num_threads(cores)
+    wait(going)
+    return [one.result() for one in going]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, "half", initializer=_start)
+
+
+def _start() -> None:
+    # Asked for the first time in a thread, torch takes over everybody's number.
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def on_one_core(base: BaseModel) -> Iterator[None]:
+    """Within, a small model's operations are not shared by several cores."""
+    cores = torch.get_num_threads()
+    if small(base):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
