@@ -19,16 +19,17 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from PIL import Image
 
-from engine import training
+from engine import memory, training
 from engine.adapters import FILE, Attached
-from engine.base import BaseModel
+from engine.base import BaseModel, as_drawn
 from engine.errors import InputError
 from engine.generation import Drawing, Picture, check, company, draw_together
 from engine.inspection import face_crop, load_photo
@@ -61,7 +62,7 @@ class GpuProcess:
         self._later: list[Request] = []
         self._cancelled: set[str] = set()
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
-        self.base = BaseModel.load(base_source)
+        self.base = BaseModel.load(base_source, rests=as_drawn)
         self.attached = Attached(self.base)
 
     def _read(self, requests: TextIO) -> None:
@@ -84,8 +85,8 @@ class GpuProcess:
             if drawings := self._waiting_drawings():
                 self._imagine(drawings)
             elif self._later:
-                training = self._later.pop(0)
-                self._guarded([training["id"]], partial(self._train, training))
+                request = self._later.pop(0)
+                self._guarded([request["id"]], partial(self._train, request))
 
     def _sort_in(self, request: Request) -> None:
         if request["task"] == "cancel":
@@ -110,13 +111,16 @@ class GpuProcess:
             self._later.remove(request)
         return taken
 
-    def _guarded(self, ids: Sequence[str], work: Callable[[], None]) -> bool:
-        """Do the work of these requests; whatever stops it is told to all of them. Whether it was done."""
+    def _guarded(self, ids: Sequence[str], work: Callable[[], None]) -> None:
+        """Do the work of these requests; whatever stops it is told to all of them."""
         try:
             if self._cancelled.issuperset(ids):
                 raise Stopped
-            work()
-            return True
+            with memory.attempt():
+                work()
+                return
+            torch.cuda.empty_cache()
+            raise InputError("out_of_memory")
         except Stopped:
             news: tuple[str, dict[str, Any]] = ("cancelled", {})
         except InputError as error:
@@ -124,9 +128,6 @@ class GpuProcess:
                 name: value if isinstance(value, int | float) else str(value) for name, value in error.facts.items()
             }
             news = ("failed", {"code": error.code, "facts": facts})
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            news = ("failed", {"code": "out_of_memory", "facts": {}})
         except Exception as error:
             # The type and place say what is wrong; the message could hold a prompt or a path.
             trace = error.__traceback__
@@ -139,16 +140,22 @@ class GpuProcess:
             self._cancelled.difference_update(ids)
         for id in ids:
             self.tell(id, news[0], **news[1])
-        return False
 
     def _give_way(self, training_id: str) -> None:
-        """Between two steps of a training or of its class pictures: draw what is asked for, notice a cancellation."""
+        """Between two steps of a training, of its class pictures or of its judgement: draw what is asked for, notice a
+        cancellation."""
         self._look()
         while drawings := self._waiting_drawings():
             self._imagine(drawings)
             self._look()
         if training_id in self._cancelled:
             raise Stopped
+
+    def _giving_way(self, training_id: str, pictures: Iterable[Image.Image]) -> Iterator[Image.Image]:
+        """The pictures, one after another, for somebody who takes long over each."""
+        for picture in pictures:
+            self._give_way(training_id)
+            yield picture
 
     def _train(self, request: Request) -> None:
         id, out = request["id"], Path(request["out"])
@@ -193,11 +200,12 @@ class GpuProcess:
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             images += [picture.image for picture in drawn]
             self._give_way(id)
-        likeness = likeness_of(self.base, album)
+        likeness = likeness_of(self.base, self._giving_way(id, album))
+        alike = round(likeness(self._giving_way(id, images)), 2) if likeness.known else None
         self.tell(
             id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
             recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), cartoon=self.base.family.cartoon,
-            likeness=round(likeness(images), 2) if likeness.known else None,
+            likeness=alike,
         )  # fmt: skip
 
     def _imagine(self, requests: Sequence[Request]) -> None:
@@ -233,14 +241,13 @@ class GpuProcess:
                 raise Stopped
 
         def work() -> None:
-            try:
+            drawn = None
+            with memory.attempt():
                 drawn = draw_together(self.base, self.attached, [drawing for _, drawing in batch], cancelled)
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                drawn = None
             if drawn is None:
                 torch.cuda.empty_cache()
+                if len(batch) == 1:
+                    raise InputError("out_of_memory")
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._draw_batch(half)
                 return
@@ -280,14 +287,9 @@ def main() -> None:
     try:
         gpu = GpuProcess(os.environ.get("AVATAR_BASE_MODEL") or None, sys.stdin, news)
     except InputError as error:
-        sys.exit(refuse(error))
+        print(error.sentence, file=sys.stderr, flush=True)
+        sys.exit(2)
     gpu.serve()
-
-
-def refuse(error: InputError) -> int:
-    """Say in one line what is wrong and what to do; the exit status for it is 2."""
-    print(error.sentence, file=sys.stderr, flush=True)
-    return 2
 
 
 if __name__ == "__main__":

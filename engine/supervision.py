@@ -23,6 +23,9 @@ ENVIRONMENT: Mapping[str, str] = {
 }
 """What must be said before torch is loaded; whoever starts the engine may say otherwise."""
 
+STOPPING = 10.0
+"""Seconds in which a cancelled request stops, else it is left to itself: a step of a large model takes some."""
+
 News = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
@@ -124,7 +127,8 @@ class Gpu:
     async def run(self, task: str, on_news: Callable[[News], None] = lambda news: None, **request: Any) -> News:
         """Ask for `task` and return the news `done`; other news goes to `on_news`.
 
-        Cancelling this coroutine cancels the request, at the next step's boundary.
+        Cancelling this coroutine cancels the request, and waits until it has stopped at its next step's boundary: until
+        then it may write into folders that whoever asked is about to remove.
 
         Raises:
             GpuDied: the process ended or hung; asking again starts a new one.
@@ -142,6 +146,9 @@ class Gpu:
             return await self._follow(news_of_it, on_news)
         except asyncio.CancelledError:
             self._write({"id": id, "task": "cancel"})
+            with suppress(TimeoutError, GpuDied, Refused, Cancelled):
+                async with asyncio.timeout(STOPPING):
+                    await self._follow(news_of_it, lambda news: None)
             raise
         finally:
             self._waiting.pop(id, None)
