@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -9,13 +10,23 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from engine import experiments, launched
 from engine.errors import InputError
-from engine.recipe import Method
+from engine.recipe import Distillate, Method
 from engine.supervision import ENVIRONMENT
+
+EVALUATED: Mapping[str, Callable[[str], float]] = {
+    "steps": int,
+    "learning-rate": float,
+    "rank": int,
+    "prior-weight": float,
+    "prior-album": int,
+}
+"""What of a recipe `evaluate` can take another value of."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,13 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     take_in.add_argument("--few", type=int, metavar="STEPS", help="it draws in so few steps, as an LCM-LoRA does")
     take_in.add_argument("--out", type=Path, required=True)
 
-    distil = commands.add_parser("distil", help="learn a few-step adapter for a base (LCM-LoRA)")
+    distil = commands.add_parser("distil", help="learn a few-step adapter for a base")
+    distil.add_argument(
+        "--method",
+        choices=get_args(Distillate),
+        default="consistency",
+        help="consistency: as LCM-LoRAs; endpoints: as the embedded base's own, more alike and more work",
+    )
     distil.add_argument(
         "--dataset",
         type=Path,
         help="captioned pictures: an imagefolder with metadata.jsonl; the embedded base's drawn world by default",
     )
-    distil.add_argument("--pictures", type=int, default=2000, help="of the drawn world")
+    distil.add_argument("--pictures", type=int, default=2000, help="of the drawn world, or drawn by the base")
     distil.add_argument("--out", type=Path, required=True)
     for name, kind in (("steps", int), ("batch", int), ("rank", int), ("learning-rate", float)):
         distil.add_argument(f"--{name}", type=kind, help="instead of the default")
@@ -93,8 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--sheet", type=Path, help="a PNG file for all pictures")
     evaluate.add_argument("--work", type=Path, help="keeps people's pictures, so that a stopped evaluation goes on")
     evaluate.add_argument("--method", choices=get_args(Method), default="lora")
-    for name, kind in (("steps", int), ("learning-rate", float), ("rank", int), ("prior-weight", float)):
-        evaluate.add_argument(f"--{name}", type=kind, help="instead of the recipe's")
+    for name, number in EVALUATED.items():
+        evaluate.add_argument(f"--{name}", type=number, help="instead of the recipe's")
 
     for command in (*learning, imagine, export, take_in, distil):
         command.add_argument(
@@ -156,7 +173,7 @@ def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.adapters import Attached, facts_of
-    from engine.base import BaseModel
+    from engine.base import BaseModel, as_drawn
     from engine.generation import Drawing, check, draw
 
     adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
@@ -167,7 +184,7 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
             "out_of_range", what="the number of weights", low=0, high=len(adapters), value=len(asked.weight)
         )
     weights = (*asked.weight, *[1.0] * (len(adapters) - len(asked.weight)))
-    base = BaseModel.load(asked.base)
+    base = BaseModel.load(asked.base, rests=as_drawn)
     drawing = Drawing(
         asked.prompt, asked.count, asked.seed, asked.steps, asked.guidance, asked.negative,
         asked.width, asked.height, adapters, weights, asked.original,
@@ -227,12 +244,14 @@ def _distil(asked: argparse.Namespace) -> dict[str, Any]:
     base = BaseModel.load(asked.base)
     if asked.dataset:
         pictures, captions = few.captioned(base, asked.dataset)
-    elif base.family.cartoon:
-        pictures, captions = few.world(base, asked.pictures, asked.seed)
-    else:
+    elif not base.family.cartoon:
         raise InputError("no_photos", folder="--dataset")
+    elif asked.method == "endpoints":
+        pictures, captions = [], few.prompts(asked.pictures, asked.seed)
+    else:
+        pictures, captions = few.world(base, asked.pictures, asked.seed)
     values = {name: getattr(asked, name) for name in ("steps", "batch", "rank", "learning_rate")}
-    recipe = few.Distillation(**{name: value for name, value in values.items() if value is not None})
+    recipe = replace(few.DEFAULTS[asked.method], **{name: value for name, value in values.items() if value is not None})
 
     def show(step: int, of: int, loss: float) -> None:
         if step == of or step % 20 == 0:
@@ -250,7 +269,7 @@ def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.adapters import FILE
     from engine.toon.evaluation import evaluate, table
 
-    overrides = {name: getattr(asked, name) for name in ("steps", "rank", "learning_rate", "prior_weight")}
+    overrides = {field: getattr(asked, field) for name in EVALUATED if (field := name.replace("-", "_"))}
     figures = evaluate(
         asked.people, asked.method, processes=asked.processes, few=asked.few and asked.few / FILE, sheet=asked.sheet,
         work=asked.work, on_person=lambda line: print(line, flush=True), **overrides,
@@ -272,6 +291,9 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # The libraries are half a million objects that stay: to search them for dead ones again and again while they are
+    # imported took a tenth of the time until the first step.
+    gc.set_threshold(10_000)
     asked = _parser().parse_args(arguments)
     try:
         place = launched.place(os.environ)

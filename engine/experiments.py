@@ -14,6 +14,7 @@ from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Preci
 if TYPE_CHECKING:
     from PIL import Image
 
+    from engine.inspection import Verdict
     from engine.recipe import Learner, Recipe
     from engine.team import Team
     from engine.training import Progress
@@ -83,6 +84,9 @@ def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
         parser.add_argument(
             "--prior-pictures", type=int, help="class pictures, drawn once for each base and class noun"
         )
+        parser.add_argument(
+            "--prior-album", type=int, help="how often each photo stands among them, under the class noun"
+        )
     train.add_argument("--steps-per-photo", type=int, help="instead of the automatic rule's number")
     study.add_argument("--multiples", default="10,25,50,75,100,150", help="steps a photo to judge, with commas between")
 
@@ -105,8 +109,8 @@ def _overrides(asked: argparse.Namespace, *more: str) -> dict[str, Any]:
     return {name: getattr(asked, name, None) for name in (*names, "side", *more)}
 
 
-def _album(folder: Path, noun: str) -> tuple[list[Path], list[str]]:
-    """The usable photos of a folder, and a line on each one that is not."""
+def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
+    """The usable photos of a folder with what was found of them, and a line on each with any fault."""
     from engine.inspection import Rules, inspect_album, sentence
 
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
@@ -116,7 +120,7 @@ def _album(folder: Path, noun: str) -> tuple[list[Path], list[str]]:
     lines = [
         f"{path.name}: {sentence(verdict)}" for path, verdict in zip(files, verdicts, strict=True) if verdict.codes
     ]
-    good = [path for path, verdict in zip(files, verdicts, strict=True) if verdict.ok]
+    good = {path: verdict for path, verdict in zip(files, verdicts, strict=True) if verdict.ok}
     if not good:
         raise InputError("no_good_photos", good=0, of=len(files), needed=1, verdicts=" ".join(lines[:3]))
     return good, lines
@@ -235,7 +239,7 @@ def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner]
     from engine.training import frozen_dtype
 
     device = getattr(team, "device", None) or best_device()
-    base = BaseModel.load(asked.base, device, lambda family: frozen_dtype(choose(family), device))
+    base = BaseModel.load(asked.base, device, lambda base: frozen_dtype(choose(base.family), device))
     return base, choose(base.family)
 
 
@@ -243,7 +247,8 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     """The base, this process's team, the album and the recipe for it."""
     if asked.recipe == "seed" and asked.method == "lora":
         raise InputError("seed_is_dreambooth")
-    files, lines = _album(asked.photos, noun)
+    found, lines = _album(asked.photos, noun)
+    files = list(found)
 
     from engine.inspection import face_crop, load_photo
     from engine.recipe import choose
@@ -253,14 +258,17 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     if team.first:
         for line in lines:
             print(line)
-    more = [name for name in ("steps_per_photo", "prior_weight", "prior_pictures") if hasattr(asked, name)]
+    more = [
+        name for name in ("steps_per_photo", "prior_weight", "prior_pictures", "prior_album") if hasattr(asked, name)
+    ]
     base, recipe = _opened(asked, team, lambda family: choose(
         len(files), asked.method or "lora", family, asked.recipe, **_overrides(asked, *more)
     ))  # fmt: skip
     side = base.check_size(recipe.side or base.side)
     album = [load_photo(path.read_bytes()) for path in files]
     if base.family.cartoon and recipe.crop == "centre":
-        album = [face_crop(photo, side) for photo in album]
+        drawn = ["drawn" in verdict.codes for verdict in found.values()]
+        album = [face_crop(photo, side, drawn=flat) for photo, flat in zip(album, drawn, strict=True)]
     if base.family.cartoon and team.first:
         print("The embedded base model draws cartoons: the pictures will look drawn, whatever the photos are.")
     return base, team, album, files, recipe
@@ -285,6 +293,8 @@ def run_train(asked: argparse.Namespace) -> dict[str, Any]:
 
 def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     """`finetune`: a captioned set becomes a style."""
+    from dataclasses import replace
+
     from engine.examples import read_captioned
 
     dataset = read_captioned(asked.dataset)
@@ -294,7 +304,13 @@ def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.team import join
 
     team = join()
-    base, recipe = _opened(asked, team, lambda family: style(len(dataset), **_overrides(asked)))
+
+    def choose(family: Any) -> "Recipe":
+        recipe = style(len(dataset), **_overrides(asked))
+        # Diffusers' script trains attention alone, by which the embedded base learns next to nothing.
+        return replace(recipe, targets=None) if family.cartoon else recipe
+
+    base, recipe = _opened(asked, team, choose)
     base.check_size(recipe.side or base.side)
     prompts = tuple(dict.fromkeys(dataset.texts))[:4]
     facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.texts, kind="style")
@@ -349,11 +365,11 @@ def _multiples(text: str) -> list[int]:
 
 def _drawn_person(folder: Path) -> str:
     """Eight drawings of somebody whom the embedded base has never seen; their class noun."""
-    from engine.toon.evaluation import people
+    from engine.toon.evaluation import PHOTOS, people
     from engine.toon.world import album, render
 
     person = people(1)[0]
-    for number, scene in enumerate(album(person, 8, seed=0)):
+    for number, scene in enumerate(album(person, PHOTOS, seed=0)):
         render(scene).save(folder / f"{number}.png")
     return person.noun
 

@@ -21,13 +21,14 @@ import torch
 from PIL import Image
 
 from engine.adapters import FILE, Attached
-from engine.base import BaseModel
+from engine.atomic import atomic_write
+from engine.base import BaseModel, as_drawn
 from engine.families import TOON
 from engine.generation import Drawing, draw_together
 from engine.recipe import Method, Recipe, choose
 from engine.toon import SIZE
 from engine.toon.captions import described
-from engine.toon.judge import IDENTITY, Judge
+from engine.toon.judge import IDENTITY, Judge, seen_as
 from engine.toon.world import Person, album, render, sample_person
 from engine.training import train
 
@@ -88,6 +89,8 @@ WAYS: Mapping[str, str] = {
 """The ways each prompt is drawn, and what tables call them."""
 
 SEED = 1000
+PHOTOS = 8
+"""Of each person's album."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def score(shown: Sequence[Mapping[str, str]], person: Person) -> Score:
         for name in IDENTITY:
             # A hat hides the hair.
             if name.startswith("hair") <= ("hat" not in wanted):
-                found.setdefault(name, []).append(seen[name] == getattr(person, name))
+                found.setdefault(name, []).append(seen[name] == seen_as(getattr(person, name)))
         for name, allowed in wanted.items():
             found.setdefault(f"prompt {name}", []).append(seen[name] in allowed)
     shares = {name: mean(answers) for name, answers in found.items()}
@@ -160,9 +163,13 @@ class Learned:
 
 
 def learn(
-    person: Person, number: int, base: BaseModel, recipe: Recipe, photos: int = 8, few: Path | None = None,
+    person: Person,
+    number: int,
+    base: BaseModel,
+    recipe: Recipe,
+    few: Path | None = None,
     prior_folder: Path | None = None,
-) -> Learned:  # fmt: skip
+) -> Learned:
     """Train on one person's album and draw all WAYS.
 
     Args:
@@ -170,7 +177,7 @@ def learn(
         few: a few-step adapter that everything is drawn with as well.
         prior_folder: where class pictures are kept for the next person, as an engine does.
     """
-    pictures = [render(scene) for scene in album(person, photos, seed=number)]
+    pictures = [render(scene) for scene in album(person, PHOTOS, seed=number)]
     token, attached = f"zk{number}p", Attached(base)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
@@ -197,9 +204,13 @@ def _one(
     asked = {"base": fingerprint, "recipe": recipe.as_json(), "few": few and str(few), "person": asdict(person)}
     if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
         return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
-    learned = learn(person, number, BaseModel.load(), recipe, few=few, prior_folder=work / f"priors-{os.getpid()}")
+    base, priors = BaseModel.load(rests=as_drawn), work / f"priors-{os.getpid()}"
+    learned = learn(person, number, base, recipe, few=few, prior_folder=priors)
+    # Last of all comes what says that the pictures are there, and what said so of others goes first.
+    kept.unlink(missing_ok=True)
     _board(learned.strips).save(kept.with_suffix(".png"))
-    kept.write_text(json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
+    with atomic_write(kept) as draft:
+        draft.write_text(json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
     return learned
 
 
@@ -224,7 +235,7 @@ def evaluate(
     Returns:
         Mean scores under the names of WAYS, and the cost of training in seconds.
     """
-    chosen, judge, recipe = people(count), Judge.load(), choose(8, method, TOON, **overrides)
+    chosen, judge, recipe = people(count), Judge.load(), choose(PHOTOS, method, TOON, **overrides)
     fingerprint = BaseModel.load().fingerprint
     learned, scores = list[Learned](), list[dict[str, Score]]()
     # One thread for each of several processes: they are quicker than one process with as many threads.
@@ -241,7 +252,7 @@ def evaluate(
     if sheet:
         _board([strip for one in learned for strip in one.strips]).save(sheet)
     return {
-        "people": count, "photos": 8, "method": method, "recipe": recipe.as_json(),
+        "people": count, "photos": PHOTOS, "method": method, "recipe": recipe.as_json(),
         "train_seconds": mean(one.seconds for one in learned),
         **{way: _mean([one[way] for one in scores]) for way in WAYS},
     }  # fmt: skip
