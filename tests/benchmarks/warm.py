@@ -12,7 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from engine.adapters import FILE, LORA_METADATA, Attached, read_file, write
-from engine.base import BaseModel
+from engine.base import BaseModel, as_drawn
 from engine.generation import Drawing, Picture, draw, draw_together
 from engine.recipe import choose
 from engine.toon import WEIGHTS
@@ -34,7 +34,7 @@ def timed(task: Callable[[], object], times: int) -> float:
 
 def figures(avatars: Sequence[Path], token: str, noun: str, times: int = 7) -> Figures:
     """Ours, the reference's and the goal of each comparison."""
-    base = BaseModel.load()
+    base = BaseModel.load(rests=as_drawn)
     attached = Attached(base)
     prompt = f"a photo of {token} {noun} in a suit"
 

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from engine.__main__ import main
-from engine.toon import WEIGHTS
 
 
 @pytest.mark.parametrize(
@@ -16,17 +15,17 @@ from engine.toon import WEIGHTS
     [
         ("of/the/operator", [], "of/the/operator"),
         ("of/the/operator", ["--base", "another"], "another"),
-        ("of/the/operator", ["--base", "embedded"], str(WEIGHTS)),
-        ("", [], str(WEIGHTS)),
-        (None, [], str(WEIGHTS)),
+        ("of/the/operator", ["--base", "embedded"], None),
+        ("", [], None),
+        (None, [], None),
     ],
 )
 def test_the_operators_base_model_is_the_commands_default(
-    tmp_path: Path, monkeypatch, capsys, setting: str | None, options: list[str], opened: str
+    tmp_path: Path, monkeypatch, capsys, setting: str | None, options: list[str], opened: str | None
 ) -> None:
-    sources: list[str] = []
+    sources: list[str | None] = []
 
-    def refuse(source: str) -> None:
+    def refuse(source: str | None = None) -> None:
         sources.append(source)
         raise ValueError("only asked for")
 
@@ -34,7 +33,8 @@ def test_the_operators_base_model_is_the_commands_default(
     monkeypatch.delenv("AVATAR_BASE_MODEL", raising=False)
     if setting is not None:
         monkeypatch.setenv("AVATAR_BASE_MODEL", setting)
-    monkeypatch.setattr("engine.base.open_pipeline", refuse)
+    monkeypatch.setattr("engine.loading.open_pipeline", refuse)
+    monkeypatch.setattr("engine.base.Pipeline", refuse)
     assert main(["imagine", "--prompt", "a man", "--out", str(tmp_path), *options]) == 2
     assert sources == [opened]
     assert "only asked for" in capsys.readouterr().err

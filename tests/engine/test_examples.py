@@ -15,6 +15,7 @@ from engine.adapters import FILE, Attached
 from engine.errors import InputError
 from engine.examples import (
     Example,
+    album_as_class,
     bucket_of,
     buckets,
     chance,
@@ -25,6 +26,7 @@ from engine.examples import (
     in_batches,
     largest_face,
     learned_under,
+    prepare,
     read_captioned,
     row_numbers,
 )
@@ -227,6 +229,34 @@ def test_a_drawing_is_learned_under_what_is_told_of_it_and_a_photo_is_not() -> N
     asked = replace(RECIPE, prompts=("{instance}!",))
     assert learned_under(Toons, [drawing], "cr7d man", asked, ()) == [["cr7d man!"]]  # type: ignore[arg-type]
     assert learned_under(Toons, [drawing], "cr7d man", replace(RECIPE, captions=True), ["she"]) == [["she"]]  # type: ignore[arg-type]
+
+
+def test_photos_stand_among_the_class_pictures_under_prompts_from_all_over_their_lists(tiny, pictures) -> None:
+    prompts = [[f"{number}: {word}" for word in "abcd"] for number in range(len(pictures))]
+    latents, taken = album_as_class(tiny, pictures, prompts, 2, 64)
+    assert taken == [f"{number}: {word}" for number in range(len(pictures)) for word in "ac"]
+    own, _ = tiny.encode_pictures([prepare(picture, 64) for picture in pictures])
+    assert torch.equal(latents[::2], own) and torch.equal(latents[1::2], own)
+
+
+def test_photos_among_the_class_pictures_are_answered_as_before_under_the_class_noun(tiny, pictures, tmp_path) -> None:
+    recipe = replace(RECIPE, steps=30, batch=4, prior_batch=4, learning_rate=3e-3, prior_pictures=4)
+    photos, _ = tiny.encode_pictures([prepare(picture, 64) for picture in pictures])
+    timesteps = torch.full((len(photos),), 500)
+    noisy = tiny.schedule.noisy(
+        photos, torch.randn(photos.shape, generator=torch.Generator().manual_seed(0)), timesteps
+    )
+
+    def answered(avatar: Path | None) -> torch.Tensor:
+        stack = ((avatar, 1.0),) if avatar else ()
+        with torch.no_grad(), Attached(tiny).rows([stack] * len(photos)) as unet:
+            return tiny.predict(unet, noisy, timesteps, tiny.encode_prompts(["a photo of man"] * len(photos)))
+
+    def moved(name: str, recipe: Recipe) -> float:
+        train(tiny, pictures, "zk1", "man", recipe, tmp_path / name / FILE, side=64, prior_folder=tmp_path / "priors")
+        return float((answered(tmp_path / name) - answered(None)).square().mean())
+
+    assert moved("beside", replace(recipe, prior_album=4)) < 0.8 * moved("apart", recipe)
 
 
 def test_other_families_learn_under_their_instance_prompts() -> None:

@@ -39,7 +39,7 @@ def test_an_exported_lora_draws_the_same_in_plain_diffusers_and_when_it_comes_ba
         assert_same(plainly(folders(family), family, file), ours)
         back = tmp_path / f"{form}-back"
         take_in(base, file, foreign_facts(base, "avatar", "zk1", "man"), back / FILE)
-        assert facts_of(back).instance == "zk1 man"
+        assert (facts_of(back).token, facts_of(back).noun) == ("zk1", "man")
         assert_same(draw(base, attached, asked(back))[0].image, ours)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageDraw, ImageFilter
+from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps
 
 from engine.inspection import (
     REJECTIONS,
@@ -374,6 +374,13 @@ class TestPhotos:
         face = find_faces(crop)[0]
         assert 90 < face.width < 150
         assert abs(face.left + face.right - 256) < 40
+
+    def test_crop_believes_who_has_looked_already(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        photo = load_photo((DATA / "albums" / "suaresito" / "20.jpg").read_bytes())
+        monkeypatch.setattr("engine.inspection.is_drawing", lambda image: pytest.fail("looked once more"))
+        middle = ImageOps.fit(photo, (256, 256), Image.Resampling.LANCZOS)
+        assert np.array_equal(face_crop(photo, 256, drawn=True), middle)
+        assert not np.array_equal(face_crop(photo, 256, drawn=False), middle)
 
     def test_turned_photo_is_put_upright(self) -> None:
         inspected = inspect_photo((DATA / "edge" / "rotated_90_no_exif.jpg").read_bytes())

@@ -13,6 +13,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
+from torch.nn.functional import scaled_dot_product_attention
 
 from engine import memory, training
 from engine.adapters import FILE, Attached, facts_of, plain_copy
@@ -23,6 +24,7 @@ from engine.generation import Drawing, denoise, draw, draw_together, noise
 from engine.loading import open_pipeline
 from engine.objectives import average, ema_decay
 from engine.optimisers import learning_rate_at, make
+from engine.precision import attention
 from engine.recipe import ATTENTION, Recipe
 from engine.training import Previews, Progress, frozen_dtype, train
 from engine.words import LearnedWord, heard
@@ -152,7 +154,7 @@ def test_an_optimiser_that_does_not_fit_is_told_as_too_little_memory(tiny, pictu
     def never(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", never)
+    monkeypatch.setattr("engine.optimisers.AdamW.step", never)
     with pytest.raises(InputError, match="out_of_memory"):
         learned(tiny, pictures, ALONE, tmp_path)
 
@@ -208,25 +210,45 @@ def test_half_precision_learns_nearly_the_same(tiny_folder, pictures, tmp_path: 
             assert float(other[key].float().norm()) == pytest.approx(float(one[key].float().norm()), rel=0.2)
 
 
-def test_under_autocast_layers_take_their_inputs_as_they_come_and_learn_the_same(
+@pytest.mark.parametrize(
+    ("dtype", "places", "fused"),
+    [(torch.bfloat16, 256, False), (torch.bfloat16, 1024, True), (torch.float32, 256, True)],
+)
+def test_short_rows_are_attended_by_steps_in_bfloat16(dtype: torch.dtype, places: int, fused: bool) -> None:
+    with attention(torch.device("cpu"), dtype, places):
+        query = torch.randn(2, 3, 5, 4, dtype=dtype, requires_grad=True)
+        answer = scaled_dot_product_attention(query, query, query)
+    assert ("Flash" in type(answer.grad_fn).__name__) == fused
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_step_goes_back_through_the_attention_that_it_came_by(
+    tiny, pictures, tmp_path, monkeypatch, checkpointing
+) -> None:
+    recipe = replace(ALONE, steps=2, precision="bfloat16", checkpointing=checkpointing)
+    monkeypatch.setattr("engine.precision.SHORT", 4096)  # the tiny base's latents are large
+    by_steps = learned(tiny, pictures, recipe, tmp_path / "steps")
+    monkeypatch.setattr(training, "attention", lambda *arguments: nullcontext())
+    fused = learned(tiny, pictures, recipe, tmp_path / "fused")
+    assert alike(by_steps, fused, 1e-2) and not alike(by_steps, fused, 0)
+
+
+def test_under_autocast_what_learns_takes_its_input_in_the_dtype_that_is_computed_in(
     tiny, pictures, tmp_path, monkeypatch
 ) -> None:
-    recipe, attach, taken = replace(LORA, precision="bfloat16"), training.attach_fresh, set[torch.dtype]()
+    attach, taken = training.attach_fresh, set[torch.dtype]()
 
     def watched(*arguments):  # type: ignore[no-untyped-def]
         parameters = attach(*arguments)
         for name, layer in tiny.unet.named_modules():
-            if ".to_out.0.lora_A." in name:  # whose input is attention's answer
+            if name.endswith((".to_q.lora_A.in_training", ".to_q.base_layer")):  # whose input is a norm's answer
                 layer.register_forward_pre_hook(lambda layer, inputs: taken.add(inputs[0].dtype))
         return parameters
 
     monkeypatch.setattr(training, "attach_fresh", watched)
-    monkeypatch.setattr(training, "compute_dtype", lambda device: torch.bfloat16)
-    plain = learned(tiny, pictures, recipe, tmp_path / "plain")
+    learned(tiny, pictures, replace(ALONE, precision="bfloat16"), tmp_path)
     assert taken == {torch.bfloat16}
-    monkeypatch.setattr(training, "disable_input_dtype_casting", lambda *arguments: nullcontext())
-    cast = learned(tiny, pictures, recipe, tmp_path / "cast")
-    assert torch.float32 in taken and alike(plain, cast, 0)
 
 
 def test_the_denoiser_is_told_once_that_it_learns(tiny, pictures, tmp_path) -> None:
@@ -425,7 +447,7 @@ def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictur
 
 
 def test_the_weights_before_are_read_of_the_denoiser_alone(tiny, pictures, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("engine.base.open_pipeline", lambda source: pytest.fail("all parts were read"))
+    monkeypatch.setattr("engine.loading.open_pipeline", lambda source: pytest.fail("all parts were read"))
     before = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
     learned(tiny, pictures, Recipe("dreambooth", 1, 1e-4, 2, 0, 0.0), tmp_path, sole=True)
     assert all(torch.equal(before[name], tensor) for name, tensor in plain_parameters(tiny.untrained()))
@@ -454,8 +476,9 @@ def test_a_base_in_half_precision_is_opened_as_it_lies_and_is_what_it_would_be_i
 
 @pytest.mark.parametrize("recipe", [replace(ALONE, precision="bfloat16"), Recipe("dreambooth", 3, 1e-4, 2, 0, 0.0)])
 def test_a_base_that_rests_as_it_is_learned_with_learns_the_same(
-    half_folder, pictures, tmp_path, exact, recipe
+    half_folder, pictures, tmp_path, exact, recipe, monkeypatch
 ) -> None:
+    monkeypatch.setattr("diffusers.models.modeling_utils.logger.warning", pytest.fail)
     cpu = torch.device("cpu")
     bases = [
         BaseModel.load(str(half_folder), cpu),
@@ -476,9 +499,9 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
     whole: list[dict[str, torch.Tensor]] = []
     full, keep = [], training.save_delta
 
-    def spy(before, dtype, trained, facts, path):  # type: ignore[no-untyped-def]
+    def spy(base, before, trained, facts, path):  # type: ignore[no-untyped-def]
         full.append(plain_copy(trained))
-        return keep(before, dtype, trained, facts, path)
+        return keep(base, before, trained, facts, path)
 
     training.save_delta = spy
     try:

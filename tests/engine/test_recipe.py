@@ -88,3 +88,6 @@ def test_what_follows_from_an_override_follows() -> None:
     assert choose(8, "lora", SD1, optimiser="prodigy", learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(InputError, match="lora_only"):
         choose(8, "dreambooth", SD1, pivotal=True)
+    assert choose(8, "lora", SD1, prior_album=3).prior_album == 3
+    with pytest.raises(InputError, match="prior_album_at_noise"):
+        choose(8, "dreambooth", SD1, "seed", prior_album=3)

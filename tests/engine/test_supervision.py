@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,6 +64,11 @@ async def test_a_picture_is_drawn_while_a_training_runs_and_the_training_can_be_
     training.cancel()
     with pytest.raises(asyncio.CancelledError):
         await training
+    # It has stopped by then, and writes no more into folders that are about to be removed.
+    shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    (tmp_path / "checkpoint").unlink(missing_ok=True)
+    await asyncio.sleep(0.5)
+    assert not (tmp_path / "out").exists() and not (tmp_path / "checkpoint").exists()
     # The process has let go of the training and is free at once.
     await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path / "free")), 60)
 
@@ -77,6 +83,20 @@ async def test_a_killed_process_is_told_and_the_next_request_starts_another(gpu,
         await asyncio.wait_for(training, 10)
     await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path / "drawn")), 60)
     assert gpu.pid != killed
+
+
+async def test_a_cancelled_request_is_over_once_its_process_says_so(gpu, photos, tmp_path) -> None:
+    steps = asyncio.Queue()
+    training = asyncio.create_task(gpu.run("train", steps.put_nowait, **lesson(photos, tmp_path, 20_000)))
+    while (await asyncio.wait_for(steps.get(), 120))["news"] != "step":
+        pass
+    os.kill(gpu.pid, signal.SIGSTOP)
+    training.cancel()
+    await asyncio.sleep(0.5)
+    assert not training.done()
+    os.kill(gpu.pid, signal.SIGCONT)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(training, 5)
 
 
 async def test_a_process_that_hangs_is_killed(tiny_folder, tmp_path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from PIL import Image
 from engine import adapters
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel, plain_parameters
-from engine.few import Distillation, distil, facts
+from engine.few import DEFAULTS, distil, facts
 from engine.generation import Drawing, company, draw, draw_together, in_few_steps
-from engine.recipe import ATTENTION
+from engine.recipe import ATTENTION, Distillate
 from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
 
 CONVOLVED = replace(LORA, text_encoder=True)
+ONE_STEP = replace(DEFAULTS["consistency"], steps=1, batch=1, rank=4)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +78,8 @@ def test_eight_people_in_one_batch_get_the_pictures_that_each_gets_alone(
     )
     together = [of_one[0] for of_one in draw_together(base, attached, drawings)]
     counted.remove()
-    assert set(batches) == {16}  # eight rows and, for guidance, eight more
+    # Eight rows and, for guidance, eight more: at once, or each half on a core of its own.
+    assert min(batches) >= 8 and sum(batches) == 16 * drawings[0].steps
     alone = [draw(base, attached, drawing)[0] for drawing in drawings]
     for one, other in zip(together, alone, strict=True):
         alike(one, other)
@@ -163,11 +166,15 @@ def test_drawings_that_differ_in_steps_cannot_share_a_batch(folders) -> None:
         draw_together(base, Attached(base), [asked(steps=2), asked(steps=3)])
 
 
+@pytest.mark.parametrize("method", get_args(Distillate))
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "klein"])
-def test_a_few_step_adapter_is_distilled_and_stacks(folders, family: str, pictures, tmp_path: Path) -> None:
+def test_a_few_step_adapter_is_distilled_and_stacks(
+    folders, family: str, method: Distillate, pictures, tmp_path: Path
+) -> None:
     base: BaseModel = load(folders(family))
     squares = [picture.resize((SIDE, SIDE)) for picture in pictures[:3]]
-    recipe = Distillation(steps=40 if family == "sd1" else 2, batch=3, learning_rate=1e-3, rank=4)
+    steps = 40 if family == "sd1" else 2
+    recipe = replace(DEFAULTS[method], steps=steps, batch=3, learning_rate=1e-3, rank=4, warm_up=0)
     told: list[int] = []
     done = distil(
         base, squares, ["a", "b", "b"], recipe, tmp_path / FILE, on_step=lambda step, of, loss: told.append(step)
@@ -191,17 +198,17 @@ def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
     folders, pictures, tmp_path: Path, monkeypatch
 ) -> None:
     base = load(folders("sd1"))
-    distil(base, [pictures[0].resize((SIDE, SIDE))], ["a"], Distillation(steps=1, batch=1, rank=4), tmp_path / FILE)
+    distil(base, [pictures[0].resize((SIDE, SIDE))], ["a"], ONE_STEP, tmp_path / FILE)
     monkeypatch.setattr(base, "family", replace(base.family, few=tmp_path))
-    worn = [in_few_steps(asked(steps=steps), base, Attached(base)).avatars for steps in (8, 9)]
-    assert worn == [(tmp_path,), ()]
+    worn = [in_few_steps(asked(steps=steps), base, Attached(base)).avatars for steps in (3, 4, 5)]
+    assert worn == [(), (tmp_path,), ()]
     monkeypatch.setattr(base, "fingerprint", "other weights")
-    assert in_few_steps(asked(steps=8), base, Attached(base)).avatars == ()
+    assert in_few_steps(asked(steps=4), base, Attached(base)).avatars == ()
 
 
 def test_few_steps_wear_the_bases_own_adapter_beside_a_style_with_a_weight(folders, people, tmp_path: Path) -> None:
     base: BaseModel = load(folders("sd1"))
-    distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], Distillation(steps=1, batch=1), tmp_path / FILE)
+    distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], ONE_STEP, tmp_path / FILE)
     base.family = replace(base.family, few=tmp_path)
     attached, styled = Attached(base), asked(people["style"], weights=(0.6,), steps=4, seed=1)
     worn = in_few_steps(styled, base, attached)

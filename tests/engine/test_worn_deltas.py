@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from engine import adapters
-from engine.adapters import FILE, Attached, AvatarFacts, facts_of, plain_copy, write
+from engine.adapters import FILE, AdapterFacts, Attached, facts_of, plain_copy, write
 from engine.base import BaseModel, plain_parameters
 from engine.deltas import compress, restored, wearable
 from engine.errors import InputError
@@ -41,7 +41,7 @@ def learned(base: BaseModel, folder: Path, seed: int = 0, size: float = 0.3) -> 
     """A full DreamBooth avatar that nobody had to wait for."""
     start = base.family.denoiser
     delta = compress(lambda: ((f"{start}.{name}", change) for name, change in moved(base, seed, size)))
-    write(delta.tensors, AvatarFacts("zk1", "man", "dreambooth", base.source, {}, 0), folder / FILE, {})
+    write(delta.tensors, AdapterFacts("zk1", "man", "dreambooth", base.source, {}, 0), folder / FILE, {})
     return folder
 
 
@@ -63,8 +63,13 @@ def seen(base: BaseModel, denoiser: nn.Module) -> Tensor:
     return denoise(denoiser, base, latents, words, base.encode_negatives([""]), steps=3, guidance=3.0)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "klein"])
-def test_a_worn_difference_draws_what_it_draws_in_the_weights(folders, family: str, tmp_path: Path, exact) -> None:
+@pytest.mark.parametrize(
+    ("family", "copied"), [("sd1", 0), *((family, adapters.COPIED) for family in ("sd1", "sd2", "sdxl", "klein"))]
+)
+def test_a_worn_difference_draws_what_it_draws_in_the_weights(
+    folders, family: str, copied: int, tmp_path: Path, monkeypatch, exact
+) -> None:
+    monkeypatch.setattr(adapters, "COPIED", copied)
     base = load(folders(family))
     ann, bob = (learned(base, tmp_path / name, seed) for seed, name in enumerate(PEOPLE))
     plain, attached = seen(base, base.unet), Attached(base)
@@ -129,7 +134,7 @@ def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Pa
     norms = {name for name, tensor in plain_parameters(base.unet) if tensor.ndim == 1 and bool((tensor == 1).all())}
     changes = {f"unet.{name}": torch.full_like(weight, 1 / 400, dtype=torch.float32)
                for name, weight in plain_parameters(base.unet) if name in norms}  # fmt: skip
-    write(changes, AvatarFacts("zk1", "man", "dreambooth", base.source, {}, 0), tmp_path / FILE, {})
+    write(changes, AdapterFacts("zk1", "man", "dreambooth", base.source, {}, 0), tmp_path / FILE, {})
     plain = seen(base, base.unet)
     assert norms and torch.equal(seen(base, filled(base, tmp_path)), plain)
     with Attached(base).rows([[(tmp_path, 1.0)]] * 2) as denoiser:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.toon.evaluation import people
-from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, labels
+from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, labels, seen_as
 from engine.toon.world import Scene, render, sample_look
 
 PEOPLE = 2
@@ -24,7 +24,9 @@ def evaluated(work: Path) -> dict[str, Any]:
     run = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert run.returncode == 0, run.stderr
     print(run.stdout)
-    return dict(json.loads(run.stdout.splitlines()[-1]))
+    figures = dict(json.loads(run.stdout.splitlines()[-1]))
+    del figures["peak_memory_mb"]  # of the process, which had less to do if others drew for it
+    return figures
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,10 @@ def test_the_judge_knows_what_real_renders_of_unseen_people_show() -> None:
     for scene, seen in zip(scenes, Judge.load().attributes([render(scene) for scene in scenes]), strict=True):
         for name, number in labels(scene).items():
             if number >= 0:
-                right[name].append(seen[name] == ATTRIBUTES[name][number])
+                right[name].append(seen[name] == seen_as(ATTRIBUTES[name][number]))
     shares = {name: sum(answers) / len(answers) for name, answers in right.items()}
     print(shares)
-    assert min(shares.values()) > 0.6, shares
-    assert sum(shares[name] for name in IDENTITY) / len(IDENTITY) > 0.8, shares
-    assert shares["clothes"] > 0.75 and shares["clothes_colour"] > 0.9 and shares["background"] > 0.9, shares
+    assert min(shares.values()) > 0.96, shares
 
 
 @pytest.mark.parametrize("attribute", [*IDENTITY, "all"])

@@ -1,5 +1,6 @@
 """The procedural world and what the embedded base has learned of it."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.adapters import Attached
 from engine.base import BaseModel
-from engine.generation import Drawing, draw, noise
+from engine.generation import Drawing, draw, draw_together, noise
 from engine.scoring import PromptScore
 from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
@@ -141,3 +142,24 @@ def test_backgrounds_follow_the_prompt() -> None:
         corner = np.asarray(draw(base, attached, drawing)[0].image)[:10, :10].mean(axis=(0, 1))
         right.append(min(palette, key=lambda name: float(np.linalg.norm(palette[name] - corner))) == asked)
     assert np.mean(right) >= 0.5
+
+
+@pytest.mark.learning
+def test_four_steps_end_nearly_where_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = BaseModel.load()
+    random = Random("four steps")
+    asked = [Drawing(caption(sample_scene(random), random), seed=seed) for seed in range(6)]
+
+    def distance(attached: Attached, steps: int) -> float:
+        """Of the pictures, mean square, from those of the usual number of steps."""
+        few = draw_together(base, attached, [replace(one, steps=steps) for one in asked])
+        pairs = zip(few, draw_together(base, attached, asked), strict=True)
+        return float(np.mean([(np.asarray(a[0].image, float) - np.asarray(b[0].image, float)) ** 2 for a, b in pairs]))
+
+    with_adapter = distance(Attached(base), 4)
+    monkeypatch.setattr(base, "family", replace(base.family, few=None))
+    assert with_adapter < 0.5 * distance(Attached(base), 4)
+
+
+def test_all_weights_together_are_small() -> None:
+    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*.safetensors")) <= 40_000_000

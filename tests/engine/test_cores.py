@@ -1,0 +1,83 @@
+"""A small model on several cores: halves side by side come to what the whole batch does."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine import cores
+from engine.adapters import FILE
+from engine.cores import on_one_core, side_by_side
+from engine.recipe import Recipe
+from engine.training import train
+
+LORA = Recipe("lora", 3, 2e-3, 6, 4, 1.0, rank=4, alpha=4, prior_pictures=4, precision="float32")
+
+
+@pytest.fixture(autouse=True)
+def two_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_halves_are_worked_on_at_the_same_time_and_come_back_in_order(tiny) -> None:
+    meeting = threading.Barrier(2, timeout=30)
+
+    def work(part: slice) -> tuple[list[int], int]:
+        meeting.wait()
+        return list(range(9))[part], torch.get_num_threads()
+
+    assert side_by_side(tiny, 9, work) == [([0, 1, 2, 3], 1), ([4, 5, 6, 7, 8], 1)]
+    assert torch.get_num_threads() == 2
+
+
+def test_few_rows_stay_together_on_one_core(tiny) -> None:
+    assert side_by_side(tiny, 2, lambda part: (part, torch.get_num_threads())) == [(slice(None), 1)]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_large_model_has_all_cores(tiny, monkeypatch) -> None:
+    monkeypatch.setattr("engine.base.LARGE", 1)
+    assert side_by_side(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
+    with on_one_core(tiny):
+        assert torch.get_num_threads() == 2
+
+
+def test_a_gpu_is_given_the_whole_batch(tiny) -> None:
+    gpu = SimpleNamespace(device=torch.device("cuda"), unet=tiny.unet)
+    assert side_by_side(gpu, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
+
+
+def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
+    done = list[int]()
+
+    def work(part: slice) -> None:
+        if part.start == 0:
+            raise ValueError("too much")
+        threading.Event().wait(0.2)
+        done.append(part.start)
+
+    with pytest.raises(ValueError, match="too much"):
+        side_by_side(tiny, 10, work)
+    assert done == [5]
+
+
+@pytest.mark.parametrize("recipe", [LORA, replace(LORA, text_encoder=True), replace(LORA, method="dreambooth")])
+def test_halves_learn_what_one_core_learns_and_the_same_every_time(tiny, pictures, tmp_path, recipe, monkeypatch):
+    def learned(name: str) -> tuple[dict[str, torch.Tensor], list[float]]:
+        losses, out = list[float](), tmp_path / name / FILE
+        train(tiny, pictures, "zk1", "man", recipe, out, side=64, prior_folder=tmp_path / "priors",
+              on_step=lambda progress: losses.extend((progress.loss, progress.prior_loss)))  # fmt: skip
+        return load_file(out), losses
+
+    (first, losses), (second, _) = learned("first"), learned("second")
+    assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
+    monkeypatch.setattr(cores, "MANY", 1000)
+    _, alone = learned("alone")
+    assert len(losses) == 6 and losses == pytest.approx(alone, rel=1e-4)

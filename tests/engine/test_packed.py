@@ -1,0 +1,126 @@
+"""Drawing and learning with packed convolutions: the same numbers, and a base that is itself again afterwards."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from engine.adapters import FILE, Attached
+from engine.base import BaseModel, as_drawn
+from engine.generation import draw
+from engine.packed import convolved, pack, packed
+from engine.training import train
+from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that has bfloat16."""
+    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.bfloat16)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("settings", [{"padding": 1}, {"stride": 2, "padding": 1}, {"dilation": 2}])
+def test_packed_weights_give_the_same_convolution(groups: int, settings: dict[str, int]) -> None:
+    layer = nn.Conv2d(16, 32, 3, groups=groups, **settings)
+    weight, bias = layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()  # type: ignore[union-attr]
+    features = torch.randn(2, 16, 9, 8)
+    wanted = convolved(features, weight, bias, layer, groups)
+    found = convolved(features, pack(weight, layer, groups), bias, layer, groups)
+    assert found.shape == wanted.shape and torch.allclose(found.float(), wanted.float(), atol=2e-2, rtol=2e-2)
+
+
+def test_only_bfloat16_is_packed() -> None:
+    layer = nn.Conv2d(4, 4, 3)
+    assert pack(layer.weight, layer) is layer.weight
+    with packed(layer, torch.device("meta")):
+        assert "forward" not in vars(layer)
+
+
+@torch.no_grad()
+def test_packed_layers_compute_packed_and_afterwards_are_themselves_again(half) -> None:
+    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 4, 1, bias=False), nn.Conv2d(4, 4, 3, padding="same"))
+    pointers, features = [layer.weight.data_ptr() for layer in module], torch.randn(2, 4, 9, 9)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = module(features)
+        with packed(module, CPU):
+            assert all("forward" in vars(layer) for layer in module)
+            found = module(features)
+    assert torch.allclose(found.float(), wanted.float(), atol=2e-2, rtol=2e-2)
+    assert not any("forward" in vars(layer) for layer in module)
+    assert [layer.weight.data_ptr() for layer in module] == pointers
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"padding": 1}, {"stride": 2, "padding": 1}, {"padding": 1, "groups": 4}, {"padding": 0}, {"padding": 2}],
+)
+def test_what_goes_back_through_frozen_convolutions_is_the_same(half, settings: dict[str, int]) -> None:
+    layer = nn.Conv2d(16, 32, 3, **settings).requires_grad_(False)
+    module, features = nn.Sequential(layer), torch.randn(2, 16, 9, 8, requires_grad=True)
+
+    def through() -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = module(features)
+        answer.float().square().sum().backward()
+        gradient, features.grad = features.grad, None
+        assert gradient is not None
+        return answer.detach().float(), gradient
+
+    wanted = through()
+    with packed(module, CPU, learning=True):
+        assert "forward" in vars(layer)
+        found = through()
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, atol=2e-2 * float(other.abs().max()))
+
+
+def test_what_learns_itself_is_not_packed_and_a_drawing_between_leaves_the_rest_packed(half) -> None:
+    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 4, 3).requires_grad_(False))
+    with packed(module, CPU, learning=True):
+        assert ["forward" in vars(layer) for layer in module] == [False, True]
+        learning = vars(module[1])["forward"]
+        with packed(module, CPU):
+            assert vars(module[1])["forward"] != learning
+        assert ["forward" in vars(layer) for layer in module] == [False, True]
+        assert vars(module[1])["forward"] == learning
+    assert not any("forward" in vars(layer) for layer in module)
+
+
+def test_a_lora_learns_the_same_through_packed_convolutions(
+    folders, pictures, tmp_path: Path, monkeypatch, half
+) -> None:
+    files = [tmp_path / name / FILE for name in ("packed", "plain")]
+    train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[0], side=SIDE)
+    monkeypatch.setattr("engine.packed.pack", lambda weight, *given: weight)
+    train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[1], side=SIDE)
+    one, other = (load_file(file) for file in files)
+    assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
+    assert any(float(tensor.abs().max()) > 1e-4 for name, tensor in one.items() if "lora_B" in name)
+
+
+def test_a_picture_is_the_same_with_packed_convolutions(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
+    base = load(folders("sd1"))
+    train(base, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    attached, drawing = Attached(base), asked(tmp_path)
+    own = draw(base, attached, drawing)[0].image
+    for place in ("engine.packed.pack", "engine.lowrank.pack"):
+        monkeypatch.setattr(place, lambda weight, *given: weight)
+    assert_same(own, draw(base, attached, drawing)[0].image)
+
+
+def test_a_base_that_rests_as_it_is_drawn_with_draws_the_same(
+    folders, pictures, tmp_path: Path, monkeypatch, half
+) -> None:
+    assert BaseModel.load(str(folders("sd1")), CPU, as_drawn).dtype == torch.float32
+    monkeypatch.setattr("engine.base.LARGE", 0)
+    usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, as_drawn)
+    assert (usual.unet.dtype, resting.unet.dtype, resting.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
+    assert resting.text_encoder.dtype == torch.float32 and resting.fingerprint == usual.fingerprint
+    train(usual, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    one, other = (draw(base, Attached(base), asked(tmp_path))[0].image for base in (usual, resting))
+    assert_same(one, other, 4)
