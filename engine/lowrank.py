@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.lora import scale
-from engine.packed import convolved, pack
+from engine.packed import Packed, packable
 from engine.quantised import Int8Linear
 
 Adapter = Mapping[str, "Factors | Affine"]
@@ -182,7 +182,8 @@ def _changed(layer: Any, stack: Stack, name: str) -> dict[str, nn.Parameter]:
         weight = layer.weight.detach()
         if factors.gain is not None:
             weight = weight + factors.gain.float().reshape(-1, *[1] * (weight.ndim - 1)) * weight
-        weight = weight + (factors.up.float() @ factors.down.float().flatten(1)).reshape(weight.shape)
+        changed = torch.addmm(weight.flatten(1), factors.up.float(), factors.down.float().flatten(1))
+        weight = changed.reshape(weight.shape)
         found = {"weight": weight}
         if factors.shift is not None:
             found["bias"] = factors.shift if layer.bias is None else layer.bias.detach() + factors.shift
@@ -283,8 +284,10 @@ class _Added:
             # Where rows share some of several kinds, each row's factors are gathered when they are wanted.
             if self._ones is not None:
                 self._ones = self._ones.repeat(len(self._rows))
+            down, self._packed = self._down.flatten(0, 1), None
             apart = self._rows.tolist() == list(range(len(kinds)))
-            self._packed = pack(self._down.flatten(0, 1), self._layer, len(kinds)) if apart else None
+            if apart and down.device.type == "cpu" and down.dtype == torch.bfloat16 and packable(self._layer):
+                self._packed = Packed(lambda: down, self._ones, self._layer, len(kinds))
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], answer: Tensor) -> Tensor:
         features, own = inputs[0], answer.to(self._up.dtype)
@@ -306,11 +309,19 @@ class _Added:
     def _convolved(self, features: Tensor, own: Tensor) -> Tensor:
         # One group of channels for each row that wears adapters; guidance makes a batch of them.
         groups = len(self._rows)
-        down = self._down[self._rows].flatten(0, 1) if self._packed is None else self._packed
-        features = features.reshape(-1, groups * features.shape[1], *features.shape[2:])
-        low = convolved(features, down, self._ones, self._layer, groups)
-        low = low.reshape(len(own), self._up.shape[2], -1)  # (n, r, h w)
-        return torch.baddbmm(own.flatten(2), self._of_rows(self._up, len(own)), low)
+        features = features.reshape(-1, groups * features.shape[1], *features.shape[2:]).to(self._down.dtype)
+        if self._packed:
+            low = self._packed(features)
+        else:
+            of, down = self._layer, self._down[self._rows].flatten(0, 1)
+            with torch.autocast(features.device.type, enabled=False):
+                low = F.conv2d(features, down, self._ones, of.stride, of.padding, of.dilation, groups)
+        low, up = low.reshape(len(own), self._up.shape[2], -1), self._of_rows(self._up, len(own))  # (n, r, h w)
+        if own.is_contiguous(memory_format=torch.channels_last):
+            places = own.permute(0, 2, 3, 1)
+            added = torch.baddbmm(places.flatten(1, 2), low.transpose(1, 2), up.transpose(1, 2))
+            return added.reshape(places.shape).permute(0, 3, 1, 2)
+        return torch.baddbmm(own.flatten(2), up, low)
 
     def _of_rows(self, kinds: Tensor, count: int) -> Tensor:
         """(count, ...): what each of `count` rows has of (kinds, ...)."""

@@ -1,5 +1,6 @@
-"""Drawing and learning with packed convolutions: the same numbers, and a base that is itself again afterwards."""
+"""Drawing and learning with packed layers: the same numbers, and a base that is itself again afterwards."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from engine.adapters import FILE, Attached
 from engine.base import BaseModel, as_drawn
 from engine.generation import draw
-from engine.packed import convolved, pack, packed
+from engine.packed import Packed, packed
 from engine.training import train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
@@ -26,25 +27,33 @@ def half(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("settings", [{"padding": 1}, {"stride": 2, "padding": 1}, {"dilation": 2}])
 def test_packed_weights_give_the_same_convolution(groups: int, settings: dict[str, int]) -> None:
-    layer = nn.Conv2d(16, 32, 3, groups=groups, **settings)
-    weight, bias = layer.weight.detach().bfloat16(), layer.bias.detach().bfloat16()  # type: ignore[union-attr]
-    features = torch.randn(2, 16, 9, 8)
-    wanted = convolved(features, weight, bias, layer, groups)
-    found = convolved(features, pack(weight, layer, groups), bias, layer, groups)
-    assert found.shape == wanted.shape and torch.allclose(found.float(), wanted.float(), atol=2e-2, rtol=2e-2)
+    layer = nn.Conv2d(16, 32, 3, groups=groups, **settings).bfloat16().requires_grad_(False)
+    packed_one = Packed(lambda: layer.weight, layer.bias, layer, groups)
+    for rows, side in ((2, 9), (3, 8)):
+        features = torch.randn(rows, 16, side, 8, dtype=torch.bfloat16)
+        wanted, found = layer(features), packed_one(features)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        assert found.shape == wanted.shape and torch.allclose(found.float(), wanted.float(), atol=2e-2, rtol=2e-2)
 
 
-def test_only_bfloat16_is_packed() -> None:
+def test_only_bfloat16_on_a_cpu_is_packed(monkeypatch) -> None:
     layer = nn.Conv2d(4, 4, 3)
-    assert pack(layer.weight, layer) is layer.weight
     with packed(layer, torch.device("meta")):
+        assert "forward" not in vars(layer)
+    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
+    with packed(layer, CPU):
         assert "forward" not in vars(layer)
 
 
 @torch.no_grad()
 def test_packed_layers_compute_packed_and_afterwards_are_themselves_again(half) -> None:
-    module = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 4, 1, bias=False), nn.Conv2d(4, 4, 3, padding="same"))
+    module = nn.Sequential(
+        nn.Conv2d(4, 8, 3), nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1, bias=False), nn.Conv2d(4, 9, 3), nn.Linear(5, 3),
+    )  # fmt: skip
     pointers, features = [layer.weight.data_ptr() for layer in module], torch.randn(2, 4, 9, 9)
+    same = nn.Conv2d(4, 4, 3, padding="same")
+    with packed(same, CPU):
+        assert "forward" not in vars(same)
     with torch.autocast("cpu", torch.bfloat16):
         wanted = module(features)
         with packed(module, CPU):
@@ -56,12 +65,16 @@ def test_packed_layers_compute_packed_and_afterwards_are_themselves_again(half) 
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"padding": 1}, {"stride": 2, "padding": 1}, {"padding": 1, "groups": 4}, {"padding": 0}, {"padding": 2}],
-)
-def test_what_goes_back_through_frozen_convolutions_is_the_same(half, settings: dict[str, int]) -> None:
-    layer = nn.Conv2d(16, 32, 3, **settings).requires_grad_(False)
-    module, features = nn.Sequential(layer), torch.randn(2, 16, 9, 8, requires_grad=True)
+    "layer",
+    [
+        nn.Conv2d(16, 32, 3, padding=1), nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.Conv2d(16, 32, 3, padding=1, groups=4), nn.Conv2d(16, 32, 3), nn.Conv2d(16, 32, 3, padding=2),
+        nn.Conv2d(16, 32, 1), nn.Linear(8, 12), nn.Linear(8, 12, bias=False),
+    ],
+)  # fmt: skip
+def test_what_goes_back_through_frozen_layers_is_the_same(half, layer: nn.Module) -> None:
+    module = nn.Sequential(layer.requires_grad_(False))
+    features = torch.randn(2, 16, 9, 8, requires_grad=True)
 
     def through() -> tuple[torch.Tensor, torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
@@ -91,25 +104,24 @@ def test_what_learns_itself_is_not_packed_and_a_drawing_between_leaves_the_rest_
     assert not any("forward" in vars(layer) for layer in module)
 
 
-def test_a_lora_learns_the_same_through_packed_convolutions(
-    folders, pictures, tmp_path: Path, monkeypatch, half
-) -> None:
+def test_a_lora_learns_the_same_through_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     files = [tmp_path / name / FILE for name in ("packed", "plain")]
     train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[0], side=SIDE)
-    monkeypatch.setattr("engine.packed.pack", lambda weight, *given: weight)
+    monkeypatch.setattr("engine.training.packed", lambda *given, learning: nullcontext())
     train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[1], side=SIDE)
     one, other = (load_file(file) for file in files)
-    assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
-    assert any(float(tensor.abs().max()) > 1e-4 for name, tensor in one.items() if "lora_B" in name)
+    learned = torch.cat([other[name].flatten() for name in other if "lora_B" in name]).float()
+    found = torch.cat([one[name].flatten() for name in other if "lora_B" in name]).float()
+    # Adam makes as much of the small gradients, whose sign may be rounding's, as of the others.
+    assert float((found - learned).norm() / learned.norm()) < 0.1 and float(learned.abs().max()) > 1e-4
 
 
-def test_a_picture_is_the_same_with_packed_convolutions(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
+def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     base = load(folders("sd1"))
     train(base, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
     attached, drawing = Attached(base), asked(tmp_path)
     own = draw(base, attached, drawing)[0].image
-    for place in ("engine.packed.pack", "engine.lowrank.pack"):
-        monkeypatch.setattr(place, lambda weight, *given: weight)
+    monkeypatch.setattr("engine.generation.packed", lambda *given: nullcontext())
     assert_same(own, draw(base, attached, drawing)[0].image)
 
 
