@@ -1,5 +1,6 @@
 """The resident base model: loaded once, shared by training and drawing."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -121,7 +122,8 @@ class BaseModel:
     def untrained(self) -> Any:
         """The denoiser as it was opened, on the CPU, read anew: for whoever has trained the one that is here."""
         if self.source == EMBEDDED:
-            return open_unet()
+            # A copy, so that its file is not in memory beside it.
+            return copy.deepcopy(open_unet())
         return _loading().open_denoiser(self.source, self.unet, self.family.denoiser)
 
     @property

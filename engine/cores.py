@@ -7,10 +7,12 @@ four pictures: on one core 82 ms, in halves 49. Halves of few rows wait for Pyth
 two busy programs took 1.4 s on one core and 5.2 s in halves.
 """
 
-from collections.abc import Callable, Iterator
+from bisect import bisect
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -18,6 +20,7 @@ import torch
 from engine.base import BaseModel, small
 
 Done = TypeVar("Done")
+Item = TypeVar("Item")
 
 MANY = 8
 """Rows from which on halves are quicker than one core alone."""
@@ -29,11 +32,27 @@ def side_by_side(base: BaseModel, rows: int, work: Callable[[slice], Done]) -> l
     Contexts that torch keeps for each thread, such as autocast and no_grad, are for `work` to enter. Whatever one half
     raises is raised when neither is at work any more.
     """
-    cores = torch.get_num_threads()
-    if rows < MANY or cores < 2 or not small(base):
+    if rows < MANY or torch.get_num_threads() < 2 or not small(base):
         with on_one_core(base):
             return [work(slice(None))]
-    going = [_threads().submit(work, half) for half in (slice(0, rows // 2), slice(rows // 2, None))]
+    return _at_once([lambda: work(slice(0, rows // 2)), lambda: work(slice(rows // 2, None))])
+
+
+def shared(work: Callable[[list[Item], int], object], items: list[Item], sizes: Sequence[int]) -> None:
+    """Do the work of all items, on two cores if torch may use them: each takes about as much of `sizes`, and is told
+    whether it is number 0 or 1."""
+    if torch.get_num_threads() < 2 or len(items) < 2:
+        work(items, 0)
+        return
+    so_far = list(accumulate(sizes))
+    middle = bisect(so_far, so_far[-1] // 2)
+    _at_once([lambda: work(items[:middle], 0), lambda: work(items[middle:], 1)])
+
+
+def _at_once(tasks: Sequence[Callable[[], Done]]) -> list[Done]:
+    """What two tasks come to, each on a core of its own."""
+    cores = torch.get_num_threads()
+    going = [_threads().submit(task) for task in tasks]
     # The new threads' share of the cores is theirs alone, but torch also notes it as everybody's.
     torch.set_num_threads(cores)
     wait(going)

@@ -20,8 +20,9 @@ from engine.lowrank import Affine, Factors, Norm, plain_name
 SHARE = 0.15
 """Of the half-precision size of what was trained."""
 
-HELD = 50_000_000
-"""Numbers of singular vectors that are kept from the first pass to the second; those of the rest are found twice."""
+HELD = 10_000_000
+"""Numbers of singular vectors that are kept from the first pass to the second; those of the rest are found twice. So
+few that to store the embedded base's differences takes no more memory than to learn them."""
 
 Differences = Callable[[], Iterable[tuple[str, Tensor]]]
 """The differences under their names; called twice, since all of their singular vectors would not fit into memory."""

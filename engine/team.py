@@ -6,14 +6,17 @@ rows.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from engine import launched
 from engine.errors import InputError
+
+Item = TypeVar("Item")
 
 
 class Team:
@@ -41,15 +44,15 @@ BUCKET = 6_000_000
 """Numbers in one message, 24 MB: DistributedDataParallel's default is 25 MB."""
 
 
-def together(tensors: Sequence[Tensor], most: int) -> Iterator[list[Tensor]]:
-    """The tensors in their order, in groups of at most `most` numbers; a larger one has a group to itself."""
-    group, size = list[Tensor](), 0
-    for tensor in tensors:
-        if group and size + tensor.numel() > most:
+def together(items: Iterable[Item], most: int, numbers: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Items in their order, in groups of at most `most` numbers; a larger one has a group to itself."""
+    group, size = list[Item](), 0
+    for item in items:
+        if group and size + numbers(item) > most:
             yield group
             group, size = [], 0
-        group.append(tensor)
-        size += tensor.numel()
+        group.append(item)
+        size += numbers(item)
     if group:
         yield group
 
@@ -68,7 +71,7 @@ class Devices(Team):
         from accelerate.utils import reduce
 
         # Many small tensors travel as one: each message costs a round trip.
-        for several in together(tensors, BUCKET):
+        for several in together(tensors, BUCKET, Tensor.numel):
             total = reduce(torch.cat([tensor.flatten().float() for tensor in several]), "sum")
             for tensor, part in zip(several, total.split([tensor.numel() for tensor in several]), strict=True):
                 tensor.copy_(part.view_as(tensor))

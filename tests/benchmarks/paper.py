@@ -187,8 +187,8 @@ def table() -> str:
     lora = {family: 2 * c.parameters * (1 + 8 * LORA_SHARE) for family, c in counted.items()}
     row("memory, LoRA", lambda f, c: _gb(lora[f] + ROWS * c.kept))
     row("memory, LoRA, checkpointing", lambda f, c: _gb(lora[f] + ROWS * c.kept_checkpointing))
-    # Float32 weights, gradients and two moments; the unadapted base beside them in bfloat16.
-    row("memory, DreamBooth, checkpointing", lambda f, c: _gb(18 * c.parameters + ROWS * c.kept_checkpointing))
+    # Float32 weights and squares, gradients and their mean in bfloat16; the unadapted base beside them in bfloat16.
+    row("memory, DreamBooth, checkpointing", lambda f, c: _gb(14 * c.parameters + ROWS * c.kept_checkpointing))
     for card, speed in CARDS.items():
         # A LoRA's backward pass goes through the base's layers but leaves their weights' gradients out.
         row(f"LoRA steps a second, {card}", lambda f, c, s=speed: f"{USED * s / (ROWS * 2 * c.forward):.1f}")

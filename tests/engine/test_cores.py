@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from engine import cores
 from engine.adapters import FILE
-from engine.cores import on_one_core, side_by_side
+from engine.cores import on_one_core, shared, side_by_side
 from engine.recipe import Recipe
 from engine.training import train
 
@@ -66,6 +66,20 @@ def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
     with pytest.raises(ValueError, match="too much"):
         side_by_side(tiny, 10, work)
     assert done == [5]
+
+
+def test_items_are_shared_by_their_sizes(tiny) -> None:
+    done = dict[int, tuple[str, int]]()
+
+    def work(items: list[str], number: int) -> None:
+        done[number] = "".join(items), torch.get_num_threads()
+
+    shared(work, [*"abcde"], [5, 1, 1, 1, 2])
+    assert done == {0: ("a", 1), 1: ("bcde", 1)}
+    done.clear()
+    torch.set_num_threads(1)
+    shared(work, [*"abc"], [1, 1, 1])
+    assert done == {0: ("abc", 1)}
 
 
 @pytest.mark.parametrize("recipe", [LORA, replace(LORA, text_encoder=True), replace(LORA, method="dreambooth")])

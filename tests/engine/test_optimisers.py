@@ -1,10 +1,12 @@
-"""The engine's AdamW is torch's to the bit, and goes on from what torch's left behind."""
+"""The engine's AdamW is torch's to the bit and goes on from what torch's left behind; clipping is torch's, too."""
 
 import copy
 
+import pytest
 import torch
 
-from engine.optimisers import AdamW
+from engine import optimisers
+from engine.optimisers import AdamW, clip
 
 
 def stepped(optimiser: torch.optim.Optimizer, parameters: list[torch.Tensor], steps: range) -> None:
@@ -39,3 +41,67 @@ def test_it_steps_as_torchs_does_and_either_goes_on_from_the_others_state() -> N
     stepped(torchs, theirs, range(4, 6))
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(ours, start, strict=True))
+
+
+@pytest.fixture(params=[1, 2])
+def cores(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_gradients_in_half_precision_have_their_mean_kept_so_and_a_state_goes_on_to_the_bit(cores, monkeypatch) -> None:
+    monkeypatch.setattr(optimisers, "PIECES", {"cpu": 16})
+    start = [torch.randn(shape) for shape in ((3,), (7, 5), (2, 3, 4), (1, 40))]
+
+    def fresh() -> list[torch.nn.Parameter]:
+        parameters = [torch.nn.Parameter(one.clone()) for one in start]
+        for parameter in parameters[1:]:
+            parameter.grad_dtype = torch.bfloat16
+        return parameters
+
+    def move(optimiser: AdamW, parameters: list[torch.nn.Parameter], step: int) -> None:
+        for number, parameter in enumerate(parameters):
+            gradient = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(10 * step + number))
+            parameter.grad = gradient.to(parameter.grad_dtype)
+        optimiser.step()
+
+    parameters, other = fresh(), fresh()
+    own, later = (AdamW([{"params": several, "lr": 0.1}], 0.01) for several in (parameters, other))
+    expected = [(one.clone(), torch.zeros_like(one), torch.zeros_like(one)) for one in start]
+    for step in range(4):
+        if step == 2:
+            later.load_state_dict(copy.deepcopy(own.state_dict()))
+            for one, same in zip(other, parameters, strict=True):
+                one.data.copy_(same.data)
+        move(own, parameters, step)
+        if step >= 2:
+            move(later, other, step)
+        for parameter, (weights, mean, squares) in zip(parameters, expected, strict=True):
+            gradient = parameter.grad.float()
+            weights.mul_(1 - 0.1 * 0.01)
+            mean.lerp_(gradient, 0.1)
+            squares.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+            root = (squares / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+            weights.sub_(0.1 * (mean / (1 - 0.9 ** (step + 1))) / root)
+            mean.copy_(mean.to(parameter.grad_dtype))
+            assert torch.allclose(parameter, weights, atol=1e-5)
+    assert [own.state[one]["exp_avg"].dtype for one in parameters] == [torch.float32, *[torch.bfloat16] * 3]
+    assert all(torch.equal(one, same) for one, same in zip(other, parameters, strict=True))
+    for one, same in zip(other, parameters, strict=True):
+        assert all(torch.equal(value, own.state[same][name]) for name, value in later.state[one].items())
+
+
+@pytest.mark.parametrize("most", [1e9, 0.5])
+def test_gradients_are_clipped_as_torch_clips_them(cores, most: float) -> None:
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((3,), (4, 5), (2, 3, 1))]
+    for parameter in ours[:2]:
+        parameter.grad = torch.randn_like(parameter)
+    theirs = copy.deepcopy(ours)
+    for one, other in zip(ours[:2], theirs, strict=False):
+        other.grad = one.grad.clone()
+    clip(ours, most)
+    torch.nn.utils.clip_grad_norm_(theirs, most)
+    assert all(torch.equal(one.grad, other.grad) for one, other in zip(ours[:2], theirs, strict=False))
+    assert ours[2].grad is None

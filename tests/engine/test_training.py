@@ -41,7 +41,7 @@ KINDS = {
     "schedule-free": replace(LORA, optimiser="schedulefree", ema=0.5),
     "pivotal": replace(LORA, pivotal=True), "dora": replace(LORA, dora=True, rslora=True),
     "buckets": replace(LORA, crop="buckets", flip=True, captions=True),
-    "float16": replace(LORA, precision="float16", steps=4),
+    "float16": replace(LORA, precision="float16", steps=4), "half gradients": replace(FULL, precision="bfloat16"),
     "plain": replace(LORA, prior_target="noise", timesteps="uniform"), "album as class": replace(LORA, prior_album=2),
 }  # fmt: skip
 
