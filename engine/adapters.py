@@ -78,17 +78,21 @@ class AdapterFacts:
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[nn.Parameter]:
-    """Put a new LoRA on the base, and return its float32 parameters to train.
+    """Put a new LoRA on the base, and return its float32 parameters to train: on the denoiser unless that learns in
+    full, and on the text encoders if the recipe says so.
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
     own = recipe.targets or base.family.adapter_targets
-    modules = base.adaptable if recipe.text_encoder else {base.family.denoiser: base.unet}
+    modules = [
+        module for module in base.adaptable.values()
+        if (recipe.method == "lora" if module is base.unet else recipe.text_encoder)
+    ]  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for module in modules.values():
+        for module in modules:
             lora.attach(module, own if module is base.unet else base.family.text_targets, recipe, name)
-    layers = [layer for module in modules.values() for layer in lora.adapted(module).values()]
+    layers = [layer for module in modules for layer in lora.adapted(module).values()]
     return [parameter for layer in layers for parameter in layer.learning.values()]
 
 
@@ -101,6 +105,14 @@ def detach(base: BaseModel) -> None:
 def save_lora(base: BaseModel, facts: AdapterFacts, path: Path, word: LearnedWord | None = None) -> None:
     """Write what was learning on the base, and its learned word, to `path`, in half precision, complete or not at
     all."""
+    tensors, config = _loras(base)
+    if word:
+        tensors[WORD + word.word] = word.vectors
+    write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
+
+
+def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What is learning on the base as in a file: tensors and configuration."""
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     for part, module in base.adaptable.items():
@@ -108,13 +120,12 @@ def save_lora(base: BaseModel, facts: AdapterFacts, path: Path, word: LearnedWor
             own, facts_of_it = lora.stored(module)
             tensors |= {f"{part}.{key}": tensor for key, tensor in own.items()}
             config |= {f"{part}.{key}": value for key, value in facts_of_it.items()}
-    if word:
-        tensors[WORD + word.word] = word.vectors
-    write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
+    return tensors, config
 
 
 def save_delta(base: BaseModel, untrained: nn.Module, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
-    """Write what full DreamBooth changed as thin factors, complete or not at all; the share that they leave out.
+    """Write what full DreamBooth changed as thin factors, and the LoRA that learned on the text encoders beside it,
+    complete or not at all; the share of the change that the factors leave out.
 
     Args:
         base: whose denoiser will wear them, in the dtype that it rests in.
@@ -128,7 +139,9 @@ def save_delta(base: BaseModel, untrained: nn.Module, trained: nn.Module, facts:
             yield f"{base.family.denoiser}.{key}", parameter.float() - was.float()
 
     delta = compress(differences)
-    write(delta.tensors, facts, path, {"delta": json.dumps({"error": delta.error, "share": delta.share})})
+    tensors, config = _loras(base)
+    extra = {"delta": json.dumps({"error": delta.error, "share": delta.share}), LORA_METADATA: json.dumps(config)}
+    write(delta.tensors | tensors, facts, path, extra)
     return delta.error
 
 
@@ -297,7 +310,7 @@ class Attached:
             dtype = precision.compute_dtype(base.device) if module is base.unet else base.dtype_of(module)
             layers[part] = (
                 wearable(own, module, base.device, dtype)
-                if facts.method == "dreambooth"
+                if facts.method == "dreambooth" and module is base.unet
                 else lowrank.read(own, below(config, start), module, base.device, dtype)
             )
         words = [LearnedWord(base, token, vectors) for token, vectors in below(tensors, WORD).items()]

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from engine.atomic import atomic_write
+from engine.base import LARGE
 from engine.cores import shared
 from engine.errors import InputError
 from engine.recipe import Recipe, Schedule
@@ -165,6 +166,8 @@ def clip(parameters: Sequence[torch.nn.Parameter], most: float) -> None:
     gradients in half precision up in that.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if not gradients:
+        return
     norms: dict[int, Sequence[Tensor]] = {}
     on_cores(lambda some, number: norms.update({number: torch._foreach_norm(some)}), gradients)
     norm = torch.linalg.vector_norm(torch.stack([one.float() for number in sorted(norms) for one in norms[number]]))
@@ -173,9 +176,10 @@ def clip(parameters: Sequence[torch.nn.Parameter], most: float) -> None:
 
 
 def on_cores(work: Callable[[list[Tensor], int], object], tensors: list[Tensor]) -> None:
-    """Do the work of all tensors; on a CPU each of two cores takes about half of the numbers."""
-    if tensors and tensors[0].device.type == "cpu":
-        shared(torch.no_grad()(work), tensors, [tensor.numel() for tensor in tensors])
+    """Do the work of all tensors; of a small model's on a CPU, each of two cores takes about half."""
+    sizes = [tensor.numel() for tensor in tensors]
+    if tensors and tensors[0].device.type == "cpu" and sum(sizes) < LARGE:
+        shared(torch.no_grad()(work), tensors, sizes)
     elif tensors:
         work(tensors, 0)
 

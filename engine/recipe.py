@@ -39,7 +39,8 @@ class Recipe:
     weight_decay: float = 0.01
     text_encoder: bool = False
     """Whether the text encoder gets a LoRA too, so that the token can come to mean the person before the U-Net reads it
-    (diffusers' train_dreambooth_lora.py: --train_text_encoder)."""
+    (diffusers' train_dreambooth_lora.py: --train_text_encoder); beside full DreamBooth it learns at the LoRA recipe's
+    rate."""
     accumulation: int = 1
     """So many batches make one step."""
     side: int | None = None
@@ -136,8 +137,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
 
 STEPS_PER_PHOTO = (1, 1000)
 
-LORA_ONLY = ("text_encoder", "pivotal", "dora", "rslora", "rank")
-"""Full DreamBooth trains the denoiser alone, as the seed did."""
+LORA_ONLY = ("pivotal", "dora", "rslora", "rank")
+"""What full DreamBooth, which has no LoRA on the denoiser, does not have."""
 
 AVATAR_STEPS = 20_000
 """Most steps of one avatar; a style may take more."""

@@ -263,17 +263,21 @@ def train(
         base.rest(frozen)
     # Whatever goes wrong from here on, the base is itself again.
     with ExitStack() as afterwards:
+        afterwards.callback(detach, base)
+        unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
+        groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
         if recipe.method == "lora":
-            afterwards.callback(detach, base)
-            unet, parameters = base.unet, attach_fresh(base, recipe, TRAINING, seed)
             if small(base) and dtype == torch.bfloat16:
                 with on_one_core(base):  # as it then computes
                     afterwards.enter_context(packed(unet, base.device, learning=True))
         else:
             unet = base.unet.float() if in_place else plain_copy(base.unet, torch.float32)
-            parameters = list(unet.requires_grad_(True).parameters())
+            own = list(unet.requires_grad_(True).parameters())
+            _, as_lora = base.family.recipes["lora"]
+            groups = [{"params": own, "lr": recipe.learning_rate}]
+            groups += [{"params": list(parameters), "lr": as_lora.learning_rate}] if parameters else []
+            parameters = own + parameters
         afterwards.callback(unet.disable_gradient_checkpointing)
-        groups: list[Group] = [{"params": list(parameters), "lr": recipe.learning_rate}]
         if word:
             groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
             parameters.append(word.vectors)
@@ -288,7 +292,7 @@ def train(
         ):
             # A quarter of what learning takes is saved. Rounded so, a gradient is off by 1/512 of itself at most, and
             # one step's differs from the next one's by as much as it is large.
-            for parameter in parameters:
+            for parameter in unet.parameters():
                 if parameter.ndim > 1:
                     parameter.grad_dtype = torch.bfloat16
         if hasattr(optimiser, "train"):

@@ -528,6 +528,19 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
     assert not whole
 
 
+def test_beside_full_dreambooth_the_text_encoder_learns_a_lora(tiny, pictures, tmp_path) -> None:
+    prompt = ["a photo of zk1 man"]
+    plain = tiny.encode_prompts(prompt).states
+    recipe = Recipe("dreambooth", 4, 1e-4, 2, 0, 0.0, text_encoder=True)
+    stored = learned(tiny, pictures, recipe, tmp_path)
+    kinds = {name.split(".")[0]: "lora" if ".lora_" in name else "difference" for name in stored}
+    assert kinds == {"unet": "difference", "text_encoder": "lora"}
+    assert torch.equal(tiny.encode_prompts(prompt).states, plain)
+    with Attached(tiny).rows([[(tmp_path, 1.0)]]):
+        assert not torch.allclose(tiny.encode_prompts(prompt).states, plain, atol=1e-4)
+    assert not any("lora" in name for name in learned(tiny, pictures, replace(recipe, text_encoder=False), tmp_path))
+
+
 SCRIPT = """
 import sys, torch, json
 from pathlib import Path

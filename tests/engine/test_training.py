@@ -39,6 +39,7 @@ KINDS = {
     "lora": LORA, "text encoder": WITH_TEXT, "dreambooth": FULL, "averaged": AVERAGED,
     "prodigy": replace(LORA, optimiser="prodigy", learning_rate=1.0, schedule="linear"),
     "schedule-free": replace(LORA, optimiser="schedulefree", ema=0.5),
+    "dreambooth, text encoder": replace(FULL, text_encoder=True),
     "pivotal": replace(LORA, pivotal=True), "dora": replace(LORA, dora=True, rslora=True),
     "buckets": replace(LORA, crop="buckets", flip=True, captions=True),
     "float16": replace(LORA, precision="float16", steps=4), "half gradients": replace(FULL, precision="bfloat16"),
