@@ -135,14 +135,16 @@ def draw_together(
     rows = [drawing for drawing in drawings for _ in range(drawing.count)]
     seeds = [drawing.seed + number for drawing in drawings for number in range(drawing.count)]
     stacks = [drawing.stack for drawing in drawings]
-    with attached.rows(stacks, base.family.text_encoders):
+    with on_one_core(base), attached.rows(stacks, base.family.text_encoders):
         words = base.encode_prompts([drawing.prompt for drawing in drawings])
         negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
     steps, skip = steps_of(first, base, attached), skipped(first, base, attached)
     consistent = by_consistency(first, attached)
     plan = (base.schedule.few if consistent else base.schedule.drawing)(steps, shape[1] * shape[2])
     latents = begin(base, drawings, noise(seeds, shape), plan[skip])
-    with attached.rows([drawing.stack for drawing in rows], [base.family.denoiser]) as unet:
+    with ExitStack() as wearing:
+        with on_one_core(base):
+            unet = wearing.enter_context(attached.rows([drawing.stack for drawing in rows], [base.family.denoiser]))
         latents = denoise(
             unet, base, latents, words.repeat(counts), negative.repeat(counts), steps=steps, skip=skip,
             guidance=[guidance_of(drawing, base, attached) for drawing in rows],

@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from inspect import unwrap
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from engine.team import together
 
 Group = dict[str, Any]
 
-PIECES = {"cpu": 2**18, "cuda": 2**24}
+PIECES = {"cpu": 2**17, "cuda": 2**24}
 """Numbers that move at once where copies are wanted for that: few, for a CPU's cache; many, for a GPU's launches."""
 
 
@@ -45,6 +45,7 @@ class AdamW(Optimizer):
     def __init__(self, groups: Sequence[Group], weight_decay: float) -> None:
         # The last is for whoever loads a state: its steps are tensors on the parameters' device.
         super().__init__(groups, {"lr": 1e-3, "weight_decay": weight_decay, "fused": True})
+        self._pieces: dict[tuple[int, ...], list[_Pieces]] = {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -58,57 +59,86 @@ class AdamW(Optimizer):
                         "exp_avg": torch.zeros_like(parameter, dtype=parameter.grad_dtype),
                         "exp_avg_sq": torch.zeros_like(parameter),
                     }  # fmt: skip
-            halved = [one for one in learning if one.grad_dtype != one.dtype]
-            scratch = None
-            if halved:
-                # Here, since every thread keeps for good what it has once allocated.
-                most = max(PIECES[halved[0].device.type], *(one[0].numel() for one in halved))
-                scratch = halved[0].new_empty(2, 2, most)
-            on_cores(partial(self._move, group, scratch), learning)
+            on_cores(partial(self._move, group), learning)
 
-    def _move(self, group: Group, scratch: Tensor | None, learning: list[Tensor], number: int) -> None:
+    def _move(self, group: Group, learning: list[Tensor], number: int) -> None:
         if learning:
             torch._foreach_add_([self.state[one]["step"] for one in learning], 1)
-        _fused(group, [self._of(one) for one in learning if one.grad_dtype == one.dtype])
-        if scratch is not None:
-            self._move_halved(group, scratch[number], [one for one in learning if one.grad_dtype != one.dtype])
+        _fused(group, *self._of([one for one in learning if one.grad_dtype == one.dtype]))
+        halved = [one for one in learning if one.grad_dtype != one.dtype]
+        which = tuple(id(one) for one in halved)
+        if halved and which not in self._pieces:
+            self._pieces[which] = self._cut(halved)
+        for some in self._pieces.get(which, ()):
+            torch._foreach_copy_(some.gradients, [one.grad[rows] for one, rows in some.places])  # type: ignore[index]
+            torch._foreach_copy_(some.means, some.halves)
+            _fused(group, some.parameters, some.gradients, some.means, some.squares, some.steps)
+            torch._foreach_copy_(some.halves, some.means)
 
-    def _move_halved(self, group: Group, scratch: Tensor, learning: Sequence[Tensor]) -> None:
-        # The kernel wants all digits, so a few numbers at a time are copied into `scratch` (2, most).
-        most, pieces = scratch.shape[1], list[tuple[Any, ...]]()
-        for parameter in learning:
-            *tensors, steps = self._of(parameter)
-            rows = max(1, most // parameter[0].numel())
-            pieces += zip(*(one.split(rows) for one in tensors), repeat(steps))
-        for several in together(pieces, most, lambda piece: int(piece[0].numel())):
-            parameters, gradients, halves, squares, steps = zip(*several, strict=True)
-            sizes = [one.numel() for one in parameters]
-            whole, means = (
-                [part.view_as(one) for part, one in zip(row[: sum(sizes)].split(sizes), parameters, strict=True)]
+    def _of(self, parameters: Sequence[Tensor]) -> tuple[list[Any], ...]:
+        """Parameters, their gradients, the running means of these and of their squares, and the steps."""
+        states = [self.state[one] for one in parameters]
+        kept = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq", "step"))
+        return list(parameters), [one.grad for one in parameters], *kept
+
+    def _cut(self, parameters: Sequence[Tensor]) -> list["_Pieces"]:
+        """The parameters in pieces of rows, as many together as move at once."""
+        most = max(PIECES[parameters[0].device.type], *(one[0].numel() for one in parameters))
+        scratch = parameters[0].new_empty(2, most)
+        places = [
+            (one, slice(start, start + rows))
+            for one in parameters
+            if (rows := most // one[0].numel())
+            for start in range(0, len(one), rows)
+        ]
+        found = []
+        for some in together(places, most, lambda place: place[0][place[1]].numel()):
+            own, _, halves, squares, steps = self._of([one for one, _ in some])
+            weights, halves, squares = (
+                [tensor.detach()[rows] for tensor, (_, rows) in zip(tensors, some, strict=True)]
+                for tensors in (own, halves, squares)
+            )
+            sizes = [piece.numel() for piece in halves]
+            gradients, means = (
+                [part.view_as(piece) for part, piece in zip(row[: sum(sizes)].split(sizes), halves, strict=True)]
                 for row in scratch
             )
-            torch._foreach_copy_(whole, gradients)
-            torch._foreach_copy_(means, halves)
-            _fused(group, [*zip(parameters, whole, means, squares, steps, strict=True)])
-            torch._foreach_copy_(halves, means)
+            found.append(_Pieces(some, weights, halves, squares, steps, gradients, means))
+        return found
 
-    def _of(self, parameter: Tensor) -> tuple[Any, ...]:
-        """The parameter, its gradient, the running means of that and of its square, and the steps."""
-        state = self.state[parameter]
-        return parameter, parameter.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
+    def let_go(self) -> None:
+        """Forget the state, and with it the memory that it took."""
+        self.state.clear()
+        self._pieces.clear()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a state that this optimiser or torch's AdamW had."""
+        self._pieces.clear()
         unwrap(Optimizer.load_state_dict)(self, state_dict)
         # There it has all become the parameters' dtype.
         for parameter, state in self.state.items():
             state["exp_avg"] = state["exp_avg"].to(parameter.grad_dtype)
 
 
-def _fused(group: Group, several: Sequence[tuple[Tensor, ...]]) -> None:
-    """Move parameters, each with what `AdamW._of` gives of it."""
-    if several:
-        parameters, gradients, means, squares, steps = zip(*several, strict=True)
+@dataclass(frozen=True)
+class _Pieces:
+    """Pieces of halved parameters that move at once, and copies with all digits, which the kernel wants."""
+
+    places: list[tuple[Tensor, slice]]
+    """Each piece's parameter and rows."""
+    parameters: list[Tensor]
+    halves: list[Tensor]
+    squares: list[Tensor]
+    steps: list[Tensor]
+    gradients: list[Tensor]
+    means: list[Tensor]
+
+
+def _fused(
+    group: Group, parameters: list[Tensor], gradients: list[Tensor], means: list[Tensor], squares: list[Tensor],
+    steps: list[Tensor],
+) -> None:  # fmt: skip
+    if parameters:
         torch._fused_adamw_(
             parameters, gradients, means, squares, [], steps, lr=group["lr"], beta1=0.9, beta2=0.999,
             weight_decay=group["weight_decay"], eps=1e-8, amsgrad=False, maximize=False,

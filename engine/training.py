@@ -419,8 +419,10 @@ def train(
                 else:
                     for parameter in parameters:
                         parameter.grad = None
-                    optimiser.state.clear()
-                    delta_error = save_delta(base, base.untrained() if in_place else base.unet, unet, facts, out)
+                    getattr(optimiser, "let_go", optimiser.state.clear)()
+                    before = base.untrained() if in_place else base.unet
+                    with on_one_core(base):
+                        delta_error = save_delta(base, before, unet, facts, out)
     tenth = max(1, len(losses) // 10)
     return Trained(
         steps=recipe.steps,
