@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from engine import lora, lowrank, precision
 from engine.atomic import atomic_write
-from engine.base import BaseModel, plain_parameters, small
+from engine.base import BaseModel, Weights, plain_parameters, small
 from engine.deltas import compress, wearable
 from engine.errors import InputError
 from engine.quantised import Int8Linear
@@ -123,19 +123,18 @@ def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, config
 
 
-def save_delta(base: BaseModel, untrained: nn.Module, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
+def save_delta(base: BaseModel, before: Weights, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
     """Write what full DreamBooth changed as thin factors, and the LoRA that learned on the text encoders beside it,
     complete or not at all; the share of the change that the factors leave out.
 
     Args:
         base: whose denoiser will wear them, in the dtype that it rests in.
-        untrained: the denoiser as it was opened.
+        before: the denoiser's weights as they were opened.
     """
-    before, after = dict(plain_parameters(untrained)), dict(plain_parameters(trained))
 
     def differences() -> Iterator[tuple[str, Tensor]]:
-        for key, parameter in after.items():
-            was = before[key].to(parameter.device, base.dtype)
+        for key, parameter in plain_parameters(trained):
+            was = before(key).to(parameter.device, base.dtype)
             yield f"{base.family.denoiser}.{key}", parameter.float() - was.float()
 
     delta = compress(differences)

@@ -1,6 +1,5 @@
 """The resident base model: loaded once, shared by training and drawing."""
 
-import copy
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from engine.families import Family, Words, family_of
 from engine.precision import best_device, resting_dtype
 from engine.quantised import free_bytes, quantise, too_large
 from engine.schedule import Schedule
-from engine.toon.parts import Pipeline, open_unet
+from engine.toon.parts import Pipeline, unet_weight
 
 EMBEDDED = "embedded"
 """The source of the base that comes with the engine."""
@@ -26,6 +25,9 @@ LARGEST_SIDE = 1536
 
 LARGE = 100_000_000
 """Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
+
+Weights = Callable[[str], Tensor]
+"""Gives a weight by its plain name."""
 
 Rests = Callable[["BaseModel"], torch.dtype | None]
 
@@ -119,12 +121,13 @@ class BaseModel:
         self.dtype = dtype
         _at_rest(self.unet, self.device, dtype)
 
-    def untrained(self) -> Any:
-        """The denoiser as it was opened, on the CPU, read anew: for whoever has trained the one that is here."""
+    def untrained(self) -> "Weights":
+        """The denoiser's weights as they were opened, on the CPU, read anew: for whoever has trained those here."""
         if self.source == EMBEDDED:
-            # A copy, so that its file is not in memory beside it.
-            return copy.deepcopy(open_unet())
-        return _loading().open_denoiser(self.source, self.unet, self.family.denoiser)
+            return unet_weight
+        return dict(
+            plain_parameters(_loading().open_denoiser(self.source, self.unet, self.family.denoiser))
+        ).__getitem__
 
     @property
     def vae(self) -> Any:

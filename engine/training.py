@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine import lora, memory
 from engine.adapters import AdapterFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
-from engine.base import BaseModel, small
+from engine.base import BaseModel, plain_parameters, small
 from engine.cores import on_one_core, side_by_side
 from engine.errors import InputError
 from engine.examples import (
@@ -420,7 +420,7 @@ def train(
                     for parameter in parameters:
                         parameter.grad = None
                     getattr(optimiser, "let_go", optimiser.state.clear)()
-                    before = base.untrained() if in_place else base.unet
+                    before = base.untrained() if in_place else dict(plain_parameters(base.unet)).__getitem__
                     with on_one_core(base):
                         delta_error = save_delta(base, before, unet, facts, out)
     tenth = max(1, len(losses) // 10)

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from engine.toon import WEIGHTS
+
+DIFFUSION = "diffusion_pytorch_model"
+"""What diffusers calls a file of weights."""
 
 
 class Config(dict[str, Any]):
@@ -39,7 +43,7 @@ class Pipeline:
     def __init__(self) -> None:
         self.config: Mapping[str, Any] = _read(WEIGHTS / "model_index.json")
         self.components: Mapping[str, Any] = {
-            "unet": open_unet(),
+            "unet": UNet.open(WEIGHTS / "unet"),
             "vae": Autoencoder.open(WEIGHTS / "vae"),
             "text_encoder": TextEncoder.open(WEIGHTS / "text_encoder", "model"),
             "tokenizer": PromptTokenizer(WEIGHTS / "tokenizer"),
@@ -47,9 +51,11 @@ class Pipeline:
         }
 
 
-def open_unet() -> "UNet":
-    """The U-Net on the CPU, in the half precision that it lies there in."""
-    return UNet.open(WEIGHTS / "unet")
+def unet_weight(name: str) -> Tensor:
+    """One of the U-Net's weights, in the half precision that it lies there in: no more of its file is read."""
+    with safe_open(WEIGHTS / "unet" / f"{DIFFUSION}.safetensors", "pt") as file:
+        weight: Tensor = file.get_tensor(name)
+    return weight
 
 
 def _read(path: Path) -> Config:
@@ -71,7 +77,7 @@ class _Part(nn.Module):
         return cls(config)
 
     @classmethod
-    def open(cls, folder: Path, file: str = "diffusion_pytorch_model") -> Self:
+    def open(cls, folder: Path, file: str = DIFFUSION) -> Self:
         """The one in `folder`, on the CPU in the dtype that it lies there in."""
         with torch.device("meta"):
             part = cls(_read(folder / "config.json"))

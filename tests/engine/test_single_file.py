@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.adapters import Attached
-from engine.base import BaseModel
+from engine.base import BaseModel, plain_parameters
 from engine.errors import InputError
 from engine.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
 from engine.generation import draw
@@ -167,10 +167,10 @@ def test_a_single_file_of_klein_is_its_transformer(folders, prefix: str, tmp_pat
     beside(folders("klein"), file, frozenset(("text_encoder", "vae")))
     base = load(file)
     assert base.family.name == "klein"
-    for ours, theirs in ((base.unet, pipeline.transformer), (base.untrained(), pipeline.transformer)):
-        state = theirs.state_dict()
-        assert ours.state_dict().keys() == state.keys()
-        assert all(torch.equal(tensor, state[key]) for key, tensor in ours.state_dict().items())
+    ours, theirs, untrained = base.unet.state_dict(), pipeline.transformer.state_dict(), base.untrained()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
+    assert all(torch.equal(untrained(key), theirs[key]) for key in dict(plain_parameters(base.unet)))
     folder = load(folders("klein"))
     assert_same(draw(base, Attached(base), asked())[0].image, draw(folder, Attached(folder), asked())[0].image)
 
