@@ -37,7 +37,7 @@ class Packed:
         """
         self._weight, self._bias, self._groups = weight, None if bias is None else bias.to(torch.bfloat16), groups
         self._window = tuple(layer.padding), layer.stride, layer.dilation
-        # How oneDNN wants a weight depends on what is to pass it: one packed for nothing in particular can be 50 times
+        # How oneDNN wants a weight depends on what is to pass it: one packed for nothing in particular can be 20 times
         # slower.
         self._by_shape: dict[torch.Size, Tensor] = {}
 
