@@ -217,6 +217,7 @@ def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path
         assert raised.value.code == "bad_captions" and "line 2" in raised.value.sentence
 
 
+@pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
 def test_a_drawing_is_learned_under_what_is_told_of_it_and_a_photo_is_not() -> None:
     class Toons:
         family = TOON
