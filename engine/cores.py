@@ -38,15 +38,15 @@ def side_by_side(base: BaseModel, rows: int, work: Callable[[slice], Done]) -> l
     return _at_once([lambda: work(slice(0, rows // 2)), lambda: work(slice(rows // 2, None))])
 
 
-def shared(work: Callable[[list[Item], int], object], items: list[Item], sizes: Sequence[int]) -> None:
-    """Do the work of all items, on two cores if torch may use them: each takes about as much of `sizes`, and is told
-    whether it is number 0 or 1."""
+def shared(work: Callable[[list[Item]], Done], items: list[Item], sizes: Sequence[int]) -> list[Done]:
+    """What `work` makes of all items, or of two parts of about as much of `sizes`, each on a core of its own, if torch
+    may use two."""
     if torch.get_num_threads() < 2 or len(items) < 2:
-        work(items, 0)
-        return
+        return [work(items)]
     so_far = list(accumulate(sizes))
-    middle = bisect(so_far, so_far[-1] // 2)
-    _at_once([lambda: work(items[:middle], 0), lambda: work(items[middle:], 1)])
+    # Neither part is empty, however large a single item is.
+    middle = min(max(1, bisect(so_far, so_far[-1] // 2)), len(items) - 1)
+    return _at_once([lambda: work(items[:middle]), lambda: work(items[middle:])])
 
 
 def _at_once(tasks: Sequence[Callable[[], Done]]) -> list[Done]:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from engine.atomic import atomic_write
 from engine.base import LARGE
-from engine.cores import shared
+from engine.cores import Done, shared
 from engine.errors import InputError
 from engine.recipe import Recipe, Schedule
 from engine.team import together
@@ -61,9 +61,8 @@ class AdamW(Optimizer):
                     }  # fmt: skip
             on_cores(partial(self._move, group), learning)
 
-    def _move(self, group: Group, learning: list[Tensor], number: int) -> None:
-        if learning:
-            torch._foreach_add_([self.state[one]["step"] for one in learning], 1)
+    def _move(self, group: Group, learning: list[Tensor]) -> None:
+        torch._foreach_add_([self.state[one]["step"] for one in learning], 1)
         _fused(group, *self._of([one for one in learning if one.grad_dtype == one.dtype]))
         halved = [one for one in learning if one.grad_dtype != one.dtype]
         which = tuple(id(one) for one in halved)
@@ -196,22 +195,21 @@ def clip(parameters: Sequence[torch.nn.Parameter], most: float) -> None:
     gradients in half precision up in that.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if not gradients:
-        return
-    norms: dict[int, Sequence[Tensor]] = {}
-    on_cores(lambda some, number: norms.update({number: torch._foreach_norm(some)}), gradients)
-    norm = torch.linalg.vector_norm(torch.stack([one.float() for number in sorted(norms) for one in norms[number]]))
+    norms = [norm.float() for some in on_cores(torch._foreach_norm, gradients) for norm in some]
+    norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else 0.0
     if not norm <= most:
-        on_cores(lambda some, number: torch._foreach_mul_(some, float(most / (norm + 1e-6))), gradients)
+        coefficient = float(most / (norm + 1e-6))
+        on_cores(lambda some: torch._foreach_mul_(some, coefficient), gradients)
 
 
-def on_cores(work: Callable[[list[Tensor], int], object], tensors: list[Tensor]) -> None:
-    """Do the work of all tensors; of a small model's on a CPU, each of two cores takes about half."""
+def on_cores(work: Callable[[list[Tensor]], Done], tensors: list[Tensor]) -> list[Done]:
+    """What `work` makes of all tensors; of a small model's on a CPU, each of two cores takes about half."""
+    if not tensors:
+        return []
     sizes = [tensor.numel() for tensor in tensors]
-    if tensors and tensors[0].device.type == "cpu" and sum(sizes) < LARGE:
-        shared(torch.no_grad()(work), tensors, sizes)
-    elif tensors:
-        work(tensors, 0)
+    if tensors[0].device.type == "cpu" and sum(sizes) < LARGE:
+        return shared(torch.no_grad()(work), tensors, sizes)
+    return [work(tensors)]
 
 
 @contextmanager

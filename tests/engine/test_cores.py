@@ -69,17 +69,14 @@ def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
 
 
 def test_items_are_shared_by_their_sizes(tiny) -> None:
-    done = dict[int, tuple[str, int]]()
+    def work(items: list[str]) -> tuple[str, int]:
+        return "".join(items), torch.get_num_threads()
 
-    def work(items: list[str], number: int) -> None:
-        done[number] = "".join(items), torch.get_num_threads()
-
-    shared(work, [*"abcde"], [5, 1, 1, 1, 2])
-    assert done == {0: ("a", 1), 1: ("bcde", 1)}
-    done.clear()
+    assert shared(work, [*"abcde"], [5, 1, 1, 1, 2]) == [("a", 1), ("bcde", 1)]
+    assert shared(work, [*"abc"], [9, 1, 1]) == [("a", 1), ("bc", 1)]
+    assert shared(work, [*"ab"], [0, 0]) == [("a", 1), ("b", 1)]
     torch.set_num_threads(1)
-    shared(work, [*"abc"], [1, 1, 1])
-    assert done == {0: ("abc", 1)}
+    assert shared(work, [*"abc"], [1, 1, 1]) == [("abc", 1)]
 
 
 @pytest.mark.parametrize("recipe", [LORA, replace(LORA, text_encoder=True), replace(LORA, method="dreambooth")])

@@ -95,7 +95,7 @@ def test_gradients_in_half_precision_have_their_mean_kept_so_and_a_state_goes_on
 
 @pytest.mark.parametrize("most", [1e9, 0.5])
 def test_gradients_are_clipped_as_torch_clips_them(cores, most: float) -> None:
-    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((3,), (4, 5), (2, 3, 1))]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((5, 9), (4, 5), (2, 3, 1))]
     for parameter in ours[:2]:
         parameter.grad = torch.randn_like(parameter)
     theirs = copy.deepcopy(ours)
