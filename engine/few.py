@@ -12,7 +12,7 @@ pictures are needed; but each step of learning backpropagates through a whole dr
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,7 +29,7 @@ from engine.errors import InputError
 from engine.examples import prepare, read_captioned
 from engine.families import Words
 from engine.generation import answer, denoise, noise
-from engine.optimisers import learning_rate_at
+from engine.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe
 from engine.schedule import Solver
 
@@ -116,7 +116,9 @@ def distil(
         )
         parameters = attach_fresh(base, how, DISTILLING, seed)
         try:
-            losses = _learn(parameters, loss_at, recipe, on_step)
+            groups: list[Group] = [{"params": parameters, "lr": recipe.learning_rate}]
+            optimiser = make(replace(how, weight_decay=1e-3), groups, base.device)
+            losses = _learn(optimiser, parameters, loss_at, recipe, on_step)
             told = how.as_json() | {"distillation": recipe.method, "distilled_guidance": scale}
             guidance = scale if recipe.method == "endpoints" else 1.0
             save_lora(base, facts(base, DRAW_STEPS, guidance, told, seed), out)
@@ -128,10 +130,13 @@ def distil(
 
 
 def _learn(
-    parameters: Sequence[torch.nn.Parameter], loss_at: Callable[[int], Tensor], recipe: Distillation, on_step: OnStep
+    optimiser: torch.optim.Optimizer,
+    parameters: Sequence[torch.nn.Parameter],
+    loss_at: Callable[[int], Tensor],
+    recipe: Distillation,
+    on_step: OnStep,
 ) -> list[float]:
     """Follow the gradient of `loss_at` each step; the losses. Raises FloatingPointError if one is no number."""
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=1e-3)
     losses: list[float] = []
     for step in range(recipe.steps):
         loss = loss_at(step)
@@ -139,7 +144,7 @@ def _learn(
             group["lr"] = recipe.learning_rate * learning_rate_at("linear", step, recipe.steps, recipe.warm_up)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        clip(parameters, 1.0)
         optimiser.step()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
