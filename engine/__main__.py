@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from engine import experiments, launched
+from engine.commands import learn
 from engine.errors import InputError
+from engine.learning import launched
 from engine.recipe import Distillate, Method
-from engine.supervision import ENVIRONMENT
+from engine.work.gpu_client import ENVIRONMENT
 
 EVALUATED: Mapping[str, Callable[[str], float]] = {
     "steps": int,
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("photos", nargs="+", type=Path)
     inspect.add_argument("--class", dest="noun", default="person", help="class noun; things need no face")
 
-    learning = experiments.add_commands(commands)
+    learning = learn.add_commands(commands)
 
     imagine = commands.add_parser("imagine", help="draw pictures")
     imagine.add_argument("--avatar", type=Path, action="append", default=[], help="folder written by train")
@@ -129,9 +130,9 @@ def _parser() -> argparse.ArgumentParser:
 def _work(asked: argparse.Namespace) -> dict[str, Any]:
     from pydantic import ValidationError
 
-    from engine.settings import EngineSettings
-    from engine.supervision import BaseUnusable
-    from engine.worker import run
+    from engine.work.gpu_client import BaseUnusable
+    from engine.work.settings import EngineSettings
+    from engine.work.worker import run
 
     try:
         asyncio.run(run(EngineSettings()))
@@ -146,7 +147,7 @@ def _work(asked: argparse.Namespace) -> dict[str, Any]:
 
 def _default_base() -> str | None:
     """The operator's base model; None for the embedded one."""
-    from engine.settings import EngineSettings
+    from engine.work.settings import EngineSettings
 
     return EngineSettings().base_model or None
 
@@ -159,7 +160,7 @@ def _base(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.inspection import Rules, inspect_album, sentence
+    from engine.photos.inspection import Rules, inspect_album, sentence
 
     for path in asked.photos:
         if not path.is_file():
@@ -172,9 +173,9 @@ def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.adapters import Attached, facts_of
-    from engine.base import BaseModel, as_drawn
-    from engine.generation import Drawing, check, draw
+    from engine.adapters.adapters import Attached, facts_of
+    from engine.bases.base import BaseModel, as_drawn
+    from engine.drawing.drawing import Drawing, check, draw
 
     adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
     for adapter in adapters:
@@ -211,8 +212,8 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _export(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.base import BaseModel
-    from engine.exchange import export
+    from engine.adapters.exchange import export
+    from engine.bases.base import BaseModel
 
     layers = export(BaseModel.load(asked.base), asked.avatar, asked.format, asked.out)
     print(f"{asked.out}: {layers} layers under the names of {asked.format}")
@@ -220,54 +221,59 @@ def _export(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine import few
-    from engine.adapters import FILE, Kind
-    from engine.base import BaseModel
-    from engine.exchange import foreign_facts, take_in
+    from engine.adapters.adapters import FILE, Kind
+    from engine.adapters.exchange import foreign_facts, take_in
+    from engine.bases.base import BaseModel
+    from engine.learning import distillation
 
     if (asked.token is None) != (asked.noun is None):
         raise InputError("token_and_noun")
-    who = experiments.named(asked.token, asked.noun) if asked.token else ("", "")
+    who = learn.named(asked.token, asked.noun) if asked.token else ("", "")
     base = BaseModel.load(asked.base)
     kind: Kind = "avatar" if asked.token else "few" if asked.few else "style"
-    facts = few.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *who)
+    facts = distillation.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *who)
     layers = take_in(base, asked.file, facts, asked.out / FILE)
     print(f"{asked.out / FILE}: {layers} layers")
     return {"adapter": str(asked.out / FILE), "kind": kind, "layers": layers}
 
 
 def _distil(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine import few
-    from engine.adapters import FILE
-    from engine.base import BaseModel
+    from engine.adapters.adapters import FILE
+    from engine.bases.base import BaseModel
+    from engine.learning import distillation
 
     base = BaseModel.load(asked.base)
     if asked.dataset:
-        pictures, captions = few.captioned(base, asked.dataset)
+        pictures, captions = distillation.captioned(base, asked.dataset)
     elif not base.family.cartoon:
         raise InputError("no_photos", folder="--dataset")
     elif asked.method == "endpoints":
-        pictures, captions = [], few.prompts(asked.pictures, asked.seed)
+        pictures, captions = [], distillation.prompts(asked.pictures, asked.seed)
     else:
-        pictures, captions = few.world(base, asked.pictures, asked.seed)
+        pictures, captions = distillation.world(base, asked.pictures, asked.seed)
     values = {name: getattr(asked, name) for name in ("steps", "batch", "rank", "learning_rate")}
-    recipe = replace(few.DEFAULTS[asked.method], **{name: value for name, value in values.items() if value is not None})
+    recipe = replace(
+        distillation.DEFAULTS[asked.method], **{name: value for name, value in values.items() if value is not None}
+    )
 
     def show(step: int, of: int, loss: float) -> None:
         if step == of or step % 20 == 0:
             print(f"step {step} of {of}, loss {loss:.5f}", file=sys.stderr, flush=True)
 
-    done = few.distil(base, pictures, captions, recipe, asked.out / FILE, seed=asked.seed, on_step=show)
-    print(f"{asked.out / FILE}: draws in {few.DRAW_STEPS} steps, learned in {done.steps} steps, {done.seconds:.0f} s")
+    done = distillation.distil(base, pictures, captions, recipe, asked.out / FILE, seed=asked.seed, on_step=show)
+    print(
+        f"{asked.out / FILE}: draws in {distillation.DRAW_STEPS} steps, "
+        f"learned in {done.steps} steps, {done.seconds:.0f} s"
+    )
     return {
         "adapter": str(asked.out / FILE), "steps": done.steps, "seconds": round(done.seconds, 2),
-        "first_loss": done.first_loss, "last_loss": done.last_loss, "draw_steps": few.DRAW_STEPS,
+        "first_loss": done.first_loss, "last_loss": done.last_loss, "draw_steps": distillation.DRAW_STEPS,
     }  # fmt: skip
 
 
 def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.adapters import FILE
-    from engine.toon.evaluation import evaluate, table
+    from engine.adapters.adapters import FILE
+    from engine.measuring.evaluation import evaluate, table
 
     overrides = {field: getattr(asked, field) for name in EVALUATED if (field := name.replace("-", "_"))}
     figures = evaluate(
@@ -280,7 +286,7 @@ def _evaluate(asked: argparse.Namespace) -> dict[str, Any]:
 
 COMMANDS: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "work": _work, "base": _base, "inspect": _inspect, "imagine": _imagine, "evaluate": _evaluate,
-    "export": _export, "import": _import, "distil": _distil, **experiments.COMMANDS,
+    "export": _export, "import": _import, "distil": _distil, **learn.COMMANDS,
 }  # fmt: skip
 
 
@@ -297,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     try:
         place = launched.place(os.environ)
-        if place and hasattr(asked, "out") and asked.command not in experiments.COMMANDS:
+        if place and hasattr(asked, "out") and asked.command not in learn.COMMANDS:
             raise InputError("alone", command=asked.command)
         if getattr(asked, "base", "") is None:
             asked.base = _default_base()

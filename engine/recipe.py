@@ -9,7 +9,7 @@ from engine.errors import InputError
 
 Method = Literal["lora", "dreambooth"]
 Distillate = Literal["consistency", "endpoints"]
-"""How a few-step adapter is learned (`engine.few`), which decides how is drawn with it."""
+"""How a few-step adapter is learned (`engine.learning.distillation`), which decides how is drawn with it."""
 Named = Literal["auto", "seed", "reference"]
 Optimiser = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 Schedule = Literal["constant", "linear", "cosine"]

@@ -9,7 +9,7 @@ from hypothesis import settings
 from PIL import Image, ImageDraw
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from engine.base import BaseModel
+from engine.bases.base import BaseModel
 
 # A busy machine is no fault of the code.
 settings.register_profile("patient", deadline=None)

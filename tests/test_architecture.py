@@ -59,7 +59,7 @@ def test_entry_imports_no_torch(module: str) -> None:
     assert other not in loaded
 
 
-@pytest.mark.parametrize("module", ["storage", "engine.inspection", *ENTRIES])
+@pytest.mark.parametrize("module", ["storage", "engine.photos.inspection", *ENTRIES])
 def test_importing_writes_nothing(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     imported(module)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bot.settings import BotSettings
 from bot.table import COMMANDS
-from engine.settings import EngineSettings
+from engine.work.settings import EngineSettings
 from storage.settings import table
 
 ROOT = Path(__file__).parent.parent

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from engine.device.precision import autocast
 from engine.errors import InputError
-from engine.precision import autocast
-from engine.toon import SIZE, WEIGHTS, pictures, world
-from engine.toon.pretraining import join, pretrain
+from engine.pretraining import pictures
+from engine.pretraining.loop import join, pretrain
+from engine.toon import SIZE, WEIGHTS, world
 
 IDENTITY = ("hair_style", "hair_colour", "skin", "facial_hair")
 """What every picture of one person shares."""
@@ -211,7 +212,7 @@ def main(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", type=Path, required=True, help="folder written by engine.toon.pictures")
+    parser.add_argument("--set", type=Path, required=True, help="folder written by engine.pretraining.pictures")
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=6_000)

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from engine.supervision import ENVIRONMENT
+from engine.work.gpu_client import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = {"lora": "train_dreambooth_lora.py", "dreambooth": "train_dreambooth.py"}
@@ -80,7 +80,7 @@ class Bench:
         self.reference, self.work, self.steps = reference, work, steps
         self.album = work / "album"
         self.album.mkdir(parents=True, exist_ok=True)
-        from engine.toon.evaluation import people
+        from engine.measuring.evaluation import people
         from engine.toon.world import album, render
 
         self.person = next(person for person in people(20) if person.noun == WHO[1])
@@ -170,10 +170,10 @@ class Bench:
         """Whole jobs until the judge sees as much of the person as after the reference's default run."""
         from PIL import Image
 
-        from engine.base import BaseModel
-        from engine.likeness import JudgedLikeness
+        from engine.bases.base import BaseModel
+        from engine.measuring.likeness import JudgedLikeness
+        from engine.measuring.study import study
         from engine.recipe import choose
-        from engine.study import study
         from engine.toon import WEIGHTS
         from tests.benchmarks.replay import drawn_by_diffusers
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from engine import training
-from engine.base import BaseModel
-from engine.examples import Chance
+from engine.bases.base import BaseModel
+from engine.learning import training
+from engine.learning.examples import Chance
+from engine.learning.training import train
+from engine.measuring.evaluation import PROMPTS, SEED
 from engine.recipe import REFERENCE, Recipe
-from engine.toon.evaluation import PROMPTS, SEED
-from engine.training import train
 
 
 def largest_difference(method: str, record: Path, album: Path, work: Path, token: str, noun: str) -> float:
@@ -59,7 +59,7 @@ def drawn_by_diffusers(folder: Path, who: str) -> list[Image.Image]:
     """The judge's prompts with a reference run's LoRA, in diffusers' own pipeline, from our seeds."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-    from engine.generation import noise
+    from engine.drawing.drawing import noise
     from engine.toon import WEIGHTS
 
     base = BaseModel.load()

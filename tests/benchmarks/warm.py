@@ -11,12 +11,12 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from engine.adapters import FILE, LORA_METADATA, Attached, read_file, write
-from engine.base import BaseModel, as_drawn
-from engine.generation import Drawing, Picture, draw, draw_together
+from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
+from engine.bases.base import BaseModel, as_drawn
+from engine.drawing.drawing import Drawing, Picture, draw, draw_together
+from engine.learning.training import Progress, train
 from engine.recipe import choose
 from engine.toon import WEIGHTS
-from engine.training import Progress, train
 
 Figures = dict[str, tuple[float, float] | tuple[float, float, float]]
 

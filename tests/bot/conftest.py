@@ -13,7 +13,7 @@ from aiohttp import web
 from PIL import Image, ImageDraw
 
 from bot.commands import Commands
-from bot.frontends.chat.server import Chat
+from bot.frontends.chat.bot import Chat
 from bot.frontends.chat.sessions import Signer
 from bot.messages import Caller, Message, Reply, Upload
 from storage.blobs import MemoryBlobs

@@ -9,7 +9,7 @@ import pytest
 
 from bot import replies
 from engine.errors import InputError
-from engine.inspection import SENTENCES
+from engine.photos.inspection import SENTENCES
 from storage.errors import UserError
 from storage.jobs import Kind, State, Train
 from storage.records import Job

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.toon.evaluation import people
+from engine.measuring.evaluation import people
 from engine.toon.world import album, render
 
 SUARESITO = Path(__file__).parents[3] / "shared" / "data" / "albums" / "suaresito"

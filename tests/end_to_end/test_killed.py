@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.toon.evaluation import people
+from engine.measuring.evaluation import people
 from engine.toon.world import album, render
 from storage.events import Event
 from storage.jobs import Imagine, Inspect, Kind, State, Train
@@ -45,7 +45,7 @@ async def engine(home: Path, base: Path) -> AsyncIterator[asyncio.subprocess.Pro
 def gpu_process_of(supervisor: int) -> int:
     """The supervisor's child that holds the base model."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return next(int(pid) for pid in children if b"engine.gpu" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return next(int(pid) for pid in children if b"engine.work.gpu_process" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def redis_of(home: Path) -> int:

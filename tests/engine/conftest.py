@@ -24,4 +24,4 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """float32 throughout, to compare with pipelines that know no mixed precision."""
-    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device: torch.float32)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.atomic import atomic_write
+from storage.atomic import atomic_write
 
 
 def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:

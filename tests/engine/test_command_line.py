@@ -33,8 +33,8 @@ def test_the_operators_base_model_is_the_commands_default(
     monkeypatch.delenv("AVATAR_BASE_MODEL", raising=False)
     if setting is not None:
         monkeypatch.setenv("AVATAR_BASE_MODEL", setting)
-    monkeypatch.setattr("engine.loading.open_pipeline", refuse)
-    monkeypatch.setattr("engine.base.Pipeline", refuse)
+    monkeypatch.setattr("engine.bases.loading.open_pipeline", refuse)
+    monkeypatch.setattr("engine.bases.base.Pipeline", refuse)
     assert main(["imagine", "--prompt", "a man", "--out", str(tmp_path), *options]) == 2
     assert sources == [opened]
     assert "only asked for" in capsys.readouterr().err
@@ -66,8 +66,8 @@ class Heard:
 
 def test_likeness_is_measured_while_it_learns(tiny_folder, pictures, tmp_path: Path, monkeypatch) -> None:
     tracker = Heard()
-    monkeypatch.setattr("engine.trackers.open_tracker", lambda *arguments: tracker)
-    monkeypatch.setattr("engine.likeness.likeness_of", lambda base, album: lambda pictures: 0.5)
+    monkeypatch.setattr("engine.measuring.trackers.open_tracker", lambda *arguments: tracker)
+    monkeypatch.setattr("engine.measuring.likeness.likeness_of", lambda base, album: lambda pictures: 0.5)
     save(pictures, tmp_path / "album")
     assert main([*train(tmp_path, tiny_folder, 4), "--report-to", "tensorboard", "--preview-every", "2"]) == 0
     assert tracker.told["loss"] == tracker.told["learning_rate"] == [1, 2, 3, 4]

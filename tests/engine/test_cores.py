@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import cores
-from engine.adapters import FILE
-from engine.cores import on_one_core, shared, side_by_side
+from engine.adapters.adapters import FILE
+from engine.device import cores
+from engine.device.cores import on_one_core, shared, side_by_side
+from engine.learning.training import train
 from engine.recipe import Recipe
-from engine.training import train
 
 LORA = Recipe("lora", 3, 2e-3, 6, 4, 1.0, rank=4, alpha=4, prior_pictures=4, precision="float32")
 
@@ -43,7 +43,7 @@ def test_few_rows_stay_together_on_one_core(tiny) -> None:
 
 
 def test_a_large_model_has_all_cores(tiny, monkeypatch) -> None:
-    monkeypatch.setattr("engine.base.LARGE", 1)
+    monkeypatch.setattr("engine.bases.base.LARGE", 1)
     assert side_by_side(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
     with on_one_core(tiny):
         assert torch.get_num_threads() == 2

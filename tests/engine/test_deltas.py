@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.deltas import allot, compress, directions, quantised, restored
+from engine.adapters.deltas import allot, compress, directions, quantised, restored
 
 
 def low_rank(rank: int, *shape: int, seed: int = 0) -> torch.Tensor:

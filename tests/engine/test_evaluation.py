@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.families import TOON
+from engine.bases.families import TOON
+from engine.measuring import evaluation
+from engine.measuring.evaluation import PHOTOS, Learned, people
 from engine.recipe import choose
-from engine.toon import evaluation
-from engine.toon.evaluation import PHOTOS, Learned, people
 
 
 def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import examples
-from engine.adapters import FILE, Attached
+from engine.adapters.adapters import FILE, Attached
+from engine.bases.families import SD1, TOON
+from engine.bases.schedule import Diffusion
+from engine.drawing.drawing import Drawing, draw
 from engine.errors import InputError
-from engine.examples import (
+from engine.learning import examples
+from engine.learning.examples import (
     Example,
     album_as_class,
     bucket_of,
@@ -30,14 +33,11 @@ from engine.examples import (
     read_captioned,
     row_numbers,
 )
-from engine.families import SD1, TOON
-from engine.generation import Drawing, draw
-from engine.inspection import Face
+from engine.learning.training import Stopped, train
+from engine.measuring.evaluation import people
+from engine.photos.inspection import Face
 from engine.recipe import Recipe
-from engine.schedule import Diffusion
-from engine.toon.evaluation import people
 from engine.toon.world import album, render
-from engine.training import Stopped, train
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)

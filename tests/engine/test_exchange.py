@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.adapters import FILE, Attached, facts_of
+from engine.adapters.adapters import FILE, Attached, facts_of
+from engine.adapters.exchange import export, foreign_facts, take_in
+from engine.drawing.drawing import draw
 from engine.errors import InputError
-from engine.exchange import export, foreign_facts, take_in
-from engine.generation import draw
-from engine.training import train
+from engine.learning.training import train
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
 FAMILIES = ("sd1", "sd2", "sdxl", "klein")

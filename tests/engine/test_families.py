@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.adapters import FILE, Attached
-from engine.base import plain_parameters
+from engine.adapters.adapters import FILE, Attached
+from engine.bases.base import plain_parameters
+from engine.drawing.drawing import draw
 from engine.errors import InputError
-from engine.generation import draw
-from engine.training import train
+from engine.learning.training import train
 from tests.engine import tiny
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
@@ -76,7 +76,7 @@ def test_a_part_is_cast_as_it_is_moved_and_the_autoencoder_stays_exact(folders, 
         moves.append((type(module), arguments))
         return move(module, *arguments)
 
-    monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     base = load(folders("klein"))
     for part, dtype in ((base.vae, torch.float32), (base.unet, torch.bfloat16), (base.text_encoder, torch.bfloat16)):

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import gpu as gpu_process
-from engine.adapters import FILE
-from engine.generation import Drawing, Picture
-from engine.gpu import GpuProcess
-from engine.supervision import Cancelled, Gpu, Refused
-from engine.training import Trained, train
+from engine.adapters.adapters import FILE
+from engine.drawing.drawing import Drawing, Picture
+from engine.learning.training import Trained, train
+from engine.work import gpu_process as gpu_process
+from engine.work.gpu_client import Cancelled, Gpu, Refused
+from engine.work.gpu_process import GpuProcess
 from tests.engine.tiny import LORA, SIDE, assert_same, load
 
 pytestmark = pytest.mark.slow
@@ -150,7 +150,7 @@ def test_too_little_memory_is_told_as_such_and_a_batch_is_halved_before(
         raise error
 
     monkeypatch.setattr(gpu_process, "draw_together", drawn)
-    monkeypatch.setattr("engine.training.train", never)
+    monkeypatch.setattr("engine.learning.training.train", never)
     asked = [{"id": str(number), **wanted(tmp_path / str(number))} for number in range(3)]
     here._imagine(asked)
     assert [(news["id"], news["news"]) for news in told(here)] == [("0", "done"), ("1", "done"), ("2", "done")]
@@ -179,11 +179,11 @@ def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellat
         here._requests.put({"id": "t", "task": "cancel"} if len(looked) == 7 else drawing)
         return np.zeros(128)
 
-    monkeypatch.setattr("engine.training.train", lambda *arguments, **options: trained)
+    monkeypatch.setattr("engine.learning.training.train", lambda *arguments, **options: trained)
     monkeypatch.setattr(gpu_process, "draw_together", lambda base, attached, drawings, on_step: [
         [Picture(pictures[0], 1)] for _ in drawings
     ])  # fmt: skip
-    monkeypatch.setattr("engine.likeness.describe", describe)
+    monkeypatch.setattr("engine.measuring.likeness.describe", describe)
     request = training(tmp_path, pictures[:2])
     here._guarded(["t"], lambda: here._train(request))
     assert looked == [[], ["1"], ["1", "2"], ["1", "2", "3"], ["1", "2", "3", "4"]]  # two photos and three samples

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps
 
-from engine.inspection import (
+from engine.photos.inspection import (
     REJECTIONS,
     SENTENCES,
     BadPhoto,
@@ -277,7 +277,8 @@ class TestDoubles:
 
 def test_import_is_cheap() -> None:
     code = (
-        "import sys, engine.inspection; print([m for m in ('dlib', 'torch', 'arq', 'pillow_heif') if m in sys.modules])"
+        "import sys, engine.photos.inspection;"
+        " print([m for m in ('dlib', 'torch', 'arq', 'pillow_heif') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert run.stdout.strip() == "[]", run.stderr
@@ -377,7 +378,7 @@ class TestPhotos:
 
     def test_crop_believes_who_has_looked_already(self, monkeypatch: pytest.MonkeyPatch) -> None:
         photo = load_photo((DATA / "albums" / "suaresito" / "20.jpg").read_bytes())
-        monkeypatch.setattr("engine.inspection.is_drawing", lambda image: pytest.fail("looked once more"))
+        monkeypatch.setattr("engine.photos.inspection.is_drawing", lambda image: pytest.fail("looked once more"))
         middle = ImageOps.fit(photo, (256, 256), Image.Resampling.LANCZOS)
         assert np.array_equal(face_crop(photo, 256, drawn=True), middle)
         assert not np.array_equal(face_crop(photo, 256, drawn=False), middle)

@@ -15,19 +15,20 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn.functional import scaled_dot_product_attention
 
-from engine import memory, training
-from engine.adapters import FILE, Attached, facts_of, plain_copy
-from engine.base import BaseModel, plain_parameters
+from engine.adapters.adapters import FILE, Attached, facts_of, plain_copy
+from engine.adapters.exchange import export, foreign_facts, take_in
+from engine.adapters.learned_word import LearnedWord, heard
+from engine.bases.base import BaseModel, plain_parameters
+from engine.bases.loading import open_pipeline
+from engine.device import memory
+from engine.device.precision import attention
+from engine.drawing.drawing import Drawing, denoise, draw, draw_together, noise
 from engine.errors import InputError
-from engine.exchange import export, foreign_facts, take_in
-from engine.generation import Drawing, denoise, draw, draw_together, noise
-from engine.loading import open_pipeline
-from engine.objectives import average, ema_decay
-from engine.optimisers import learning_rate_at, make
-from engine.precision import attention
+from engine.learning import training
+from engine.learning.objectives import average, ema_decay
+from engine.learning.optimisers import learning_rate_at, make
+from engine.learning.training import Previews, Progress, frozen_dtype, train
 from engine.recipe import ATTENTION, Recipe
-from engine.training import Previews, Progress, frozen_dtype, train
-from engine.words import LearnedWord, heard
 from tests.engine.tiny import asked, assert_same, load, plainly
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -154,7 +155,7 @@ def test_an_optimiser_that_does_not_fit_is_told_as_too_little_memory(tiny, pictu
     def never(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("engine.optimisers.AdamW.step", never)
+    monkeypatch.setattr("engine.learning.optimisers.AdamW.step", never)
     with pytest.raises(InputError, match="out_of_memory"):
         learned(tiny, pictures, ALONE, tmp_path)
 
@@ -227,7 +228,7 @@ def test_a_step_goes_back_through_the_attention_that_it_came_by(
     tiny, pictures, tmp_path, monkeypatch, checkpointing
 ) -> None:
     recipe = replace(ALONE, steps=2, precision="bfloat16", checkpointing=checkpointing)
-    monkeypatch.setattr("engine.precision.SHORT", 4096)  # the tiny base's latents are large
+    monkeypatch.setattr("engine.device.precision.SHORT", 4096)  # the tiny base's latents are large
     by_steps = learned(tiny, pictures, recipe, tmp_path / "steps")
     monkeypatch.setattr(training, "attention", lambda *arguments: nullcontext())
     fused = learned(tiny, pictures, recipe, tmp_path / "fused")
@@ -259,8 +260,8 @@ def test_the_denoiser_is_told_once_that_it_learns(tiny, pictures, tmp_path) -> N
 
 
 def test_face_weights_change_what_is_learned_only_where_there_is_a_face(tiny, pictures, tmp_path, monkeypatch) -> None:
-    from engine import examples
-    from engine.inspection import Face
+    from engine.learning import examples
+    from engine.photos.inspection import Face
 
     plain = learned(tiny, pictures, ALONE, tmp_path / "plain")
     weighted = replace(ALONE, face_weight=5.0)
@@ -447,7 +448,7 @@ def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictur
 
 
 def test_the_weights_before_are_read_of_the_denoiser_alone(tiny, pictures, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("engine.loading.open_pipeline", lambda source: pytest.fail("all parts were read"))
+    monkeypatch.setattr("engine.bases.loading.open_pipeline", lambda source: pytest.fail("all parts were read"))
     before = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
     learned(tiny, pictures, Recipe("dreambooth", 1, 1e-4, 2, 0, 0.0), tmp_path, sole=True)
     untrained = tiny.untrained()
@@ -547,10 +548,10 @@ import sys, torch, json
 from pathlib import Path
 from PIL import Image
 sys.path.insert(0, {root!r})
-from engine.base import BaseModel
+from engine.bases.base import BaseModel
 from engine.recipe import Recipe
-from engine.team import join
-from engine.training import train
+from engine.learning.team import join
+from engine.learning.training import train
 torch.set_num_threads(1)
 album = [Image.open(path) for path in sorted(Path({album!r}).glob("*.png"))]
 recipe = Recipe("lora", 4, 2e-3, {batch}, {priors}, 1.0, rank=4, alpha=4, prior_pictures=2, text_encoder=True,

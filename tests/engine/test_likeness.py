@@ -4,7 +4,7 @@ from random import Random
 
 from PIL import Image
 
-from engine.likeness import FaceLikeness, JudgedLikeness
+from engine.measuring.likeness import FaceLikeness, JudgedLikeness
 from engine.toon.world import album, render, sample_person
 
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from engine import lora
-from engine.adapters import FILE, LORA_METADATA, AdapterFacts, attach_fresh, detach, save_lora
-from engine.quantised import Int8Linear
+from engine.adapters import lora
+from engine.adapters.adapters import FILE, LORA_METADATA, AdapterFacts, attach_fresh, detach, save_lora
+from engine.bases.quantised import Int8Linear
 from engine.recipe import Recipe
 from tests.engine.tiny import LORA, load
 

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.objectives import average, ema_decay, face_weights, min_snr_weights, offset_noise
-from engine.objectives import weighted_errors as errors
-from engine.schedule import Diffusion
+from engine.bases.schedule import Diffusion
+from engine.learning.objectives import average, ema_decay, face_weights, min_snr_weights, offset_noise
+from engine.learning.objectives import weighted_errors as errors
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 

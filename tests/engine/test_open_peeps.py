@@ -11,12 +11,12 @@ from dicebear_styles import __path__ as ARTWORK
 from PIL import Image
 
 from engine import __main__ as command_line
-from engine.adapters import FILE, Attached, facts_of
-from engine.base import BaseModel
-from engine.examples import prepare, read_captioned
-from engine.generation import noise
+from engine.adapters.adapters import FILE, Attached, facts_of
+from engine.bases.base import BaseModel
+from engine.drawing.drawing import noise
+from engine.learning.examples import prepare, read_captioned
+from engine.pretraining.open_peeps import TRIGGER, write
 from engine.toon import SIZE, captions, world
-from engine.toon.open_peeps import TRIGGER, write
 
 COUNT = 120
 

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from engine import optimisers
-from engine.optimisers import AdamW, clip
+from engine.learning import optimisers
+from engine.learning.optimisers import AdamW, clip
 
 
 def stepped(optimiser: torch.optim.Optimizer, parameters: list[torch.Tensor], steps: range) -> None:

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from engine.adapters import FILE, Attached
-from engine.base import BaseModel, as_drawn
-from engine.generation import draw
-from engine.packed import Packed, packed
-from engine.training import train
+from engine.adapters.adapters import FILE, Attached
+from engine.bases.base import BaseModel, as_drawn
+from engine.device.packed import Packed, packed
+from engine.drawing.drawing import draw
+from engine.learning.training import train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a processor that has bfloat16."""
-    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device: torch.bfloat16)
 
 
 @pytest.mark.parametrize("groups", [1, 4])
@@ -40,7 +40,7 @@ def test_only_bfloat16_on_a_cpu_is_packed(monkeypatch) -> None:
     layer = nn.Conv2d(4, 4, 3)
     with packed(layer, torch.device("meta")):
         assert "forward" not in vars(layer)
-    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device: torch.float32)
     with packed(layer, CPU):
         assert "forward" not in vars(layer)
 
@@ -107,7 +107,7 @@ def test_what_learns_itself_is_not_packed_and_a_drawing_between_leaves_the_rest_
 def test_a_lora_learns_the_same_through_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     files = [tmp_path / name / FILE for name in ("packed", "plain")]
     train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[0], side=SIDE)
-    monkeypatch.setattr("engine.training.packed", lambda *given, learning: nullcontext())
+    monkeypatch.setattr("engine.learning.training.packed", lambda *given, learning: nullcontext())
     train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[1], side=SIDE)
     one, other = (load_file(file) for file in files)
     learned = torch.cat([other[name].flatten() for name in other if "lora_B" in name]).float()
@@ -121,7 +121,7 @@ def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: P
     train(base, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
     attached, drawing = Attached(base), asked(tmp_path)
     own = draw(base, attached, drawing)[0].image
-    monkeypatch.setattr("engine.generation.packed", lambda *given: nullcontext())
+    monkeypatch.setattr("engine.drawing.drawing.packed", lambda *given: nullcontext())
     assert_same(own, draw(base, attached, drawing)[0].image)
 
 
@@ -129,7 +129,7 @@ def test_a_base_that_rests_as_it_is_drawn_with_draws_the_same(
     folders, pictures, tmp_path: Path, monkeypatch, half
 ) -> None:
     assert BaseModel.load(str(folders("sd1")), CPU, as_drawn).dtype == torch.float32
-    monkeypatch.setattr("engine.base.LARGE", 0)
+    monkeypatch.setattr("engine.bases.base.LARGE", 0)
     usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, as_drawn)
     assert (usual.unet.dtype, resting.unet.dtype, resting.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     assert resting.text_encoder.dtype == torch.float32 and resting.fingerprint == usual.fingerprint

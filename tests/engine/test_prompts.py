@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from engine.tasks import as_learned
+from engine.work.handlers import as_learned
 from storage.records import Avatar
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from engine.adapters import FILE, Attached, plain_copy
-from engine.base import BaseModel
+from engine.adapters.adapters import FILE, Attached, plain_copy
+from engine.bases.base import BaseModel
+from engine.bases.quantised import HEADROOM, Int8Linear, quantise, too_large
+from engine.drawing.drawing import draw
 from engine.errors import InputError
-from engine.generation import draw
-from engine.quantised import HEADROOM, Int8Linear, quantise, too_large
-from engine.training import train
+from engine.learning.training import train
 from tests.engine.tiny import LORA, SIDE, asked, load
 
 
@@ -40,8 +40,8 @@ def test_eight_bits_are_chosen_only_where_the_full_base_does_not_fit() -> None:
 @pytest.fixture
 def small(folders, monkeypatch: pytest.MonkeyPatch) -> BaseModel:
     """The tiny SD 1.x as a card without room would hold it."""
-    monkeypatch.setattr("engine.base.free_bytes", lambda device: 0)
-    monkeypatch.setattr("engine.quantised.SMALLEST", 1024)
+    monkeypatch.setattr("engine.bases.base.free_bytes", lambda device: 0)
+    monkeypatch.setattr("engine.bases.quantised.SMALLEST", 1024)
     return load(folders("sd1"))
 
 
@@ -62,7 +62,7 @@ def load_full(folders) -> BaseModel:
 
     pipeline = DiffusionPipeline.from_pretrained(folders("sd1"), dtype=torch.float32)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.base.free_bytes", lambda device: None)
+        patch.setattr("engine.bases.base.free_bytes", lambda device: None)
         return BaseModel(pipeline, str(folders("sd1")), torch.device("cpu"))
 
 

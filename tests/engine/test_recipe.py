@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.bases.families import FAMILIES, KLEIN, KLEIN_DISTILLED, SD1, SD2, SDXL, TOON, family_of
 from engine.errors import InputError
-from engine.families import FAMILIES, KLEIN, KLEIN_DISTILLED, SD1, SD2, SDXL, TOON, family_of
 from engine.recipe import RANGES, choose, style
 
 

@@ -9,11 +9,11 @@ from diffusers import DiffusionPipeline, Flux2KleinPipeline, StableDiffusionPipe
 from safetensors.torch import save_file
 from torch import Tensor
 
-from engine.adapters import Attached
-from engine.base import BaseModel, plain_parameters
+from engine.adapters.adapters import Attached
+from engine.adapters.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
+from engine.bases.base import BaseModel, plain_parameters
+from engine.drawing.drawing import draw
 from engine.errors import InputError
-from engine.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
-from engine.generation import draw
 from tests.engine.tiny import asked, assert_same, load
 
 OUTSIDE = {

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from engine.__main__ import main
+from engine.learning.team import Team
+from engine.learning.training import Progress
+from engine.measuring.study import Point, chart, copying, grain, study, table
 from engine.recipe import Recipe
-from engine.study import Point, chart, copying, grain, study, table
-from engine.team import Team
-from engine.training import Progress
 
 RECIPE = Recipe("lora", 0, 2e-3, 2, 0, 0.0, rank=4, alpha=4)
 
@@ -80,8 +80,8 @@ def asked(tiny_folder: Path, pictures, tmp_path: Path, monkeypatch) -> Callable[
         picture.resize((512, 512)).save(album / f"{number}.png")
     lines = [json.dumps({"file_name": f"{n}.png", "text": f"picture {n}"}) for n in range(len(pictures))]
     (album / "metadata.jsonl").write_text("\n".join(lines))
-    monkeypatch.setattr("engine.study.study", lambda *arguments, **options: heard.update(options) or [])
-    monkeypatch.setattr("engine.study.chart", lambda points, title: "")
+    monkeypatch.setattr("engine.measuring.study.study", lambda *arguments, **options: heard.update(options) or [])
+    monkeypatch.setattr("engine.measuring.study.chart", lambda points, title: "")
     out = tmp_path / "out"
     out.mkdir()
 
@@ -100,5 +100,5 @@ def test_a_study_hears_captions(asked, pictures) -> None:
 @pytest.mark.parametrize("options", [(), ("--captions",)])
 def test_a_study_learns_as_the_team_that_was_started(asked, monkeypatch, options: tuple[str, ...]) -> None:
     team = Team()
-    monkeypatch.setattr("engine.team.join", lambda: team)
+    monkeypatch.setattr("engine.learning.team.join", lambda: team)
     assert asked(*options)["team"] is team

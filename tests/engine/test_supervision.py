@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.supervision import BaseUnusable, Gpu, GpuDied, Refused
+from engine.work.gpu_client import BaseUnusable, Gpu, GpuDied, Refused
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +131,7 @@ async def test_an_unusable_base_model_is_told_at_the_start(tmp_path: Path) -> No
 @pytest.mark.parametrize("loaded", [True, False])
 def test_the_process_ends_with_its_supervisor(tiny_folder: Path, loaded: bool) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "engine.gpu"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", "engine.work.gpu_process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         env=os.environ | {"AVATAR_BASE_MODEL": str(tiny_folder)},
     )  # fmt: skip
     with process:

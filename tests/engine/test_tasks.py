@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engine.supervision import Cancelled
-from engine.tasks import ADAPTER, Tasks, read, styles
+from engine.work.gpu_client import Cancelled
+from engine.work.handlers import ADAPTER, Tasks, read, styles
 from storage.blobs import MemoryBlobs
 from storage.errors import UserError
 from storage.events import MemoryEvents

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine import launched
 from engine.__main__ import main
-from engine.adapters import FILE
+from engine.adapters.adapters import FILE
 from engine.errors import InputError
+from engine.learning import launched
 
 MPIRUN = """#!{python}
 # Open MPI's mpirun as far as accelerate calls it: what it says of its processes, without the processes' own messages.

@@ -11,13 +11,13 @@ import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 
-from engine import adapters
-from engine.adapters import FILE, Attached
-from engine.base import BaseModel, plain_parameters
-from engine.few import DEFAULTS, distil, facts
-from engine.generation import Drawing, company, draw, draw_together, in_few_steps
+from engine.adapters import adapters
+from engine.adapters.adapters import FILE, Attached
+from engine.bases.base import BaseModel, plain_parameters
+from engine.drawing.drawing import Drawing, company, draw, draw_together, in_few_steps
+from engine.learning.distillation import DEFAULTS, distil, facts
+from engine.learning.training import Progress, train
 from engine.recipe import ATTENTION, Distillate
-from engine.training import Progress, train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
 
 CONVOLVED = replace(LORA, text_encoder=True)

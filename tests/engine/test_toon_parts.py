@@ -11,9 +11,9 @@ from diffusers import DiffusionPipeline
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.base import BaseModel, fingerprint_of
+from engine.bases.base import BaseModel, fingerprint_of
+from engine.bases.embedded import Pipeline, PromptTokenizer
 from engine.toon import WEIGHTS
-from engine.toon.parts import Pipeline, PromptTokenizer
 
 PROMPTS = ["a photo of cr7d man in a suit", "", "x " * 200, "Ünïcode \u200b <|endoftext|> it's  7 💃", "a\u0301 b\n\tc"]
 

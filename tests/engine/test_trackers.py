@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.errors import InputError
-from engine.trackers import grid, open_tracker
+from engine.measuring.trackers import grid, open_tracker
 
 PICTURES = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
 
@@ -33,7 +33,7 @@ WANDB = """
 import sys
 from pathlib import Path
 from PIL import Image
-from engine.trackers import open_tracker
+from engine.measuring.trackers import open_tracker
 tracker = open_tracker("wandb", Path(sys.argv[1]), {"steps": 2})
 for step in (1, 2):
     tracker.numbers(step, {"loss": 1 / step, "learning_rate": 1e-4})
@@ -74,7 +74,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
-    modules = "sys, engine.experiments, engine.trackers, engine.training"
+    modules = "sys, engine.commands.learn, engine.measuring.trackers, engine.learning.training"
     code = f"import {modules}; print({{'wandb', 'tensorboard'}} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2],
                          timeout=300, check=False)  # fmt: skip

@@ -13,16 +13,16 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from engine import optimisers, training
-from engine.adapters import FILE, LORA_METADATA, Attached, facts_of, read_file
-from engine.base import BaseModel, plain_parameters
+from engine.adapters.adapters import FILE, LORA_METADATA, Attached, facts_of, read_file
+from engine.adapters.exchange import export
+from engine.bases.base import BaseModel, plain_parameters
+from engine.drawing.drawing import Drawing, draw
 from engine.errors import InputError
-from engine.examples import class_latents
-from engine.exchange import export
-from engine.generation import Drawing, draw
+from engine.learning import optimisers, training
+from engine.learning.examples import class_latents
+from engine.learning.team import ALONE, Team
+from engine.learning.training import Progress, Stopped, train
 from engine.recipe import Recipe
-from engine.team import ALONE, Team
-from engine.training import Progress, Stopped, train
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 WITH_TEXT = replace(LORA, text_encoder=True)
@@ -270,10 +270,10 @@ def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> Non
 @pytest.mark.parametrize("rest", ["bfloat16", "quantised"])
 def test_a_base_is_the_same_however_it_rests(tiny, tiny_folder, monkeypatch, rest: str) -> None:
     if rest == "quantised":
-        monkeypatch.setattr("engine.base.free_bytes", lambda device: 0)
-        monkeypatch.setattr("engine.quantised.SMALLEST", 1024)
+        monkeypatch.setattr("engine.bases.base.free_bytes", lambda device: 0)
+        monkeypatch.setattr("engine.bases.quantised.SMALLEST", 1024)
     else:
-        monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+        monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     assert BaseModel.load(str(tiny_folder), torch.device("cpu")).fingerprint == tiny.fingerprint
 
 

@@ -12,10 +12,10 @@ from diffusers import (
 )
 from PIL import Image, ImageOps
 
-from engine.adapters import FILE, Attached
+from engine.adapters.adapters import FILE, Attached
+from engine.drawing.drawing import draw, draw_together
 from engine.errors import InputError
-from engine.generation import draw, draw_together
-from engine.training import train
+from engine.learning.training import train
 from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved
 
 

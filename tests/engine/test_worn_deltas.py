@@ -10,15 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine import adapters
-from engine.adapters import FILE, AdapterFacts, Attached, facts_of, plain_copy, write
-from engine.base import BaseModel, plain_parameters
-from engine.deltas import compress, restored, wearable
+from engine.adapters.adapters import FILE, AdapterFacts, Attached, adapters, facts_of, plain_copy, write
+from engine.adapters.deltas import compress, restored, wearable
+from engine.bases.base import BaseModel, plain_parameters
+from engine.bases.quantised import Int8Linear
+from engine.drawing.drawing import company, denoise, draw, draw_together, noise
 from engine.errors import InputError
-from engine.generation import company, denoise, draw, draw_together, noise
-from engine.quantised import Int8Linear
+from engine.learning.training import train
 from engine.recipe import Recipe
-from engine.training import train
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
 PEOPLE = ("ann", "bob")
@@ -128,7 +127,7 @@ def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Pa
     """A norm's weights are 1, where bfloat16 has steps of 1/128: a change by 1/400 is none there, but one that is worn
     is."""
     exact_base = load(folders("sd1"))
-    monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     base = load(folders("sd1"))
     assert base.dtype == torch.bfloat16
     norms = {name for name, tensor in plain_parameters(base.unet) if tensor.ndim == 1 and bool((tensor == 1).all())}
@@ -151,7 +150,7 @@ def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
     recipe = Recipe("dreambooth", 40, 2e-6, 2, 0, 0.0, precision="float32")
     train(exact_base, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
     wanted = (seen(exact_base, filled(exact_base, tmp_path)) - seen(exact_base, exact_base.unet)).flatten()
-    monkeypatch.setattr("engine.base.resting_dtype", lambda device: torch.bfloat16)
+    monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     base = load(folders("sd1"))
     plain = seen(base, base.unet)
     with Attached(base).rows([[(tmp_path, 1.0)]] * 2) as denoiser:
@@ -164,8 +163,8 @@ def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
 
 
 def test_a_base_in_eight_bits_wears_it_too(folders, tmp_path: Path, monkeypatch, exact) -> None:
-    monkeypatch.setattr("engine.base.free_bytes", lambda device: 0)
-    monkeypatch.setattr("engine.quantised.SMALLEST", 1024)
+    monkeypatch.setattr("engine.bases.base.free_bytes", lambda device: 0)
+    monkeypatch.setattr("engine.bases.quantised.SMALLEST", 1024)
     base = load(folders("sd1"))
     assert any(isinstance(part, Int8Linear) for part in base.unet.modules())
     one, other = (draw(base, Attached(base), asked(*worn))[0].image for worn in ((learned(base, tmp_path, 1),), ()))

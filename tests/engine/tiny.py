@@ -32,8 +32,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from engine.base import BaseModel
-from engine.generation import Drawing
+from engine.bases.base import BaseModel
+from engine.drawing.drawing import Drawing
 from engine.recipe import Recipe
 from engine.toon import WEIGHTS
 

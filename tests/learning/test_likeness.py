@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.toon.evaluation import people
+from engine.measuring.evaluation import people
 from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, labels, seen_as
 from engine.toon.world import Scene, render, sample_look
 

@@ -11,15 +11,15 @@ from diffusers.models.upsampling import Upsample2D
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.adapters import Attached
-from engine.base import BaseModel
-from engine.generation import Drawing, draw, draw_together, noise
-from engine.scoring import PromptScore
+from engine.adapters.adapters import Attached
+from engine.bases.base import BaseModel
+from engine.drawing.drawing import Drawing, draw, draw_together, noise
+from engine.measuring.evaluation import people
+from engine.measuring.scoring import PromptScore
+from engine.pretraining.unet import doubled
 from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
-from engine.toon.evaluation import people
 from engine.toon.judge import Judge
-from engine.toon.unet import doubled
 from engine.toon.world import COLOURS, Scene, album, render, sample_look, sample_person, sample_scene
 
 
@@ -120,7 +120,7 @@ def test_plain_diffusers_loads_and_draws_with_the_embedded_base() -> None:
 
 @pytest.mark.learning
 def test_plain_diffusers_draws_our_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.precision.compute_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device: torch.float32)
     base = BaseModel.load()
     asked = Drawing("a woman with a bun, blue background", seed=3, steps=12, guidance=4.0)
     pipeline = StableDiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32)

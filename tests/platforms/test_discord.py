@@ -21,7 +21,7 @@ from bot import replies
 from bot.commands import Completion
 from bot.frontends.discord import rendering
 from bot.frontends.discord.address import point_at
-from bot.frontends.discord.client import DiscordBot
+from bot.frontends.discord.bot import DiscordBot
 from bot.frontends.discord.form import form
 from bot.frontends.discord.outbox import NAME
 from bot.frontends.discord.registry import completions, slash_command

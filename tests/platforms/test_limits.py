@@ -16,11 +16,11 @@ from bot.frontends.discord.form import UPLOADS, form
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, handed_out, pictures, render
 from bot.frontends.telegram import calls
-from bot.frontends.telegram.frontend import INLINE_MOST
+from bot.frontends.telegram.bot import INLINE_MOST
 from bot.frontends.telegram.outbox import FILE_MOST, Outbox
 from bot.frontends.telegram.pace import Pace, Rate
-from bot.frontends.telegram.places import Moves, Place
-from bot.frontends.telegram.render import CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, units
+from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, units
+from bot.frontends.telegram.rooms import Moves, Place
 from bot.messages import Button, File, Message, Shown
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs

@@ -23,13 +23,13 @@ from telegram import Bot
 
 from bot import limits
 from bot.frontends.telegram import outbox
+from bot.frontends.telegram.bot import Telegram, TelegramFailure
 from bot.frontends.telegram.calls import had_no_effect
 from bot.frontends.telegram.connection import Broken, Connection, NeverSent
 from bot.frontends.telegram.edits import Gaps, split
-from bot.frontends.telegram.frontend import Telegram, TelegramFailure
 from bot.frontends.telegram.pace import Pace, Rate
-from bot.frontends.telegram.places import Place
-from bot.frontends.telegram.render import keyboard, pieces, units
+from bot.frontends.telegram.rendering import keyboard, pieces, units
+from bot.frontends.telegram.rooms import Place
 from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Shown
 from bot.settings import BotSettings

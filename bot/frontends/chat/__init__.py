@@ -4,6 +4,6 @@ People log in by typing a name, and whoever types the same name is the same pers
 machine, where it saves setting up accounts; do not put it on a network that others can reach.
 """
 
-from bot.frontends.chat.server import serve
+from bot.frontends.chat.bot import serve
 
 __all__ = ["serve"]

@@ -9,6 +9,6 @@ Everything comes in as an interaction; the bot reads no messages and asks for no
 - where the bot cannot write, the private chat takes the place of the channel.
 """
 
-from bot.frontends.discord.client import serve
+from bot.frontends.discord.bot import serve
 
 __all__ = ["serve"]

@@ -22,7 +22,7 @@ from bot import limits, replies
 from bot.commands import COMMANDS, Commands
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.outbox import Outbox
-from bot.frontends.telegram.places import NAME, Place
+from bot.frontends.telegram.rooms import NAME, Place
 from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import Line, parse
 from bot.messages import Caller, Message, Reply, Upload

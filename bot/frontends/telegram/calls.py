@@ -31,7 +31,7 @@ from telegram.error import (
 
 from bot.frontends.telegram.connection import CONNECTIONS, Broken, NeverSent
 from bot.frontends.telegram.pace import Pace
-from bot.frontends.telegram.places import Moves, Place
+from bot.frontends.telegram.rooms import Moves, Place
 from bot.messages import Shown
 
 log = logging.getLogger(__name__)

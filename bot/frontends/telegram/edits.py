@@ -14,8 +14,8 @@ from telegram import Bot, InlineKeyboardMarkup, InputMediaPhoto, LinkPreviewOpti
 from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, RetryAfter, TelegramError
 
 from bot.frontends.telegram.calls import TRIES, is_shut, seconds_of
-from bot.frontends.telegram.places import Moves, Place
-from bot.frontends.telegram.render import CAPTION_MOST, TEXT_MOST, clipped, keyboard, text_of
+from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, text_of
+from bot.frontends.telegram.rooms import Moves, Place
 from bot.messages import Message
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob

@@ -20,7 +20,7 @@ from telegram import Bot, Update
 from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
 from bot.frontends.telegram.calls import seconds_of
-from bot.frontends.telegram.places import NAME
+from bot.frontends.telegram.rooms import NAME
 from storage.cancellation import whole
 from storage.records import Note, Records
 

@@ -29,8 +29,17 @@ from bot.frontends.files import content
 from bot.frontends.telegram.calls import Calls, Loaded, Unreachable
 from bot.frontends.telegram.edits import NOWHERE, Edits, Gaps
 from bot.frontends.telegram.pace import Pace
-from bot.frontends.telegram.places import NAME, Moves, Place
-from bot.frontends.telegram.render import ALBUM_MOST, CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, text_of, units
+from bot.frontends.telegram.rendering import (
+    ALBUM_MOST,
+    CAPTION_MOST,
+    TEXT_MOST,
+    clipped,
+    keyboard,
+    pieces,
+    text_of,
+    units,
+)
+from bot.frontends.telegram.rooms import NAME, Moves, Place
 from bot.language import say
 from bot.messages import Message, Shown
 from bot.replies import account

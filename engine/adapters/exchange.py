@@ -1,0 +1,258 @@
+"""Adapters from and for other programs: diffusers' names, and those of kohya's scripts, the WebUI and ComfyUI.
+
+Both directions use one table of what each layer of the base is called elsewhere, so a name that is not in it is refused
+and never passed over. Only safetensors are read.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from engine.adapters.adapters import LORA_METADATA, WORD, AdapterFacts, Kind, below, read_file, write
+from engine.adapters.applied import plain_name, scale_of, weight_of
+from engine.adapters.lora import config_of
+from engine.bases.base import BaseModel
+from engine.errors import InputError
+from storage.atomic import atomic_write
+
+Format = Literal["diffusers", "kohya"]
+
+ROLES = {
+    ".lora_A.weight": "down", ".lora_down.weight": "down", ".lora_B.weight": "up", ".lora_up.weight": "up",
+    ".alpha": "alpha", ".dora_scale": "magnitude", ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+}  # fmt: skip
+"""Ends of the keys and what they hold, by whoever wrote the file."""
+
+Layer = tuple[str, str]
+"""A part's name and a layer's within it."""
+
+FLUX2 = {
+    "attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", "ff.linear_in": "img_mlp.0",
+    "ff.linear_out": "img_mlp.2", "ff_context.linear_in": "txt_mlp.0", "ff_context.linear_out": "txt_mlp.2",
+}  # fmt: skip
+FLUX2_SINGLE = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
+FLUX2_FUSED = {
+    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+}
+"""The transformer's layers in FLUX.2's own naming, which ComfyUI reads; three of diffusers' layers are one there."""
+
+
+def layers_of(base: BaseModel) -> dict[Layer, nn.Module]:
+    """Every layer that a LoRA can be on."""
+    return {
+        (part, plain_name(name)): layer
+        for part, module in base.adaptable.items()
+        for name, layer in module.named_modules()
+        if "lora_" not in name and isinstance(getattr(layer, "base_layer", layer), nn.Linear | nn.Conv2d)
+    }
+
+
+def called_elsewhere(base: BaseModel) -> dict[Layer, str]:
+    """The name of each layer in kohya's scripts, the WebUI and ComfyUI; fused layers are left to `fused_elsewhere`."""
+    names = {}
+    for part, name in layers_of(base):
+        if part == "transformer":
+            if block := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
+                kind = "single_blocks" if block[1] else "double_blocks"
+                own = (FLUX2_SINGLE if block[1] else FLUX2).get(block[3])
+                if own:
+                    names[part, name] = f"diffusion_model.{kind}.{block[2]}.{own}"
+        elif part == "unet":
+            theirs = in_blocks(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
+            names[part, name] = "lora_unet_" + theirs.replace(".", "_")
+        else:
+            start = {"text_encoder_2": "lora_te2"}.get(part, "lora_te1" if len(base.text_encoders) > 1 else "lora_te")
+            names[part, name] = f"{start}_text_model_" + name.removeprefix("text_model.").replace(".", "_")
+    return names
+
+
+def fused_elsewhere(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
+    """Names of single layers elsewhere that are several here, whose outputs stand one after another there."""
+    if base.family.denoiser != "transformer":
+        return {}
+    return {
+        f"diffusion_model.double_blocks.{number}.{theirs}": tuple(
+            ("transformer", f"transformer_blocks.{number}.{name}") for name in ours
+        )
+        for number in range(len(base.unet.transformer_blocks))
+        for theirs, ours in FLUX2_FUSED.items()
+    }
+
+
+def in_blocks(name: str, layers: int) -> str:
+    """A U-Net layer's name counted in input, middle and output blocks, as SDXL's own code and kohya's scripts do."""
+    match name.split("."):
+        case ["down_blocks", level, "resnets" | "attentions" as kind, number, *rest]:
+            place = [1 + int(level) * (layers + 1) + int(number), int(kind == "attentions")]
+            start = "input_blocks"
+        case ["up_blocks", level, "resnets" | "attentions" as kind, number, *rest]:
+            place = [int(level) * (layers + 1) + int(number), int(kind == "attentions")]
+            start = "output_blocks"
+        case ["mid_block", "resnets" | "attentions" as kind, number, *rest]:
+            place = [1 if kind == "attentions" else 2 * int(number)]
+            start = "middle_block"
+        case _:
+            return name
+    return ".".join([start, *map(str, place), *(rest if kind == "attentions" else _resnet(rest))])
+
+
+def _resnet(rest: list[str]) -> list[str]:
+    names = {
+        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+        "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+    }  # fmt: skip
+    return [names.get(rest[0], rest[0]), *rest[1:]]
+
+
+def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
+    """Write the LoRA in `adapter` to `out` under the names of `form`; the number of layers in it.
+
+    Raises:
+        InputError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, or `word_stays` for a learned
+            word in a format that has no place for it.
+    """
+    facts, tensors, config = read_file(adapter)
+    if facts.method != "lora":
+        raise InputError("not_a_lora", folder=adapter)
+    facts.check_base(base)
+    known = layers_of(base)
+    pairs = {layer: found for layer in known if (found := _pair(tensors, config, layer))}
+    if form == "diffusers":
+        _save(tensors, out, {LORA_METADATA: json.dumps(config)})
+        return len(pairs)
+    if any(key.startswith(WORD) for key in tensors):
+        raise InputError("word_stays", folder=adapter)
+    names, written = called_elsewhere(base), dict[str, Tensor]()
+    for layer, (down, up, scale, magnitude) in pairs.items():
+        if layer[0] == "transformer":
+            if layer in names:
+                written |= {f"{names[layer]}.lora_A.weight": down, f"{names[layer]}.lora_B.weight": up * scale}
+            continue
+        written |= {
+            f"{names[layer]}.lora_down.weight": down, f"{names[layer]}.lora_up.weight": up,
+            f"{names[layer]}.alpha": torch.tensor(scale * len(down)),
+        }  # fmt: skip
+        if magnitude is not None:
+            written[f"{names[layer]}.dora_scale"] = magnitude.reshape(-1, *[1] * (down.ndim - 1))
+    for name, several in fused_elsewhere(base).items():
+        if any(layer in pairs for layer in several):
+            down, up = _fused([pairs.get(layer) for layer in several], [known[layer] for layer in several])
+            written |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    _save(written, out, {"ss_network_module": "networks.lora"})
+    return len(pairs)
+
+
+Pair = tuple[Tensor, Tensor, float, Tensor | None]
+"""Both factors, their scale, and DoRA's magnitudes."""
+
+
+def _pair(tensors: Mapping[str, Tensor], config: Mapping[str, Any], layer: Layer) -> Pair | None:
+    part, name = layer
+    down = tensors.get(f"{part}.{name}.lora_A.weight")
+    if down is None:
+        return None
+    own = below(config, f"{part}.")
+    magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector")
+    if magnitude is None:
+        magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector.weight")
+    return down, tensors[f"{part}.{name}.lora_B.weight"], scale_of(own, name, len(down)), magnitude
+
+
+def _fused(pairs: list[Pair | None], layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Factors of several layers that hear the same: A one below the other, B on the diagonal of blocks."""
+    downs = [pair[0] for pair in pairs if pair]
+    ups = [
+        pair[1] * pair[2] if pair else torch.zeros(weight_of(layer).shape[0], 0, dtype=downs[0].dtype)
+        for pair, layer in zip(pairs, layers, strict=True)
+    ]
+    return torch.cat(downs), torch.block_diag(*ups)
+
+
+def _save(tensors: Mapping[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
+    with atomic_write(out) as draft:
+        save_file(
+            {key: tensor.half().contiguous() for key, tensor in tensors.items()}, draft, {"format": "pt"} | metadata
+        )
+
+
+def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
+    """Make an adapter of this engine's from somebody else's LoRA file; the number of layers in it.
+
+    Raises:
+        InputError: `no_file`, or `bad_adapter` where the file is no LoRA for this base.
+    """
+    if not file.is_file():
+        raise InputError("no_file", file=file)
+    try:
+        with safe_open(file, "pt") as reader:
+            tensors = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
+            config = json.loads((reader.metadata() or {}).get(LORA_METADATA, "{}"))
+        words = {key: tensors.pop(key) for key in list(tensors) if key.startswith(WORD)}
+        pairs = _known(base, tensors, config)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError("bad_adapter", folder=file, reason=str(error)[:160]) from error
+    kept: dict[str, Tensor] = dict(words)
+    configs: dict[str, Any] = {}
+    for (part, name), (down, up, scale, magnitude) in pairs.items():
+        kept |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up * scale}
+        if magnitude is not None:
+            kept[f"{part}.{name}.lora_magnitude_vector"] = magnitude
+    for part in {part for part, _ in pairs}:
+        ranks = {name: len(pair[0]) for (owner, name), pair in pairs.items() if owner == part}
+        own = config_of(ranks, ranks, dora=any(pairs[part, name][3] is not None for name in ranks))
+        configs |= {f"{part}.{key}": value for key, value in own.items()}
+    write(kept, facts, out, {LORA_METADATA: json.dumps(configs)})
+    return len(pairs)
+
+
+def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[Layer, Pair]:
+    """The file's factors by our layers' names. Raises ValueError for whatever is not known."""
+    layers = layers_of(base)
+    aliases: dict[str, tuple[Layer, ...]] = dict(fused_elsewhere(base))
+    elsewhere = called_elsewhere(base)
+    for layer in layers:
+        part, name = layer
+        bare = name.removeprefix("text_model.")
+        aliases |= {f"{part}.{name}": (layer,), f"{part}.{bare}": (layer,), f"{part}.text_model.{bare}": (layer,)}
+        aliases[f"diffusion_model.{name}"] = (layer,)
+        if part == "unet":
+            aliases["lora_unet_" + name.replace(".", "_")] = (layer,)
+        if layer in elsewhere:
+            aliases[elsewhere[layer]] = (layer,)
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        end = next((end for end in ROLES if key.endswith(end)), None)
+        if end is None or key.removesuffix(end) not in aliases:
+            raise ValueError(f"{key} belongs to no layer of this base")
+        found.setdefault(key.removesuffix(end), {})[ROLES[end]] = tensor
+    if not found:
+        raise ValueError("it is empty")
+    pairs: dict[Layer, Pair] = {}
+    for name, own in found.items():
+        if not {"down", "up"} <= own.keys():
+            raise ValueError(f"{name} lacks a factor")
+        several = aliases[name]
+        ups = own["up"].chunk(len(several))
+        for layer, up in zip(several, ups, strict=True):
+            weight, down = weight_of(layers[layer]), own["down"]
+            if down.shape[1:] != weight.shape[1:] or (up.shape[0], up.shape[1]) != (weight.shape[0], down.shape[0]):
+                raise ValueError(f"{name} has other sizes in this base")
+            settings = {key.removeprefix(f"{layer[0]}."): value for key, value in config.items()}
+            scale = float(own["alpha"]) / len(down) if "alpha" in own else scale_of(settings, layer[1], len(down))
+            magnitude = own.get("magnitude")
+            pairs[layer] = down.clone(), up, scale, None if magnitude is None else magnitude.flatten()
+    return pairs
+
+
+def foreign_facts(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AdapterFacts:
+    """What an adapter that was trained elsewhere says about itself."""
+    return AdapterFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

@@ -1,0 +1,1 @@
+"""Base models: opening one, its family, its noise schedule."""

@@ -1,0 +1,258 @@
+"""The resident base model: loaded once, shared by training and drawing."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from engine.bases.embedded import Pipeline, unet_weight
+from engine.bases.families import Family, Words, family_of
+from engine.bases.quantised import free_bytes, quantise, too_large
+from engine.bases.schedule import Schedule
+from engine.device import precision
+from engine.device.precision import best_device, resting_dtype
+from engine.errors import InputError
+
+EMBEDDED = "embedded"
+"""The source of the base that comes with the engine."""
+
+LARGEST_SIDE = 1536
+"""Pixels of the largest picture's side."""
+
+LARGE = 100_000_000
+"""Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
+
+Weights = Callable[[str], Tensor]
+"""Gives a weight by its plain name."""
+
+Rests = Callable[["BaseModel"], torch.dtype | None]
+
+
+def small(base: "BaseModel") -> bool:
+    """Whether this is a model whose operations are short, on a CPU."""
+    return base.device.type == "cpu" and base.size < LARGE
+
+
+def as_drawn(base: "BaseModel") -> torch.dtype:
+    """A denoiser's dtype at rest for whoever draws: what autocast would turn its weights into at every step.
+
+    Of a small one each drawing makes copies (`engine.device.packed`), with what is worn in them
+    (`engine.adapters.applied`): those are exact if they are rounded once.
+    """
+    return torch.float32 if small(base) else precision.compute_dtype(base.device)
+
+
+SAMPLED = 256
+"""About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
+
+PROMPTS = 32
+"""Most prompts of a set that are read at once."""
+
+
+class BaseModel:
+    """The parts of one text-to-image model on one device, whatever its family.
+
+    On CUDA the denoiser and the text encoders rest in the compute dtype; on the CPU they stay float32, unless `rests`
+    says otherwise of the denoiser, and compute in mixed precision. The VAE is always float32, since SD 1.x and SDXL
+    overflow float16 there.
+    """
+
+    def __init__(self, pipeline: Any, source: str, device: torch.device, rests: Rests = lambda base: None) -> None:
+        self.source, self.device = source, device
+        self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
+        denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
+        if denoiser is None:
+            raise ValueError("it has neither U-Net nor transformer")
+        self.family: Family = family_of(denoiser.config, pipeline.config)
+        self.family.usable(self)
+        resting = resting_dtype(device)
+        self.unet: Any = denoiser
+        """The denoiser: a U-Net, or the transformer in its place."""
+        self.size = sum(weight.numel() for weight in denoiser.parameters())
+        """Numbers in the denoiser's weights; counted once, since each training step asks."""
+        large = [self.unet, *self.text_encoders.values()]
+        self.fingerprint = fingerprint_of(large)
+        """Differs between base models, wherever they lie and however they rest on the device."""
+        free = free_bytes(device)
+        self.quantised = free is not None and too_large(large, resting, free)
+        """Whether memory is so short that the base's linear layers rest in eight bits."""
+        if self.quantised:
+            for module in large:
+                quantise(module)
+        # Moved and cast at once: float32 copies of all parts side by side are more than a device may hold.
+        _at_rest(self.vae, device, torch.float32)
+        self.rest(rests(self) or resting)
+        for encoder in self.text_encoders.values():
+            _at_rest(encoder, device, resting)
+        self.schedule: Schedule = self.family.schedule(self.parts["scheduler"].config)
+        self.latent_scale = self.family.pixels_per_latent(self)
+        self.multiple = self.family.multiple(self)
+        """What a picture's sides in pixels are multiples of."""
+        self.side: int = self.family.side(self)
+        """Pixels of the side of the pictures that this base was trained on."""
+        self.heard: Sequence[Any] = ()
+        """The learned words of each row of what is read at present (`engine.adapters.learned_word`)."""
+
+    @classmethod
+    def load(
+        cls, source: str | None = None, device: torch.device | None = None, rests: Rests = lambda base: None
+    ) -> "BaseModel":
+        """Load a diffusers folder, a hub id or a single .safetensors file; None or "embedded" is the embedded base.
+
+        Args:
+            rests: the dtype of the denoiser at rest, where it is another than the device's usual one.
+        Raises:
+            InputError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
+        """
+        source = source or EMBEDDED
+        try:
+            pipeline = Pipeline() if source == EMBEDDED else _loading().open_pipeline(source)
+            return cls(pipeline, source, device or best_device(), rests)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            raise InputError("base_unusable", base=source, reason=reason) from error
+
+    def rest(self, dtype: torch.dtype) -> None:
+        """Have the denoiser rest in `dtype`; one that does so already is not copied."""
+        self.dtype = dtype
+        _at_rest(self.unet, self.device, dtype)
+
+    def untrained(self) -> "Weights":
+        """The denoiser's weights as they were opened, on the CPU, read anew: for whoever has trained those here."""
+        if self.source == EMBEDDED:
+            return unet_weight
+        return dict(
+            plain_parameters(_loading().open_denoiser(self.source, self.unet, self.family.denoiser))
+        ).__getitem__
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder; None once it is released, as the text encoders are then."""
+        return self.parts["vae"]
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """The text encoders under diffusers' names."""
+        return {name: self.parts[name] for name in self.family.text_encoders}
+
+    @property
+    def text_encoder(self) -> Any:
+        """The first of the text encoders."""
+        return next(iter(self.text_encoders.values()))
+
+    @property
+    def adaptable(self) -> dict[str, Any]:
+        """The parts that adapters are put on, under the names that prefix their keys in diffusers' files."""
+        heard = self.text_encoders if self.family.text_targets else {}
+        return {self.family.denoiser: self.unet} | {name: part for name, part in heard.items() if part is not None}
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Words:
+        """What the denoiser hears of the prompts; what does not fit is cut off, as the text encoders do."""
+        return self.family.encode(self, prompts)
+
+    def encode_set(self, prompts: Sequence[str]) -> Words:
+        """As `encode_prompts`, for prompts in their thousands: `PROMPTS` of them at a time, which bounds memory."""
+        starts = range(0, len(prompts), PROMPTS)
+        return Words.join([self.encode_prompts(prompts[start : start + PROMPTS]) for start in starts])
+
+    def embed_prompts(self, prompts: Sequence[str]) -> Words:
+        """As `encode_prompts`, with gradients to the text encoders' adapters."""
+        return self.family.encode(self, prompts)
+
+    @torch.no_grad()
+    def encode_negatives(self, prompts: Sequence[str]) -> Words:
+        """What guidance leads away from: as `encode_prompts`, but the empty prompt may be silence."""
+        return self.family.negative(self, prompts)
+
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+        """The denoiser's answer, float32 (n, c, h, w), to latents (n, c, h, w) at timesteps (n,)."""
+        dtype = self.dtype_of(denoiser)
+        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
+
+    @staticmethod
+    def dtype_of(module: nn.Module) -> torch.dtype:
+        """The dtype that this part wants its inputs in."""
+        return next(tensor.dtype for name, tensor in module.named_parameters() if "lora_" not in name)
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the whole prompt is within the text encoder's length."""
+        return self.family.room(self, prompt)
+
+    @torch.no_grad()
+    def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents, each (n, c, h, w), scaled as the denoiser wants."""
+        arrays = np.stack([np.asarray(picture, np.float32) for picture in pictures]) / 127.5 - 1
+        rows = torch.from_numpy(arrays).permute(0, 3, 1, 2).to(self.device)
+        posteriors = [self.vae.encode(row[None]).latent_dist for row in rows]
+        return self.family.to_latents(
+            self.vae,
+            torch.cat([posterior.mean for posterior in posteriors]),
+            torch.cat([posterior.std for posterior in posteriors]),
+        )
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> list[Image.Image]:
+        """Pictures of the latents, one at a time, which bounds memory."""
+        pictures = []
+        for latent in latents.float():
+            decoded = self.vae.decode(self.family.from_latents(self.vae, latent[None])).sample[0]
+            array = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+            pictures.append(Image.fromarray(array))
+        return pictures
+
+    def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of a picture of `width` x `height` pixels."""
+        return (self.family.latent_channels(self), height // self.latent_scale, width // self.latent_scale)
+
+    def release(self, *parts: str) -> None:
+        """Let go of the VAE or of text encoders for good, to free their memory; whoever asks later finds None."""
+        self.parts = {**self.parts, **dict.fromkeys(parts)}
+
+    def check_size(self, *sides: int) -> int:
+        """The first of these sides in pixels, if the base can draw all of them.
+
+        Raises:
+            InputError: `bad_size`.
+        """
+        for side in sides:
+            if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
+                raise InputError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
+        return sides[0]
+
+
+def _loading() -> Any:
+    # The libraries of all other bases, which take seconds to import.
+    from engine.bases import loading
+
+    return loading
+
+
+def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    # By torch's own method: diffusers' warns of every cast, whether or not the part has layers that must not be cast.
+    nn.Module.to(module, device, dtype).eval().requires_grad_(False)
+
+
+def fingerprint_of(parts: Sequence[nn.Module]) -> str:
+    """Sixteen hexadecimal digits of the sizes of all weights of these parts in their order, and of a sample of each.
+
+    Names are left out, since libraries change them. To be taken before weights are cast or quantised.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        for parameter in part.parameters():
+            flat = parameter.detach().flatten()
+            digest.update(str(tuple(parameter.shape)).encode())
+            digest.update(flat[:: max(1, len(flat) // SAMPLED)].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def plain_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The part's own parameters under their plain names, whether or not LoRAs are attached."""
+    for name, parameter in module.named_parameters():
+        if "lora_" not in name:
+            yield name.replace(".base_layer.", "."), parameter.detach()

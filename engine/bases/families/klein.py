@@ -1,0 +1,130 @@
+"""FLUX.2 [klein] 4B, a flow-matching transformer.
+
+Chosen among the families of diffusers 0.42 that a 24 GB card holds: its licence is Apache 2.0 for weights and code (SD
+3.5's is not; Lumina 2's text encoder has terms of its own), transformer and text encoder take 16 GB in bfloat16 where
+Z-Image's take 20, every prompt has the same number of tokens, so that the requests of several people fit one batch, and
+a sibling distilled to four steps takes the same adapters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from engine.bases.families.interface import Family, Parts, Words
+from engine.bases.schedule import Flow, Schedule
+from engine.recipe import Recipe
+
+TOKENS = 512
+"""Tokens of every prompt; shorter ones are padded, and the transformer hears the padding too."""
+
+LAYERS = (9, 18, 27)
+"""Layers of the language model whose states are put side by side (diffusers' pipeline_flux2_klein.py)."""
+
+
+@dataclass(frozen=True)
+class Klein(Family):
+    """A transformer that hears a language model's states and sees latents in patches of 2 x 2."""
+
+    denoiser = "transformer"
+    text_targets: ClassVar[tuple[str, ...]] = ()
+
+    def schedule(self, config: Mapping[str, Any]) -> Schedule:
+        return Flow(config)
+
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+        tokenizer, model = base.parts["tokenizer"], base.parts["text_encoder"]
+        tokens = tokenizer(
+            [_as_message(tokenizer, prompt) for prompt in prompts],
+            return_tensors="pt", padding="max_length", truncation=True, max_length=TOKENS,
+        )  # fmt: skip
+        answer = model.model(
+            input_ids=tokens.input_ids.to(base.device), attention_mask=tokens.attention_mask.to(base.device),
+            output_hidden_states=True, use_cache=False,
+        )  # fmt: skip
+        return Words(torch.cat([answer.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
+
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+        height, width = noisy.shape[2:]
+        answer = denoiser(
+            hidden_states=noisy.flatten(2).transpose(1, 2),  # (n, h w, c)
+            encoder_hidden_states=words.states,
+            timestep=timestep.expand(len(noisy)).to(noisy.dtype) / 1000,
+            img_ids=_places(noisy.device, height, width, 1),
+            txt_ids=_places(noisy.device, 1, 1, words.states.shape[1]),
+            guidance=None,
+        ).sample
+        return answer.transpose(1, 2).unflatten(2, (height, width))  # type: ignore[no-any-return]
+
+    def room(self, base: Parts, prompt: str) -> bool:
+        tokenizer = base.parts["tokenizer"]
+        return len(tokenizer(_as_message(tokenizer, prompt), verbose=False).input_ids) <= TOKENS
+
+    def to_latents(self, vae: Any, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+        centre, spread = _statistics(vae, mean)
+        return (_patches(mean) - centre) / spread, _patches(deviation) / spread
+
+    def from_latents(self, vae: Any, latents: Tensor) -> Tensor:
+        centre, spread = _statistics(vae, latents)
+        return nn.functional.pixel_shuffle(latents * spread + centre, 2)
+
+    def side(self, base: Parts) -> int:
+        return int(base.parts["vae"].config.sample_size)
+
+    def latent_channels(self, base: Parts) -> int:
+        return int(base.parts["transformer"].config.in_channels)
+
+    def pixels_per_latent(self, base: Parts) -> int:
+        return int(2 ** len(base.parts["vae"].config.block_out_channels))
+
+    def multiple(self, base: Parts) -> int:
+        return self.pixels_per_latent(base)
+
+
+def _as_message(tokenizer: Any, prompt: str) -> str:
+    message = [{"role": "user", "content": prompt}]
+    said: str = tokenizer.apply_chat_template(
+        message, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    return said
+
+
+def _places(device: torch.device, height: int, width: int, tokens: int) -> Tensor:
+    """Coordinates of the places (places, 4): time, row, column, number in the text."""
+    axes = (torch.arange(1), torch.arange(height), torch.arange(width), torch.arange(tokens))
+    return torch.cartesian_prod(*axes).to(device)
+
+
+def _patches(latents: Tensor) -> Tensor:
+    """(n, c, h, w) to (n, 4 c, h / 2, w / 2): each 2 x 2 square becomes channels."""
+    return nn.functional.pixel_unshuffle(latents, 2)
+
+
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the latents' channels, each (1, 4 c, 1, 1), which the VAE keeps as a batch norm's."""
+    centre = vae.bn.running_mean.reshape(1, -1, 1, 1).to(like)
+    spread = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().reshape(1, -1, 1, 1).to(like)
+    return centre, spread
+
+
+KLEIN = Klein(
+    name="klein",
+    # The undistilled model's (diffusers' pipeline); the distilled sibling's are in KLEIN_DISTILLED.
+    guidance=4.0,
+    draw_steps=50,
+    # Both streams' attention, and the single blocks' layers, which hold attention and feed-forward in one.
+    adapter_targets=(
+        "to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out",
+        "attn.to_qkv_mlp_proj", "attn.to_out",
+    ),
+    # ai-toolkit's: rank 16 at 1e-4. Full fine-tuning wants more than 24 GB.
+    recipes={
+        "lora": (100, Recipe("lora", 0, 1e-4, 1, 1, 1.0, crop="face")),
+        "dreambooth": (75, Recipe("dreambooth", 0, 2e-6, 1, 1, 1.0, crop="face")),
+    },
+)  # fmt: skip
+
+KLEIN_DISTILLED = replace(KLEIN, guidance=1.0, draw_steps=4)
+"""Guidance is distilled into it, and it draws in four steps."""

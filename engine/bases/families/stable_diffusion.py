@@ -1,0 +1,55 @@
+"""Stable Diffusion 1.x and 2.x."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from engine.bases.families.interface import Family, Parts, Words, has_room, tokens_of
+from engine.bases.schedule import Diffusion, Schedule
+from engine.recipe import ATTENTION, Method, Recipe
+
+
+@dataclass(frozen=True)
+class StableDiffusion(Family):
+    """A U-Net that hears one CLIP text encoder's last states."""
+
+    def schedule(self, config: Mapping[str, Any]) -> Schedule:
+        return Diffusion(config)
+
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+        tokens = tokens_of(base.parts["tokenizer"], prompts, base.device)
+        return Words(base.parts["text_encoder"](tokens).last_hidden_state.to(base.dtype))
+
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+        return denoiser(noisy, timestep, words.states).sample  # type: ignore[no-any-return]
+
+    def room(self, base: Parts, prompt: str) -> bool:
+        return has_room(base.parts["tokenizer"], prompt)
+
+    def side(self, base: Parts) -> int:
+        return int(base.parts["unet"].config.sample_size) * self.pixels_per_latent(base)
+
+    def latent_channels(self, base: Parts) -> int:
+        return int(base.parts["unet"].config.in_channels)
+
+    def pixels_per_latent(self, base: Parts) -> int:
+        return int(2 ** (len(base.parts["vae"].config.block_out_channels) - 1))
+
+    def multiple(self, base: Parts) -> int:
+        # The U-Net halves the latents once for each of its levels but the last.
+        return int(self.pixels_per_latent(base) * 2 ** (len(base.parts["unet"].config.block_out_channels) - 1))
+
+
+RECIPES: Mapping[Method, tuple[int, Recipe]] = {
+    # The seed: 50 to 100 steps for each image at 2e-6. diffusers' train_dreambooth.py: batch 1, prior weight 1.
+    "dreambooth": (75, Recipe("dreambooth", 0, 2e-6, 1, 1, 1.0, crop="face")),
+    # diffusers' train_dreambooth_lora.py and train_dreambooth_lora_sdxl.py: 1e-4, 500 steps on 5 pictures.
+    "lora": (100, Recipe("lora", 0, 1e-4, 1, 1, 1.0, crop="face")),
+}
+
+SD1 = StableDiffusion(name="sd1", guidance=7.5, draw_steps=30, adapter_targets=ATTENTION, recipes=RECIPES)
+
+SD2 = StableDiffusion(name="sd2", guidance=7.5, draw_steps=30, adapter_targets=ATTENTION, recipes=RECIPES)
+"""A larger text encoder, linear projections, and in the 768-pixel models v-prediction, which the scheduler tells."""

@@ -1,0 +1,1 @@
+"""This machine: dtypes, memory, cores, and what is fast on them."""

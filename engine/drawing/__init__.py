@@ -1,0 +1,1 @@
+"""Drawing: requests and adapters become pictures."""

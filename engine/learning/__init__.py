@@ -1,0 +1,1 @@
+"""Learning: an album becomes an adapter."""

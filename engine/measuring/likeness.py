@@ -1,0 +1,65 @@
+"""How far pictures show the person of an album."""
+
+from collections.abc import Iterable
+from statistics import mean, mode
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from engine.bases.base import BaseModel
+from engine.photos.inspection import describe
+from engine.toon.judge import IDENTITY, Judge
+
+SAME_PERSON = 0.6
+"""Descriptors of one person are less than this apart (dlib's face_recognition_model_v1)."""
+
+
+class Likeness(Protocol):
+    """How far pictures show the person of an album.
+
+    Photographs are taken one after another, for a second or more each: whoever gives them may act in between.
+    """
+
+    known: bool
+    """Whether the album tells what the person looks like; without, nothing is alike."""
+
+    def __call__(self, pictures: Iterable[Image.Image]) -> float:
+        """0 to 1, larger is more alike."""
+        ...
+
+
+class JudgedLikeness:
+    """For drawn people: the share of the album's own features (hair, colour, skin, beard) that pictures show again."""
+
+    known = True
+
+    def __init__(self, album: Iterable[Image.Image]) -> None:
+        self.judge = Judge.load()
+        seen = self.judge.attributes([*album])
+        self.features = {name: mode(one[name] for one in seen) for name in IDENTITY}
+
+    def __call__(self, pictures: Iterable[Image.Image]) -> float:
+        shown = self.judge.attributes([*pictures])
+        return mean(float(one[name] == value) for one in shown for name, value in self.features.items())
+
+
+class FaceLikeness:
+    """For photographs: the share of pictures whose face is the album's person's by its descriptor."""
+
+    def __init__(self, album: Iterable[Image.Image]) -> None:
+        self.own = [descriptor for picture in album if (descriptor := describe(picture)) is not None]
+        self.known = bool(self.own)
+
+    def __call__(self, pictures: Iterable[Image.Image]) -> float:
+        return mean(float(self._same(describe(picture))) for picture in pictures)
+
+    def _same(self, descriptor: Any) -> bool:
+        if descriptor is None or not self.own:
+            return False
+        return float(np.median([np.linalg.norm(descriptor - one) for one in self.own])) < SAME_PERSON
+
+
+def likeness_of(base: BaseModel, album: Iterable[Image.Image]) -> Likeness:
+    """The likeness that means something for what this base draws."""
+    return JudgedLikeness(album) if base.family.cartoon else FaceLikeness(album)

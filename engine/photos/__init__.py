@@ -1,0 +1,1 @@
+"""Photos: decoding, faces, verdicts, crops."""

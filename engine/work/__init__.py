@@ -1,0 +1,1 @@
+"""Service: jobs come in, news goes out."""
