@@ -13,9 +13,9 @@ from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
 
-from bot import replies
 from bot.language import speaking
 from bot.messages import Frontend, Message
+from bot.replies import jobs as replies
 from storage.cancellation import whole
 from storage.events import Event, Events
 from storage.jobs import Imagine, State

@@ -2,10 +2,11 @@
 
 import re
 
-from bot import limits, replies
+from bot import limits
 from bot.commands.desk import Desk
 from bot.messages import Caller, Reply
 from bot.replies import account, rights
+from bot.replies import jobs as replies
 from storage import naming
 from storage.errors import UserError
 from storage.records import Avatar, Grant, User

@@ -6,10 +6,11 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
-from bot import limits, replies
+from bot import limits
 from bot.commands.desk import Desk
 from bot.lines import Value, values_of
 from bot.messages import Caller, Message, Reply
+from bot.replies import jobs as replies
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Imagine, State

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
-from bot import limits, replies
+from bot import limits
 from bot.commands.desk import Desk
 from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import jobs as replies
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Inspect, State, Train

@@ -21,12 +21,12 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
 
-from bot import replies
-from bot.commands import Commands
+from bot.commands.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.contact_sheet import Row, contact_sheet
 from bot.limits import PHOTOS_FEWEST, PHOTOS_MOST
 from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import jobs as replies
 from bot.settings import BotSettings
 from bot.table import Source
 from storage.blobs import Blobs

@@ -3,7 +3,7 @@
 from bot import limits
 from bot.language import marked, say, several
 from bot.messages import Button, Message
-from bot.replies import CONSENT
+from bot.replies.jobs import CONSENT
 from bot.replies.words import photos
 from bot.table import COMMANDS
 

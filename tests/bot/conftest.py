@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from PIL import Image, ImageDraw
 
-from bot.commands import Commands
+from bot.commands.commands import Commands
 from bot.frontends.chat.bot import Chat
 from bot.frontends.chat.sessions import Signer
 from bot.messages import Caller, Message, Reply, Upload

@@ -12,12 +12,13 @@ import pytest
 from babel.messages import Message as Entry
 from babel.messages.pofile import read_po
 
-from bot import language, replies
-from bot.commands import COMMANDS
+from bot import language
+from bot.commands.commands import COMMANDS
 from bot.delivery import Delivery
 from bot.language import LANGUAGES, closest, listing, number, say, several, speak, speaking, spoken
 from bot.messages import Message
 from bot.replies import discord as on_discord
+from bot.replies import jobs as replies
 from bot.replies import telegram as on_telegram
 from storage.errors import UserError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bot.commands import Commands
+from bot.commands.commands import Commands
 from bot.delivery import Delivery
 from bot.language import speaking
 from bot.messages import Caller, Message

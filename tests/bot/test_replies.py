@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import replies
+from bot.replies import jobs as replies
 from engine.errors import InputError
 from engine.photos.inspection import SENTENCES
 from storage.errors import UserError

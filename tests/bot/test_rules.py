@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bot.commands import Commands
+from bot.commands.commands import Commands
 from bot.messages import Caller
 from storage.blobs import MemoryBlobs
 from storage.events import MemoryEvents

@@ -122,7 +122,7 @@ def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 async def test_progress_without_a_terminal_is_a_line_for_each_tenth(bot: Any) -> None:
-    from bot import replies
+    from bot.replies import jobs as replies
 
     file = io.StringIO()
     shown = Terminal(Console(file=file, width=100))

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from engine.adapters.adapters import FILE, AdapterFacts, Attached, adapters, facts_of, plain_copy, write
+from engine.adapters import adapters
+from engine.adapters.adapters import FILE, AdapterFacts, Attached, facts_of, plain_copy, write
 from engine.adapters.deltas import compress, restored, wearable
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear

@@ -17,8 +17,7 @@ import discord
 import pytest
 from PIL import Image
 
-from bot import replies
-from bot.commands import Completion
+from bot.commands.commands import Completion
 from bot.frontends.discord import rendering
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.bot import DiscordBot
@@ -28,6 +27,7 @@ from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, notice, pictures, render
 from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Reply, Shown
+from bot.replies import jobs as replies
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.blobs import MemoryBlobs
 from storage.jobs import Imagine, Train

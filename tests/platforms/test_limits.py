@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from telegram import Bot
 
-from bot.commands import Completion
+from bot.commands.commands import Completion
 from bot.frontends.discord import rendering
 from bot.frontends.discord.form import UPLOADS, form
 from bot.frontends.discord.registry import completions, slash_command

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import BodyPartReader, ClientError, MultipartReader, WSMsgType, web
 
-from bot import limits, replies
-from bot.commands import Commands
+from bot import limits
+from bot.commands.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.chat import pages
 from bot.frontends.chat.hub import NAME, Hub
@@ -21,6 +21,7 @@ from bot.frontends.chat.pages import TEXT_MOST
 from bot.frontends.chat.sessions import LIFETIME, Session, Signer
 from bot.language import closest, speak
 from bot.messages import Caller, Reply, Upload
+from bot.replies import jobs as replies
 from bot.settings import BotSettings
 from bot.table import Source
 from storage.errors import UnknownBlob, UserError

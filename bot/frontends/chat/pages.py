@@ -10,9 +10,10 @@ from typing import Any
 from aiohttp import web
 from babel import Locale
 
-from bot import limits, replies
-from bot.commands import COMMANDS
+from bot import limits
+from bot.commands.commands import COMMANDS
 from bot.language import LANGUAGES, closest, dictionary, say, spoken
+from bot.replies import jobs as replies
 
 CHOSEN = "avatar_language"
 """The cookie with the language that somebody chose in the page."""

@@ -16,8 +16,8 @@ import aiohttp
 import discord
 from discord import app_commands
 
-from bot import limits, replies
-from bot.commands import COMMANDS, Commands, Completion
+from bot import limits
+from bot.commands.commands import COMMANDS, Commands, Completion
 from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.form import File, Filled, filled_in, form
@@ -29,6 +29,7 @@ from bot.health import beating
 from bot.language import closest, speak
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import discord as wording
+from bot.replies import jobs as replies
 from bot.settings import BotSettings
 from bot.table import Command, Source
 from storage.errors import UserError

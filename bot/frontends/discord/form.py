@@ -11,11 +11,11 @@ from typing import Any
 import discord
 from discord import ui
 
-from bot import replies
 from bot.frontends.discord.rendering import cut
 from bot.language import say
 from bot.lines import Value
 from bot.replies import discord as wording
+from bot.replies import jobs as replies
 from bot.table import COMMANDS, Command, Kind, Option
 from storage.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 import discord
 from discord import app_commands
 
-from bot.commands import Completion
+from bot.commands.commands import Completion
 from bot.language import ENGLISH, closest, say, speaking
 from bot.lines import Value
 from bot.table import Command, Kind, Option, Source

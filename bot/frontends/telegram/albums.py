@@ -18,14 +18,15 @@ from telegram import Bot
 from telegram import Message as Got
 from telegram.error import BadRequest, NetworkError, TelegramError
 
-from bot import limits, replies
-from bot.commands import COMMANDS, Commands
+from bot import limits
+from bot.commands.commands import COMMANDS, Commands
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.outbox import Outbox
 from bot.frontends.telegram.rooms import NAME, Place
 from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import Line, parse
 from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import jobs as replies
 from bot.replies import telegram as wording
 from bot.table import Kind
 from storage.blobs import Blobs

@@ -37,8 +37,7 @@ from telegram.ext import (
     filters,
 )
 
-from bot import replies
-from bot.commands import Commands
+from bot.commands.commands import Commands
 from bot.delivery import Delivery
 from bot.frontends.telegram.albums import Albums, is_file, takes_photos
 from bot.frontends.telegram.calls import Unreachable, is_shut
@@ -52,6 +51,7 @@ from bot.frontends.telegram.rooms import NAME, Moves, Place
 from bot.health import beating
 from bot.language import ENGLISH, LANGUAGES, closest, say, speak, speaking
 from bot.messages import Caller, Message, Reply, Shown
+from bot.replies import jobs as replies
 from bot.replies import telegram as wording
 from bot.settings import BotSettings
 from bot.table import COMMANDS

@@ -24,7 +24,6 @@ from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, MessageEnt
 from telegram import Message as Sent
 from telegram.error import TelegramError
 
-from bot import replies
 from bot.frontends.files import content
 from bot.frontends.telegram.calls import Calls, Loaded, Unreachable
 from bot.frontends.telegram.edits import NOWHERE, Edits, Gaps
@@ -43,6 +42,7 @@ from bot.frontends.telegram.rooms import NAME, Moves, Place
 from bot.language import say
 from bot.messages import Message, Shown
 from bot.replies import account
+from bot.replies import jobs as replies
 from bot.replies import telegram as wording
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob

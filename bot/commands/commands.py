@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from bot import limits, replies
+from bot import limits
 from bot.commands.account import Account
 from bot.commands.avatars import Avatars
 from bot.commands.desk import Desk, JobQueue
@@ -19,6 +19,7 @@ from bot.commands.operators import Operators
 from bot.commands.training import Training
 from bot.lines import Value, parse
 from bot.messages import Caller, Message, Reply, Upload
+from bot.replies import jobs as replies
 from bot.table import COMMANDS, Kind, Source
 from storage.blobs import Blobs
 from storage.errors import UserError
