@@ -1,0 +1,1 @@
+"""What people can tell the bot to do: one handler for each command and button."""
