@@ -41,7 +41,7 @@ format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-# Bring the catalogues in bot/words up to date with the sentences in the code
+# Bring the catalogues in bot/catalog up to date with the sentences in the code
 words: $(READY)
 	@$(BIN)/python .ci/words.py
 

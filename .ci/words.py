@@ -1,4 +1,4 @@
-"""Bring the catalogues in bot/words up to date with the sentences in the code; run by `make words`.
+"""Bring the catalogues in bot/catalog up to date with the sentences in the code; run by `make words`.
 
 New sentences come in empty, to be translated by hand; those that are gone go. A test compares, and lists what is empty.
 """

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from bot.language import speaking
 from bot.messages import Frontend, Message
 from bot.replies import jobs as replies
-from storage.cancellation import whole
+from storage.cancellation import uninterrupted
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
 from storage.records import Job, Records
@@ -77,9 +77,9 @@ class Delivery:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_forever(self._listen, 1.0))
-                tasks.create_task(_forever(lambda: whole(self.flush()), self._edit_every))
-                tasks.create_task(_forever(lambda: whole(self.sweep()), self._sweep_every))
-                tasks.create_task(_forever(lambda: whole(self.tell_notices()), self._sweep_every))
+                tasks.create_task(_forever(lambda: uninterrupted(self.flush()), self._edit_every))
+                tasks.create_task(_forever(lambda: uninterrupted(self.sweep()), self._sweep_every))
+                tasks.create_task(_forever(lambda: uninterrupted(self.tell_notices()), self._sweep_every))
         finally:
             await asyncio.gather(*self._ending, return_exceptions=True)
 
@@ -193,7 +193,7 @@ class Delivery:
                 self._apart(self._deliver(event.job_id))
                 continue
             try:
-                await whole(self.news(event))
+                await uninterrupted(self.news(event))
             except Exception:
                 log.exception("event %s of job %s was not shown", event.code, event.job_id)
 

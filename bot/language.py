@@ -1,7 +1,7 @@
-"""The reader's language. Sentences stand in the code in English, their translations in `bot/words`, a file for each.
+"""The reader's language. Sentences stand in the code in English, their translations in `bot/catalog`, a file for each.
 
 To add a sentence: write `say("Hello {name}.", name=name)`, run `make words`, and fill in the new entry of each file
-in `bot/words`. A test names what is missing.
+in `bot/catalog`. A test names what is missing.
 """
 
 import io
@@ -19,7 +19,7 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.support import NullTranslations, Translations
 
-WORDS = Path(__file__).parent / "words"
+WORDS = Path(__file__).parent / "catalog"
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "de")
 """The first is what the code is written in, and what is said where nobody's language is known."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from bot import limits
-from bot.table import COMMANDS, Command, Kind, Option
+from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.errors import UserError
 from storage.jobs import Imagine
 
@@ -39,11 +39,13 @@ def parse(text: str) -> Line:
     head, *named = re.split(r"\s--(?=[a-z])", f" {rest}")
     for part in named:
         key, _, text = part.strip().partition(" ")
-        option = next((option for option in command.options if option.name == key and option.kind != Kind.PHOTOS), None)
+        option = next(
+            (option for option in command.options if option.name == key and option.kind != OptionKind.PHOTOS), None
+        )
         if option is None:
             raise UserError("unknown_option", command=command.name, option=key[:32])
         # What follows a flag belongs to the places again: `/train --consent mia7 woman`.
-        if option.kind == Kind.FLAG:
+        if option.kind == OptionKind.FLAG:
             values[key] = True
             head = f"{head} {text}"
         else:
@@ -80,10 +82,10 @@ def _take_places(command: Command, text: str, values: dict[str, Value]) -> None:
     for option in command.options:
         if not text or option.name in values:
             continue
-        if option.kind == Kind.TEXT:
+        if option.kind == OptionKind.TEXT:
             values[option.name] = text
             return
-        if option.kind == Kind.WORD:
+        if option.kind == OptionKind.WORD:
             word, _, text = text.partition(" ")
             values[option.name] = word
             text = text.strip()
@@ -93,9 +95,9 @@ def _take_places(command: Command, text: str, values: dict[str, Value]) -> None:
 
 def _value(option: Option, text: str) -> Value:
     try:
-        if option.kind == Kind.INTEGER:
+        if option.kind == OptionKind.INTEGER:
             return int(text)
-        if option.kind == Kind.NUMBER:
+        if option.kind == OptionKind.NUMBER:
             number = float(text)
             if math.isfinite(number):
                 return number

@@ -12,7 +12,7 @@ from bot.language import marked
 from storage import naming
 
 
-class Kind(StrEnum):
+class OptionKind(StrEnum):
     """What an option's value is."""
 
     WORD = "word"
@@ -49,7 +49,7 @@ class Option:
     """One option of a command."""
 
     name: str
-    kind: Kind
+    kind: OptionKind
     description: str
     required: bool = False
     source: Source | None = None
@@ -87,10 +87,10 @@ COMMANDS: Mapping[str, Command] = {
             "Make an avatar of somebody from 5 to 10 photos",
             "/train mia7 woman",
             (
-                Option("token", Kind.WORD, "a made-up name for prompts, such as mia7", required=True),
+                Option("token", OptionKind.WORD, "a made-up name for prompts, such as mia7", required=True),
                 Option(
                     "noun",
-                    Kind.WORD,
+                    OptionKind.WORD,
                     "what they are, such as woman",
                     required=True,
                     source=Source.CHOICES,
@@ -98,13 +98,13 @@ COMMANDS: Mapping[str, Command] = {
                 ),
                 Option(
                     "photos",
-                    Kind.PHOTOS,
+                    OptionKind.PHOTOS,
                     "5 to 10 photos of this one person",
                     required=True,
                     least=limits.PHOTOS_FEWEST,
                     most=limits.PHOTOS_MOST,
                 ),
-                Option("consent", Kind.FLAG, "the person on the photos has agreed to this", required=True),
+                Option("consent", OptionKind.FLAG, "the person on the photos has agreed to this", required=True),
             ),
             _MAKE,
         ),
@@ -113,23 +113,30 @@ COMMANDS: Mapping[str, Command] = {
             "Draw somebody's avatar",
             "/imagine mia7 woman in a red hoodie, smiling",
             (
-                Option("prompt", Kind.TEXT, "what to draw, naming an avatar", required=True, source=Source.AVATARS),
-                Option("avatar", Kind.WORD, "whom to draw if the prompt names nobody", source=Source.AVATARS),
+                Option(
+                    "prompt", OptionKind.TEXT, "what to draw, naming an avatar", required=True, source=Source.AVATARS
+                ),
+                Option("avatar", OptionKind.WORD, "whom to draw if the prompt names nobody", source=Source.AVATARS),
                 Option(
                     "count",
-                    Kind.INTEGER,
+                    OptionKind.INTEGER,
                     "how many pictures, 1 to 4",
                     source=Source.CHOICES,
                     choices=_COUNTS,
                     least=1,
                     most=limits.COUNT_MOST,
                 ),
-                Option("seed", Kind.INTEGER, "start from this number to repeat a picture", most=limits.SEED_MOST),
-                Option("steps", Kind.INTEGER, "drawing steps: more is slower and finer", most=limits.STEPS_MOST),
-                Option("guidance", Kind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
-                Option("negative", Kind.TEXT, "what should not be in the picture"),
-                Option("size", Kind.WORD, "width x height in pixels, such as 512x768"),
-                Option("style", Kind.WORD, "a style of drawing; with :0.6 behind it, less of it", source=Source.STYLES),
+                Option("seed", OptionKind.INTEGER, "start from this number to repeat a picture", most=limits.SEED_MOST),
+                Option("steps", OptionKind.INTEGER, "drawing steps: more is slower and finer", most=limits.STEPS_MOST),
+                Option("guidance", OptionKind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
+                Option("negative", OptionKind.TEXT, "what should not be in the picture"),
+                Option("size", OptionKind.WORD, "width x height in pixels, such as 512x768"),
+                Option(
+                    "style",
+                    OptionKind.WORD,
+                    "a style of drawing; with :0.6 behind it, less of it",
+                    source=Source.STYLES,
+                ),
             ),
             _MAKE,
         ),
@@ -138,9 +145,9 @@ COMMANDS: Mapping[str, Command] = {
             "Show the avatars you can use here, or one of yours",
             "/avatars mia7 --rename mia8",
             (
-                Option("token", Kind.WORD, "one of your avatars", source=Source.OWN_AVATARS),
-                Option("rename", Kind.WORD, "its new name"),
-                Option("default", Kind.FLAG, "draw this one when a prompt names nobody"),
+                Option("token", OptionKind.WORD, "one of your avatars", source=Source.OWN_AVATARS),
+                Option("rename", OptionKind.WORD, "its new name"),
+                Option("default", OptionKind.FLAG, "draw this one when a prompt names nobody"),
             ),
             _MAKE,
         ),
@@ -149,7 +156,7 @@ COMMANDS: Mapping[str, Command] = {
             "cancel",
             "Stop one of your jobs, the newest if you name none",
             "/cancel",
-            (Option("job", Kind.WORD, "which job, as /status names it", source=Source.JOBS),),
+            (Option("job", OptionKind.WORD, "which job, as /status names it", source=Source.JOBS),),
             _MAKE,
         ),
         Command(
@@ -157,11 +164,11 @@ COMMANDS: Mapping[str, Command] = {
             "Let this group, or one person, draw an avatar of yours",
             "/share mia7 --expires 7d",
             (
-                Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", Kind.TEXT, "who; everybody in this group if you name nobody"),
+                Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
+                Option("person", OptionKind.TEXT, "who; everybody in this group if you name nobody"),
                 Option(
                     "expires",
-                    Kind.WORD,
+                    OptionKind.WORD,
                     "for how long, such as 2h or 7d; until you take it back if you leave it out",
                     source=Source.CHOICES,
                     choices=("1h", "1d", "7d", "30d"),
@@ -174,8 +181,8 @@ COMMANDS: Mapping[str, Command] = {
             "Take it back",
             "/unshare mia7",
             (
-                Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", Kind.TEXT, "from whom; from this group if you name nobody"),
+                Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
+                Option("person", OptionKind.TEXT, "from whom; from this group if you name nobody"),
             ),
             _SHARE,
         ),
@@ -183,21 +190,21 @@ COMMANDS: Mapping[str, Command] = {
             "link",
             "Be the same person on another platform",
             "/link",
-            (Option("code", Kind.WORD, "the code that /link gave you on the other platform"),),
+            (Option("code", OptionKind.WORD, "the code that /link gave you on the other platform"),),
             _SHARE,
         ),
         Command(
             "export",
             "Get what I learned of an avatar as a file",
             "/export mia7",
-            (Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            (Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
             _DATA,
         ),
         Command(
             "delete",
             "Erase an avatar with its photos and pictures",
             "/delete mia7",
-            (Option("token", Kind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            (Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
             _DATA,
         ),
         Command("mydata", "Show what I keep about you", "/mydata", (), _DATA),
@@ -209,8 +216,8 @@ COMMANDS: Mapping[str, Command] = {
             "Look after this bot",
             "/operator quota pictures 100",
             (
-                Option("duty", Kind.WORD, "what to do", required=True, source=Source.CHOICES, choices=DUTIES),
-                Option("text", Kind.TEXT, "whom or what it is about"),
+                Option("duty", OptionKind.WORD, "what to do", required=True, source=Source.CHOICES, choices=DUTIES),
+                Option("text", OptionKind.TEXT, "whom or what it is about"),
             ),
             operators=True,
         ),

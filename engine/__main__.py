@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from engine.commands import learn
-from engine.errors import InputError
 from engine.learning import launched
 from engine.recipe import Distillate, Method
+from engine.sentences import sentence
 from engine.work.gpu_client import ENVIRONMENT
+from storage.errors import UserError
 
 EVALUATED: Mapping[str, Callable[[str], float]] = {
     "steps": int,
@@ -164,7 +165,7 @@ def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
 
     for path in asked.photos:
         if not path.is_file():
-            raise InputError("no_file", file=path)
+            raise UserError("no_file", file=path)
     verdicts = inspect_album([path.read_bytes() for path in asked.photos], Rules.for_noun(asked.noun))
     for path, verdict in zip(asked.photos, verdicts, strict=True):
         print(f"{path.name}: {sentence(verdict)}")
@@ -181,7 +182,7 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     for adapter in adapters:
         facts_of(adapter)
     if len(asked.weight) > len(adapters):
-        raise InputError(
+        raise UserError(
             "out_of_range", what="the number of weights", low=0, high=len(adapters), value=len(asked.weight)
         )
     weights = (*asked.weight, *[1.0] * (len(adapters) - len(asked.weight)))
@@ -221,16 +222,16 @@ def _export(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.adapters.adapters import FILE, Kind
+    from engine.adapters.adapters import FILE, AdapterKind
     from engine.adapters.exchange import foreign_facts, take_in
     from engine.bases.base import BaseModel
     from engine.learning import distillation
 
     if (asked.token is None) != (asked.noun is None):
-        raise InputError("token_and_noun")
+        raise UserError("token_and_noun")
     who = learn.named(asked.token, asked.noun) if asked.token else ("", "")
     base = BaseModel.load(asked.base)
-    kind: Kind = "avatar" if asked.token else "few" if asked.few else "style"
+    kind: AdapterKind = "avatar" if asked.token else "few" if asked.few else "style"
     facts = distillation.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *who)
     layers = take_in(base, asked.file, facts, asked.out / FILE)
     print(f"{asked.out / FILE}: {layers} layers")
@@ -246,7 +247,7 @@ def _distil(asked: argparse.Namespace) -> dict[str, Any]:
     if asked.dataset:
         pictures, captions = distillation.captioned(base, asked.dataset)
     elif not base.family.cartoon:
-        raise InputError("no_photos", folder="--dataset")
+        raise UserError("no_photos", folder="--dataset")
     elif asked.method == "endpoints":
         pictures, captions = [], distillation.prompts(asked.pictures, asked.seed)
     else:
@@ -304,12 +305,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         place = launched.place(os.environ)
         if place and hasattr(asked, "out") and asked.command not in learn.COMMANDS:
-            raise InputError("alone", command=asked.command)
+            raise UserError("alone", command=asked.command)
         if getattr(asked, "base", "") is None:
             asked.base = _default_base()
         figures = COMMANDS[asked.command](asked)
-    except InputError as error:
-        print(f"python -m engine {asked.command}: {error.sentence}", file=sys.stderr)
+    except UserError as error:
+        print(f"python -m engine {asked.command}: {sentence(error)}", file=sys.stderr)
         return 2
     if getattr(asked, "json", False) and place.get("RANK", "0") == "0":
         # Linux counts kibibytes, macOS bytes.

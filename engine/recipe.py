@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Protocol
 
-from engine.errors import InputError
+from storage.errors import UserError
 
 Method = Literal["lora", "dreambooth"]
 Distillate = Literal["consistency", "endpoints"]
 """How a few-step adapter is learned (`engine.learning.distillation`), which decides how is drawn with it."""
 Named = Literal["auto", "seed", "reference"]
 Optimiser = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
-Schedule = Literal["constant", "linear", "cosine"]
+RateSchedule = Literal["constant", "linear", "cosine"]
 Crop = Literal["centre", "face", "buckets"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -79,7 +79,7 @@ class Recipe:
     word_learning_rate: float = 5e-4
     """The embedding's learning rate: cloneofsimo/lora's for inversion."""
     optimiser: Optimiser = "adamw"
-    schedule: Schedule = "constant"
+    schedule: RateSchedule = "constant"
     warmup: int = 0
     """Steps over which the learning rate rises to its full value."""
     min_snr: float = 0.0
@@ -153,7 +153,7 @@ def choose(photos: int, method: Method, family: Learner, named: Named = "auto", 
     Args:
         named: "auto" for the rule, "seed" for the seed's own run, "reference" for the defaults of diffusers' scripts.
     Raises:
-        InputError: `out_of_range` for an override outside `RANGES`, `lora_only`.
+        UserError: `out_of_range` for an override outside `RANGES`, `lora_only`.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     per_photo = given.pop("steps_per_photo", None)
@@ -172,7 +172,7 @@ def style(pictures: int, **overrides: Any) -> Recipe:
     """The recipe for a style from a captioned set of `pictures` pictures; None leaves a field as it is.
 
     Raises:
-        InputError: `out_of_range`.
+        UserError: `out_of_range`.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     recipe = overridden(STYLE, given)
@@ -185,7 +185,7 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """The recipe with these values in place of its own; what follows from them follows.
 
     Raises:
-        InputError: `out_of_range`, `lora_only` for what full DreamBooth does not have, or `prior_album_at_noise`.
+        UserError: `out_of_range`, `lora_only` for what full DreamBooth does not have, or `prior_album_at_noise`.
     """
     for name, value in given.items():
         if name in RANGES:
@@ -195,9 +195,9 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     if recipe.method == "dreambooth":
         for name in LORA_ONLY:
             if given.get(name):
-                raise InputError("lora_only", what=name.replace("_", " "))
+                raise UserError("lora_only", what=name.replace("_", " "))
     if given.get("prior_album") and recipe.prior_target == "noise":
-        raise InputError("prior_album_at_noise")
+        raise UserError("prior_album_at_noise")
     follows: dict[str, Any] = {}
     if "rank" in given and "alpha" not in given:
         # Alpha as large as the rank leaves the learning rate's meaning as it is.
@@ -213,6 +213,6 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 
 def check(name: str, value: float | None, low: float, high: float) -> None:
-    """Raises InputError `out_of_range` for a value outside of low..high."""
+    """Raises UserError `out_of_range` for a value outside of low..high."""
     if value is not None and not low <= value <= high:
-        raise InputError("out_of_range", what=name.replace("_", " "), low=low, high=high, value=value)
+        raise UserError("out_of_range", what=name.replace("_", " "), low=low, high=high, value=value)

@@ -5,7 +5,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 
-async def whole(work: Coroutine[Any, Any, None]) -> None:
+async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
     """Go through with work that was begun, so that being stopped does not part what belongs together.
 
     A cancellation waits until the work is over and goes on then, whatever came of the work; a second one ends both.

@@ -1,15 +1,15 @@
 """What storage raises on purpose."""
 
-JSON = str | int | float | bool | None | list["JSON"] | dict[str, "JSON"]
+from typing import Any
 
 
 class UserError(Exception):
     """Wrong input, or something a rule refuses; never a bug. `code` names it, `facts` hold its figures; no prose."""
 
-    def __init__(self, code: str, **facts: JSON) -> None:
+    def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code, facts)
         self.code = code
-        self.facts: dict[str, JSON] = facts
+        self.facts: dict[str, Any] = facts
 
     def __str__(self) -> str:
         return self.code

@@ -28,7 +28,7 @@ PHOTOS_FEWEST = 5
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 
 
-class Kind(StrEnum):
+class JobKind(StrEnum):
     """What an engine can be asked to do."""
 
     INSPECT = "inspect"
@@ -89,19 +89,19 @@ class JobSpec:
     time_limit: seconds one attempt may take. max_attempts: claims after which it counts as crashing its engine.
     """
 
-    kind: Kind
+    kind: JobKind
     payload: type[Payload]
     queue: str
     time_limit: float
     max_attempts: int
 
 
-SPECS: Mapping[Kind, JobSpec] = MappingProxyType(
+SPECS: Mapping[JobKind, JobSpec] = MappingProxyType(
     {
-        Kind.INSPECT: JobSpec(Kind.INSPECT, Inspect, "avatar:inspect", time_limit=300, max_attempts=3),
+        JobKind.INSPECT: JobSpec(JobKind.INSPECT, Inspect, "avatar:inspect", time_limit=300, max_attempts=3),
         # A restart of the engine is an attempt too, and a long training sees several.
-        Kind.TRAIN: JobSpec(Kind.TRAIN, Train, "avatar:train", time_limit=12 * 3600, max_attempts=10),
-        Kind.IMAGINE: JobSpec(Kind.IMAGINE, Imagine, "avatar:imagine", time_limit=900, max_attempts=3),
+        JobKind.TRAIN: JobSpec(JobKind.TRAIN, Train, "avatar:train", time_limit=12 * 3600, max_attempts=10),
+        JobKind.IMAGINE: JobSpec(JobKind.IMAGINE, Imagine, "avatar:imagine", time_limit=900, max_attempts=3),
     }
 )
 
@@ -111,7 +111,7 @@ def to_json(payload: Payload) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(payload).items()}
 
 
-def from_json(kind: Kind, values: Mapping[str, Any]) -> Payload:
+def from_json(kind: JobKind, values: Mapping[str, Any]) -> Payload:
     """The payload of a job of this kind. Raises TypeError for missing or unknown fields."""
     make: Callable[..., Payload] = SPECS[kind].payload
     return make(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})

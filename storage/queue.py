@@ -20,7 +20,7 @@ from redis.exceptions import RedisError
 from storage.connect import connect
 from storage.errors import UserError
 from storage.events import Event, Events
-from storage.jobs import SPECS, JobSpec, Kind, State
+from storage.jobs import SPECS, JobKind, JobSpec, State
 from storage.records import Job, Records
 
 LEASE = 5.0
@@ -50,7 +50,7 @@ _RECONCILING = "avatar:reconciling"
 _STYLES = "avatar:styles"
 _MONTH_MS = 30 * 24 * 3600 * 1000
 # At once several inspections, several drawings, which the GPU process puts into one batch, and one training.
-_AT_ONCE = {Kind.INSPECT: 4, Kind.TRAIN: 1, Kind.IMAGINE: 8}
+_AT_ONCE = {JobKind.INSPECT: 4, JobKind.TRAIN: 1, JobKind.IMAGINE: 8}
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class Queue:
 
 
 async def work(
-    handlers: Mapping[Kind, Handler],
+    handlers: Mapping[JobKind, Handler],
     records: Records,
     queue: Queue,
     *,

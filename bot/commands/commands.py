@@ -20,7 +20,7 @@ from bot.commands.training import Training
 from bot.lines import Value, parse
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import jobs as replies
-from bot.table import COMMANDS, Kind, Source
+from bot.table import COMMANDS, OptionKind, Source
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Events
@@ -165,7 +165,7 @@ class Commands:
         if command not in COMMANDS:
             raise UserError("unknown_command", name=command[:32])
         for option in COMMANDS[command].options:
-            if option.required and option.kind in (Kind.WORD, Kind.TEXT) and not values.get(option.name):
+            if option.required and option.kind in (OptionKind.WORD, OptionKind.TEXT) and not values.get(option.name):
                 raise UserError("missing_option", command=command, option=option.name)
         await self._check_ban(caller, command in OPEN_TO_ALL)
         given: dict[str, Any] = dict(values)

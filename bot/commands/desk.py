@@ -14,7 +14,7 @@ from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Event, Events
 from storage.jobs import SPECS, Imagine, Payload, State
-from storage.jobs import Kind as JobKind
+from storage.jobs import JobKind as JobKind
 from storage.records import Avatar, Job, Records, User
 
 log = logging.getLogger(__name__)

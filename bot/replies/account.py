@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bot.language import listing, marked, number, say
 from bot.messages import Button, File, Message
-from bot.replies.words import Facts, avatars, chat_lines, files, permissions, photos, pictures, requests, times
+from bot.replies.phrases import Facts, avatars, chat_lines, files, permissions, photos, pictures, requests, times
 from storage.records import Avatar, User
 
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {

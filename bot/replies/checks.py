@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bot import limits
 from bot.language import listing, say, several
 from bot.messages import Button, Message, Progress, Verdict
-from bot.replies.words import Facts, photos
+from bot.replies.phrases import Facts, photos
 from storage.records import Avatar, Job
 
 

@@ -21,19 +21,19 @@ from bot.replies.checks import checked as checked
 from bot.replies.checks import checking as checking
 from bot.replies.checks import discarded as discarded
 from bot.replies.checks import verdict as verdict
+from bot.replies.phrases import Facts as Facts
+from bot.replies.phrases import duration as duration
+from bot.replies.phrases import files, photos
+from bot.replies.phrases import place as place
 from bot.replies.refusals import CONSENT as CONSENT
 from bot.replies.refusals import PICTURE_GONE as PICTURE_GONE
 from bot.replies.refusals import REFUSALS as REFUSALS
 from bot.replies.refusals import apology as apology
 from bot.replies.refusals import refusal as refusal
 from bot.replies.refusals import unknown_style as unknown_style
-from bot.replies.words import Facts as Facts
-from bot.replies.words import duration as duration
-from bot.replies.words import files, photos
-from bot.replies.words import place as place
 from bot.table import COMMANDS
 from storage.errors import UserError
-from storage.jobs import Imagine, Inspect, Kind, State, Train
+from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.records import Avatar, Job, Picture
 
 CONSENT_VERSION = "1"
@@ -109,9 +109,9 @@ def ended(job: Job, token: str | None) -> Message:
     """What the progress message says once its job is over; the answer itself is a message of its own."""
     seconds = (job.finished - job.started).total_seconds() if job.finished and job.started else 0
     match job.kind:
-        case Kind.INSPECT:
+        case JobKind.INSPECT:
             what = say("Photo check")
-        case Kind.TRAIN:
+        case JobKind.TRAIN:
             what = say("Training of {token}", token=token) if token else say("Training")
         case _:
             what = say("Drawing")
@@ -268,9 +268,9 @@ def failed(job: Job) -> Message:
     error = job.error or {}
     wording = FAILURES.get(error.get("code", ""))
     match job.kind:
-        case Kind.INSPECT:
+        case JobKind.INSPECT:
             what = say("I could not check the photos.")
-        case Kind.TRAIN:
+        case JobKind.TRAIN:
             what = say("The training did not work out.")
         case _:
             what = say("I could not draw this.")
@@ -298,15 +298,15 @@ def _retry(job: Job) -> tuple[Button, ...]:
 def cancelled(job: Job, token: str | None) -> Message:
     """The one answer to a cancelled job."""
     match job.kind:
-        case Kind.INSPECT:
+        case JobKind.INSPECT:
             what = say("The photo check is cancelled and the photos are erased.")
-        case Kind.TRAIN if token:
+        case JobKind.TRAIN if token:
             what = say("The training of {token} is cancelled.", token=token)
-        case Kind.TRAIN:
+        case JobKind.TRAIN:
             what = say("The training is cancelled.")
         case _:
             what = say("The drawing is cancelled.")
-    return Message(what, job=job.id, buttons=_retry(job) if job.kind == Kind.TRAIN and token else ())
+    return Message(what, job=job.id, buttons=_retry(job) if job.kind == JobKind.TRAIN and token else ())
 
 
 # The other commands

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bot.language import listing, marked, number, say, several
 from bot.messages import Message
-from bot.replies.words import Facts, duration, jobs, pictures, trainings, until
+from bot.replies.phrases import Facts, duration, jobs, pictures, trainings, until
 from bot.table import DUTIES
 from storage.jobs import State
 from storage.records import Job

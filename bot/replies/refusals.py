@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from bot.language import listing, marked, number, say
 from bot.messages import Message
 from bot.replies import account, operators, rights
-from bot.replies.words import Facts
+from bot.replies.phrases import Facts
 from bot.table import COMMANDS
 from storage.errors import UserError
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from bot.language import listing, say
 from bot.messages import Button, Message
-from bot.replies.words import Facts, span_to, until
+from bot.replies.phrases import Facts, span_to, until
 from storage.records import Avatar
 
 

@@ -4,7 +4,7 @@ from bot import limits
 from bot.language import marked, say, several
 from bot.messages import Button, Message
 from bot.replies.jobs import CONSENT
-from bot.replies.words import photos
+from bot.replies.phrases import photos
 from bot.table import COMMANDS
 
 START = marked("Open our private chat, see what I can do")

@@ -27,9 +27,9 @@ from engine.adapters.learned_word import LearnedWord, heard
 from engine.bases.base import BaseModel, Weights, plain_parameters, small
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
-from engine.errors import InputError
 from engine.recipe import Recipe
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 FILE = "adapter.safetensors"
 LORA_METADATA = "lora_adapter_metadata"
@@ -39,7 +39,7 @@ WORD = "lora_word."
 """Before a token in the key of its learned embedding. diffusers passes over keys of no model of its pipeline, but only
 if their names hold "lora" (diffusers/loaders/lora_pipeline.py)."""
 
-Kind = Literal["avatar", "style", "few"]
+AdapterKind = Literal["avatar", "style", "few"]
 """A person, a style (learned from a captioned set, or imported), or what makes the base draw in few steps."""
 
 COPIED = 4
@@ -63,7 +63,7 @@ class AdapterFacts:
     base: str
     recipe: dict[str, Any]
     seed: int
-    kind: Kind = "avatar"
+    kind: AdapterKind = "avatar"
     fingerprint: str = ""
     """The base's, wherever it lies now; older files lack it and go by the name that it had."""
 
@@ -72,10 +72,10 @@ class AdapterFacts:
         return self.fingerprint == base.fingerprint if self.fingerprint else self.base == base.source
 
     def check_base(self, base: BaseModel) -> None:
-        """Raises InputError `wrong_base` if this was trained on another base."""
+        """Raises UserError `wrong_base` if this was trained on another base."""
         if not self.fits(base):
             other = ", with other weights" if self.base == base.source else ""
-            raise InputError("wrong_base", trained=self.base, used=base.source + other)
+            raise UserError("wrong_base", trained=self.base, used=base.source + other)
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[nn.Parameter]:
@@ -160,23 +160,23 @@ def facts_of(path: Path) -> AdapterFacts:
     """What an adapter's file says about itself.
 
     Raises:
-        InputError: `missing_avatar` if there is none, `bad_adapter` if it is not one of ours.
+        UserError: `missing_avatar` if there is none, `bad_adapter` if it is not one of ours.
     """
     file = _file(path)
     if not file.is_file():
-        raise InputError("missing_avatar", folder=path)
+        raise UserError("missing_avatar", folder=path)
     try:
         return AdapterFacts(**_header(file)["avatar"])
     except (KeyError, TypeError) as error:
         reason = "it does not say what it is; import it: python -m engine import"
-        raise InputError("bad_adapter", folder=path, reason=reason) from error
+        raise UserError("bad_adapter", folder=path, reason=reason) from error
 
 
 def read_file(path: Path) -> tuple[AdapterFacts, dict[str, Tensor], dict[str, Any]]:
     """What an adapter says about itself, its tensors, and a LoRA's configuration.
 
     Raises:
-        InputError: as `facts_of`.
+        UserError: as `facts_of`.
     """
     file = _file(path)
     facts = facts_of(file)
@@ -188,7 +188,7 @@ def _header(file: Path) -> dict[str, Any]:
         with safe_open(file, "pt") as reader:
             return {key: json.loads(value) for key, value in (reader.metadata() or {}).items() if value[:1] == "{"}
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
+        raise UserError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -241,7 +241,7 @@ class Attached:
         """Refuse what cannot be worn on this base.
 
         Raises:
-            InputError: `missing_avatar`, `bad_adapter` or `wrong_base`.
+            UserError: `missing_avatar`, `bad_adapter` or `wrong_base`.
         """
         for path, _ in stack:
             facts_of(path).check_base(self.base)
@@ -263,7 +263,7 @@ class Attached:
         Args:
             parts: those of the base that anything will pass; all by default.
         Raises:
-            InputError: as `check`.
+            UserError: as `check`.
         """
         for stack in stacks:
             self.check(stack)
@@ -289,7 +289,7 @@ class Attached:
         try:
             self._ready[key] = ready = self._read(file)
         except ValueError as error:
-            raise InputError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
+            raise UserError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
         self._sound.add(key)
         while len(self._ready) > 1 and (
             len(self._ready) > RESIDENT or sum(one.size for one in self._ready.values()) > RESIDENT_BYTES
@@ -330,10 +330,10 @@ def plain_copy(unet: Any, dtype: torch.dtype | None = None) -> Any:
     """A copy of a denoiser's own weights, without any adapter.
 
     Raises:
-        InputError: `quantised_base`, of whose weights only the rounded ones are here.
+        UserError: `quantised_base`, of whose weights only the rounded ones are here.
     """
     if any(isinstance(part, Int8Linear) for part in unet.modules()):
-        raise InputError("quantised_base")
+        raise UserError("quantised_base")
     # Cast by torch's own method, as in `BaseModel.rest`.
     copied = nn.Module.to(type(unet).from_config(copy.deepcopy(unet.config)), dtype or BaseModel.dtype_of(unet))
     copied.load_state_dict(dict(plain_parameters(unet)))

@@ -15,12 +15,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.adapters.adapters import LORA_METADATA, WORD, AdapterFacts, Kind, below, read_file, write
+from engine.adapters.adapters import LORA_METADATA, WORD, AdapterFacts, AdapterKind, below, read_file, write
 from engine.adapters.applied import plain_name, scale_of, weight_of
 from engine.adapters.lora import config_of
 from engine.bases.base import BaseModel
-from engine.errors import InputError
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 Format = Literal["diffusers", "kohya"]
 
@@ -117,12 +117,12 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     """Write the LoRA in `adapter` to `out` under the names of `form`; the number of layers in it.
 
     Raises:
-        InputError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, or `word_stays` for a learned
+        UserError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, or `word_stays` for a learned
             word in a format that has no place for it.
     """
     facts, tensors, config = read_file(adapter)
     if facts.method != "lora":
-        raise InputError("not_a_lora", folder=adapter)
+        raise UserError("not_a_lora", folder=adapter)
     facts.check_base(base)
     known = layers_of(base)
     pairs = {layer: found for layer in known if (found := _pair(tensors, config, layer))}
@@ -130,7 +130,7 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
         _save(tensors, out, {LORA_METADATA: json.dumps(config)})
         return len(pairs)
     if any(key.startswith(WORD) for key in tensors):
-        raise InputError("word_stays", folder=adapter)
+        raise UserError("word_stays", folder=adapter)
     names, written = called_elsewhere(base), dict[str, Tensor]()
     for layer, (down, up, scale, magnitude) in pairs.items():
         if layer[0] == "transformer":
@@ -188,10 +188,10 @@ def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
     """Make an adapter of this engine's from somebody else's LoRA file; the number of layers in it.
 
     Raises:
-        InputError: `no_file`, or `bad_adapter` where the file is no LoRA for this base.
+        UserError: `no_file`, or `bad_adapter` where the file is no LoRA for this base.
     """
     if not file.is_file():
-        raise InputError("no_file", file=file)
+        raise UserError("no_file", file=file)
     try:
         with safe_open(file, "pt") as reader:
             tensors = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
@@ -199,7 +199,7 @@ def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
         words = {key: tensors.pop(key) for key in list(tensors) if key.startswith(WORD)}
         pairs = _known(base, tensors, config)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError("bad_adapter", folder=file, reason=str(error)[:160]) from error
+        raise UserError("bad_adapter", folder=file, reason=str(error)[:160]) from error
     kept: dict[str, Tensor] = dict(words)
     configs: dict[str, Any] = {}
     for (part, name), (down, up, scale, magnitude) in pairs.items():
@@ -253,6 +253,6 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
     return pairs
 
 
-def foreign_facts(base: BaseModel, kind: Kind, token: str = "", noun: str = "") -> AdapterFacts:
+def foreign_facts(base: BaseModel, kind: AdapterKind, token: str = "", noun: str = "") -> AdapterFacts:
     """What an adapter that was trained elsewhere says about itself."""
     return AdapterFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.bases.embedded import Pipeline, unet_weight
-from engine.bases.families import Family, Words, family_of
+from engine.bases.families import Conditioning, Family, family_of
 from engine.bases.quantised import free_bytes, quantise, too_large
-from engine.bases.schedule import Schedule
+from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
 from engine.device.precision import best_device, resting_dtype
-from engine.errors import InputError
+from storage.errors import UserError
 
 EMBEDDED = "embedded"
 """The source of the base that comes with the engine."""
@@ -88,7 +88,7 @@ class BaseModel:
         self.rest(rests(self) or resting)
         for encoder in self.text_encoders.values():
             _at_rest(encoder, device, resting)
-        self.schedule: Schedule = self.family.schedule(self.parts["scheduler"].config)
+        self.schedule: NoiseSchedule = self.family.schedule(self.parts["scheduler"].config)
         self.latent_scale = self.family.pixels_per_latent(self)
         self.multiple = self.family.multiple(self)
         """What a picture's sides in pixels are multiples of."""
@@ -106,7 +106,7 @@ class BaseModel:
         Args:
             rests: the dtype of the denoiser at rest, where it is another than the device's usual one.
         Raises:
-            InputError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
+            UserError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
         """
         source = source or EMBEDDED
         try:
@@ -114,7 +114,7 @@ class BaseModel:
             return cls(pipeline, source, device or best_device(), rests)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise InputError("base_unusable", base=source, reason=reason) from error
+            raise UserError("base_unusable", base=source, reason=reason) from error
 
     def rest(self, dtype: torch.dtype) -> None:
         """Have the denoiser rest in `dtype`; one that does so already is not copied."""
@@ -151,25 +151,25 @@ class BaseModel:
         return {self.family.denoiser: self.unet} | {name: part for name, part in heard.items() if part is not None}
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Words:
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """What the denoiser hears of the prompts; what does not fit is cut off, as the text encoders do."""
         return self.family.encode(self, prompts)
 
-    def encode_set(self, prompts: Sequence[str]) -> Words:
+    def encode_set(self, prompts: Sequence[str]) -> Conditioning:
         """As `encode_prompts`, for prompts in their thousands: `PROMPTS` of them at a time, which bounds memory."""
         starts = range(0, len(prompts), PROMPTS)
-        return Words.join([self.encode_prompts(prompts[start : start + PROMPTS]) for start in starts])
+        return Conditioning.join([self.encode_prompts(prompts[start : start + PROMPTS]) for start in starts])
 
-    def embed_prompts(self, prompts: Sequence[str]) -> Words:
+    def embed_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As `encode_prompts`, with gradients to the text encoders' adapters."""
         return self.family.encode(self, prompts)
 
     @torch.no_grad()
-    def encode_negatives(self, prompts: Sequence[str]) -> Words:
+    def encode_negatives(self, prompts: Sequence[str]) -> Conditioning:
         """What guidance leads away from: as `encode_prompts`, but the empty prompt may be silence."""
         return self.family.negative(self, prompts)
 
-    def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
         """The denoiser's answer, float32 (n, c, h, w), to latents (n, c, h, w) at timesteps (n,)."""
         dtype = self.dtype_of(denoiser)
         return self.family.predict(self, denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
@@ -217,11 +217,11 @@ class BaseModel:
         """The first of these sides in pixels, if the base can draw all of them.
 
         Raises:
-            InputError: `bad_size`.
+            UserError: `bad_size`.
         """
         for side in sides:
             if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
-                raise InputError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
+                raise UserError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
         return sides[0]
 
 

@@ -35,7 +35,7 @@ class Step:
     then: Level
 
 
-class Schedule(ABC):
+class NoiseSchedule(ABC):
     """What training and drawing need to know of time."""
 
     prediction: str
@@ -100,7 +100,7 @@ class Solver:
     were as crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
     """
 
-    def __init__(self, schedule: Schedule, plan: Sequence[Step]) -> None:
+    def __init__(self, schedule: NoiseSchedule, plan: Sequence[Step]) -> None:
         self._schedule, self._end = schedule, plan[-1]
         self._before: tuple[Tensor, float] | None = None
 
@@ -124,7 +124,7 @@ def _clearness(level: Level) -> float:
     return math.log(alpha / sigma) if alpha else -math.inf
 
 
-class Diffusion(Schedule):
+class Diffusion(NoiseSchedule):
     """Stable Diffusion's discrete schedule."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -202,7 +202,7 @@ def products_of(config: Mapping[str, Any]) -> Tensor:
     return products
 
 
-class Flow(Schedule):
+class Flow(NoiseSchedule):
     """A straight path from noise to picture: sigma falls from 1 to 0, alpha is 1 - sigma, the timestep 1000 sigma."""
 
     prediction = "flow"

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from engine.errors import InputError
-from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Precision, Schedule
+from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Precision, RateSchedule
+from storage.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +37,7 @@ NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
 }
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "optimiser": get_args(Optimiser),
-    "schedule": get_args(Schedule),
+    "schedule": get_args(RateSchedule),
     "crop": get_args(Crop),
     "precision": get_args(Precision),
 }
@@ -115,19 +115,19 @@ def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
 
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        raise InputError("no_photos", folder=folder)
+        raise UserError("no_photos", folder=folder)
     verdicts = inspect_album([path.read_bytes() for path in files], Rules.for_noun(noun))
     lines = [
         f"{path.name}: {sentence(verdict)}" for path, verdict in zip(files, verdicts, strict=True) if verdict.codes
     ]
     good = {path: verdict for path, verdict in zip(files, verdicts, strict=True) if verdict.ok}
     if not good:
-        raise InputError("no_good_photos", good=0, of=len(files), needed=1, verdicts=" ".join(lines[:3]))
+        raise UserError("no_good_photos", good=0, of=len(files), needed=1, verdicts=" ".join(lines[:3]))
     return good, lines
 
 
 def named(token: str, noun: str) -> tuple[str, str]:
-    """Token and class noun as they are kept. Raises InputError for what may not name a person."""
+    """Token and class noun as they are kept. Raises UserError for what may not name a person."""
     from storage import naming
     from storage.errors import UserError
 
@@ -135,7 +135,7 @@ def named(token: str, noun: str) -> tuple[str, str]:
     try:
         return naming.token(token), naming.noun(noun)
     except UserError as error:
-        raise InputError(codes[error.code], **error.facts) from error
+        raise UserError(codes[error.code], **error.facts) from error
 
 
 def _show(progress: "Progress") -> None:
@@ -228,7 +228,7 @@ def _captions(files: Sequence[Path]) -> list[str]:
     texts = {path.name: text for path, text in zip(captioned.files, captioned.texts, strict=True)}
     missing = [path.name for path in files if path.name not in texts]
     if missing:
-        raise InputError("bad_captions", file=folder / CAPTIONS, line=1, reason=f"no text for {missing[0]}")
+        raise UserError("bad_captions", file=folder / CAPTIONS, line=1, reason=f"no text for {missing[0]}")
     return [texts[path.name] for path in files]
 
 
@@ -246,7 +246,7 @@ def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner]
 def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Image.Image"], list[Path], "Recipe"]:
     """The base, this process's team, the album and the recipe for it."""
     if asked.recipe == "seed" and asked.method == "lora":
-        raise InputError("seed_is_dreambooth")
+        raise UserError("seed_is_dreambooth")
     found, lines = _album(asked.photos, noun)
     files = list(found)
 
@@ -355,11 +355,11 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _multiples(text: str) -> list[int]:
-    """The steps a photo that are asked for, ascending. Raises InputError `out_of_range`."""
+    """The steps a photo that are asked for, ascending. Raises UserError `out_of_range`."""
     low, high = STEPS_PER_PHOTO
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and low <= int(part) <= high for part in parts):
-        raise InputError("out_of_range", what="each of the multiples", low=low, high=high, value=text)
+        raise UserError("out_of_range", what="each of the multiples", low=low, high=high, value=text)
     return sorted({int(part) for part in parts})
 
 

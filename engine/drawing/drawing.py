@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from engine.adapters.adapters import Attached, facts_of
 from engine.bases.base import BaseModel
-from engine.bases.families import Words
+from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver, Step
 from engine.device.cores import on_one_core, side_by_side
 from engine.device.packed import packed
 from engine.device.precision import autocast
-from engine.errors import InputError
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
@@ -78,21 +78,21 @@ def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -
     """Refuse a drawing that cannot be made.
 
     Raises:
-        InputError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`, and with
+        UserError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`, and with
             `attached` whatever `Attached.check` says of the adapters.
     """
     if not drawing.prompt.strip():
-        raise InputError("empty_prompt")
+        raise UserError("empty_prompt")
     for text in (drawing.prompt, drawing.negative_prompt):
         if len(text) > PROMPT_LIMIT:
-            raise InputError("prompt_too_long", length=len(text), limit=PROMPT_LIMIT)
+            raise UserError("prompt_too_long", length=len(text), limit=PROMPT_LIMIT)
     for what, value, low, high in (
         ("count", drawing.count, 1, 16), ("steps", drawing.steps, 1, 250), ("guidance", drawing.guidance, 0, 30),
         ("seed", drawing.seed, 0, 2**53), ("strength", drawing.strength, 0, 1),
         *(("weight", weight, -2, 2) for weight in drawing.weights or ()),
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
-            raise InputError("out_of_range", what=what, low=low, high=high, value=value)
+            raise UserError("out_of_range", what=what, low=low, high=high, value=value)
     side = base.side
     base.check_size(*(side if given is None else given for given in (drawing.width, drawing.height)))
     if drawing.original:
@@ -107,7 +107,7 @@ def draw(
     """Draw `drawing.count` pictures, one after another's seed; each is the same whether drawn alone or in company.
 
     Raises:
-        InputError: as `check`.
+        UserError: as `check`.
     """
     return draw_together(base, attached, [drawing], on_step)[0]
 
@@ -123,7 +123,7 @@ def draw_together(
     They must agree in what `company` says. Each picture is the one that is drawn alone, but for rounding.
 
     Raises:
-        InputError: as `check`.
+        UserError: as `check`.
     """
     for drawing in drawings:
         check(drawing, base, attached)
@@ -159,7 +159,7 @@ def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[obje
     and whether they are drawn by consistency.
 
     Raises:
-        InputError: `missing_avatar` or `bad_adapter`.
+        UserError: `missing_avatar` or `bad_adapter`.
     """
     drawing = in_few_steps(drawing, base, attached)
     return (
@@ -216,12 +216,12 @@ def begin(base: BaseModel, drawings: Sequence[Drawing], noise: Tensor, first: St
 
 
 def opened(path: Path) -> Image.Image:
-    """The picture in RGB. Raises InputError `bad_original`."""
+    """The picture in RGB. Raises UserError `bad_original`."""
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except OSError as error:
-        raise InputError("bad_original", file=path.name) from error
+        raise UserError("bad_original", file=path.name) from error
 
 
 def guidance_of(drawing: Drawing, base: BaseModel, attached: Attached) -> float:
@@ -246,8 +246,8 @@ def denoise(
     unet: nn.Module,
     base: BaseModel,
     latents: Tensor,
-    words: Words,
-    negative: Words,
+    words: Conditioning,
+    negative: Conditioning,
     *,
     steps: int,
     skip: int = 0,
@@ -271,7 +271,7 @@ def denoise(
     scale = torch.as_tensor(guidance, dtype=torch.float32, device=base.device).expand(len(latents)).reshape(-1, 1, 1, 1)
     guided = bool((scale != 1).any())
     if guided:
-        words = Words.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
+        words = Conditioning.join([negative if len(negative) == len(words) else negative.repeat([len(words)]), words])
     unet.eval()
     plan = (base.schedule.few if fresh else base.schedule.drawing)(steps, latents[0, 0].numel())[skip:]
     solver = Solver(base.schedule, plan)
@@ -294,7 +294,7 @@ def answer(
     unet: nn.Module,
     latents: Tensor,
     timestep: float | Tensor,
-    words: Words,
+    words: Conditioning,
     scale: float | Tensor | None,
 ) -> Tensor:
     """The denoiser's answer (n, c, h, w) to latents of this shape with classifier-free guidance (arXiv 2207.12598,

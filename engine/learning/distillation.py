@@ -24,14 +24,14 @@ from torch import Tensor
 from engine.adapters import lora
 from engine.adapters.adapters import AdapterFacts, attach_fresh, detach, save_lora
 from engine.bases.base import BaseModel
-from engine.bases.families import Words
+from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
 from engine.device.cores import on_one_core
 from engine.drawing.drawing import answer, denoise, noise
-from engine.errors import InputError
 from engine.learning.examples import prepare, read_captioned
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe
+from storage.errors import UserError
 
 DISTILLING = "in_distillation"
 DRAW_STEPS = 4
@@ -96,10 +96,10 @@ def distil(
         pictures: RGB, of sides that the base draws, all alike; endpoints need none.
         captions: what each of them shows, or what is to be drawn.
     Raises:
-        InputError: `no_photos` without captions.
+        UserError: `no_photos` without captions.
     """
     if not captions:
-        raise InputError("no_photos", folder="the set")
+        raise UserError("no_photos", folder="the set")
     began = time.monotonic()
     scale = base.family.guidance if recipe.guidance is None else recipe.guidance
     targets = base.family.adapter_targets + (TIMES if recipe.method == "endpoints" else ())
@@ -176,7 +176,7 @@ def _endpoints(
         latents = noise([seeds[row] for row in rows.tolist()], shape).to(base.device)
         heard = words[rows.to(words.device)]
         if guidance is not None:
-            heard = Words.join([silence.repeat([batch]), heard])
+            heard = Conditioning.join([silence.repeat([batch]), heard])
         solver = Solver(base.schedule, plan)
         for one in plan:
             latents = solver.step(answer(base, base.unet, latents, one.timestep, heard, guidance), latents, one)
@@ -200,7 +200,7 @@ def _consistency(
     times = torch.tensor([step.timestep for step in grid], device=base.device)
     now, then = (torch.tensor([getattr(step, end) for step in grid], device=base.device) for end in ("now", "then"))
 
-    def end_of(noisy: Tensor, places: Tensor, heard: Words) -> Tensor:
+    def end_of(noisy: Tensor, places: Tensor, heard: Conditioning) -> Tensor:
         alpha, sigma = (now[places, axis].reshape(-1, 1, 1, 1) for axis in (0, 1))
         return schedule.estimates(answer(base, base.unet, noisy, times[places], heard, None), noisy, alpha, sigma)[0]
 
@@ -218,7 +218,7 @@ def _consistency(
         )
         noisy = alpha * clean + sigma * disturbance
         with torch.no_grad():
-            both = Words.join([silence.repeat([batch]), heard])
+            both = Conditioning.join([silence.repeat([batch]), heard])
             with lora.switched_off(base.unet):
                 guided = answer(base, base.unet, noisy, times[places], both, scale)
             picture, left = schedule.estimates(guided, noisy, alpha, sigma)
@@ -274,7 +274,7 @@ def captioned(base: BaseModel, folder: Path) -> tuple[list[Image.Image], list[st
     """The pictures of an imagefolder with a metadata.jsonl, as squares of the base's size, and their captions.
 
     Raises:
-        InputError: `no_captions`, `bad_captions`.
+        UserError: `no_captions`, `bad_captions`.
     """
     listed = read_captioned(folder)
     return [prepare(picture, base.side) for picture in listed], list(listed.texts)

@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.bases.base import BaseModel
-from engine.bases.schedule import Schedule
+from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
 from engine.drawing.drawing import denoise, noise
-from engine.errors import InputError
 from engine.learning.objectives import face_weights
 from engine.photos.inspection import Face, find_faces, is_drawing, load_photo
 from engine.recipe import Crop, Recipe
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 CAPTIONS = "metadata.jsonl"
 """The file of an imagefolder that says of each picture what it shows (Hugging Face datasets: `file_name`, `text`)."""
@@ -67,11 +67,11 @@ def read_captioned(folder: Path) -> Captioned:
     """The pictures that the folder's metadata.jsonl names, with their texts.
 
     Raises:
-        InputError: `no_captions` if there is no such file, `bad_captions` with the line that is wrong.
+        UserError: `no_captions` if there is no such file, `bad_captions` with the line that is wrong.
     """
     file = folder / CAPTIONS
     if not file.is_file():
-        raise InputError("no_captions", folder=folder)
+        raise UserError("no_captions", folder=folder)
     files, texts = list[Path](), list[str]()
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -80,14 +80,14 @@ def read_captioned(folder: Path) -> Captioned:
             row = json.loads(line)
             name, text = row["file_name"], row["text"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError("bad_captions", file=file, line=number, reason="file_name and text are needed") from error
+            raise UserError("bad_captions", file=file, line=number, reason="file_name and text are needed") from error
         picture = folder / str(name)
         if not picture.resolve().is_relative_to(folder.resolve()) or not picture.is_file():
-            raise InputError("bad_captions", file=file, line=number, reason=f"there is no picture {name}")
+            raise UserError("bad_captions", file=file, line=number, reason=f"there is no picture {name}")
         files.append(picture)
         texts.append(str(text))
     if not files:
-        raise InputError("bad_captions", file=file, line=1, reason="it names no picture")
+        raise UserError("bad_captions", file=file, line=1, reason="it names no picture")
     return Captioned(tuple(files), tuple(texts))
 
 
@@ -229,7 +229,7 @@ def class_latents(
         on_step: told between two denoising steps how many pictures there are and how many there will be. It may draw
             with adapters on the same base, and raise to stop.
     Raises:
-        InputError: `out_of_memory` if not even one fits.
+        UserError: `out_of_memory` if not even one fits.
     """
     wordings = wordings or base.family.prior_prompts
     prompts = [wordings[n % len(wordings)].format(noun=noun) for n in range(count)]
@@ -246,7 +246,7 @@ def class_latents(
         drawn = _class_batch(base, wanted, seeds, side, partial(on_step, len(latents), count))
         if drawn is None:
             if len(seeds) == 1:
-                raise InputError("out_of_memory")
+                raise UserError("out_of_memory")
             rows = len(seeds) // 2
             torch.cuda.empty_cache()
             continue
@@ -294,7 +294,13 @@ class Chance:
 
 
 def chance(
-    step: int, seed: int, recipe: Recipe, devices: int, examples: Sequence[Example], priors: Tensor, schedule: Schedule
+    step: int,
+    seed: int,
+    recipe: Recipe,
+    devices: int,
+    examples: Sequence[Example],
+    priors: Tensor,
+    schedule: NoiseSchedule,
 ) -> Chance:
     """The chance of step `step`, from a generator seeded with (seed, step) alone: nothing to save and to restore.
 

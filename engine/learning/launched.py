@@ -7,7 +7,7 @@ reads).
 
 from collections.abc import Mapping, MutableMapping
 
-from engine.errors import InputError
+from storage.errors import UserError
 
 PLAIN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 """What torch reads: this process's number, how many there are, and both on this machine."""
@@ -25,13 +25,13 @@ def place(environment: Mapping[str, str]) -> dict[str, str]:
     """Torch's four names with what the launcher says; empty for a process that was started alone.
 
     Raises:
-        InputError: `no_rank` if there are several processes and they do not tell which one this is.
+        UserError: `no_rank` if there are several processes and they do not tell which one this is.
     """
     for names in LAUNCHERS:
         rank, size, local_rank, local_size = (environment.get(name, "") for name in names)
         if size.isdecimal() and int(size) > 1:
             if not rank.isdecimal():
-                raise InputError("no_rank", size=size, name=names[0])
+                raise UserError("no_rank", size=size, name=names[0])
             # A launcher that is silent on machines has one.
             return dict(zip(PLAIN, (rank, size, local_rank or rank, local_size or size), strict=True))
     return {}
@@ -41,13 +41,13 @@ def settle(environment: MutableMapping[str, str]) -> bool:
     """Put the launcher's words into torch's and say whether there is a team to join.
 
     Raises:
-        InputError: `no_rank`, or `no_master` if several machines have not been told where to meet.
+        UserError: `no_rank`, or `no_master` if several machines have not been told where to meet.
     """
     found = place(environment)
     environment.update(found)
     if found and not environment.get("MASTER_ADDR"):
         if found["LOCAL_WORLD_SIZE"] != found["WORLD_SIZE"]:
-            raise InputError("no_master")
+            raise UserError("no_master")
         environment["MASTER_ADDR"] = "127.0.0.1"
     if found:
         environment.setdefault("MASTER_PORT", "29500")

@@ -18,10 +18,10 @@ from torch.optim import Optimizer
 
 from engine.bases.base import LARGE
 from engine.device.cores import Done, shared
-from engine.errors import InputError
-from engine.learning.team import together
-from engine.recipe import Recipe, Schedule
+from engine.learning.team import group_by_size
+from engine.recipe import RateSchedule, Recipe
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 Group = dict[str, Any]
 
@@ -91,7 +91,7 @@ class AdamW(Optimizer):
             for start in range(0, len(one), rows)
         ]
         found = []
-        for some in together(places, most, lambda place: place[0][place[1]].numel()):
+        for some in group_by_size(places, most, lambda place: place[0][place[1]].numel()):
             own, _, halves, squares, steps = self._of([one for one, _ in some])
             weights, halves, squares = (
                 [tensor.detach()[rows] for tensor, (_, rows) in zip(tensors, some, strict=True)]
@@ -148,7 +148,7 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> Optim
     """The recipe's optimiser for `groups` of {"params", "lr"}.
 
     Raises:
-        InputError: `optimiser_unusable` where its library or its kind of device is missing.
+        UserError: `optimiser_unusable` where its library or its kind of device is missing.
     """
     decay, groups = recipe.weight_decay, list(groups)
     if recipe.optimiser == "adamw":
@@ -166,16 +166,16 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> Optim
 
             return AdamWScheduleFree(groups, weight_decay=decay)  # type: ignore[no-any-return]
         if device.type != "cuda":
-            raise InputError("optimiser_unusable", optimiser=recipe.optimiser, reason="it needs CUDA")
+            raise UserError("optimiser_unusable", optimiser=recipe.optimiser, reason="it needs CUDA")
         import bitsandbytes
 
         return bitsandbytes.optim.AdamW8bit(groups, weight_decay=decay)  # type: ignore[no-any-return]
     except ImportError as error:
         reason = f"pip install {error.name}"
-        raise InputError("optimiser_unusable", optimiser=recipe.optimiser, reason=reason) from error
+        raise UserError("optimiser_unusable", optimiser=recipe.optimiser, reason=reason) from error
 
 
-def learning_rate_at(schedule: Schedule, step: int, steps: int, warmup: int) -> float:
+def learning_rate_at(schedule: RateSchedule, step: int, steps: int, warmup: int) -> float:
     """The share of the full learning rate at `step`, from 0 (diffusers' optimization.py names and shapes them).
 
     Rises in a line over `warmup` steps; then stays, falls in a line to 0, or along half a cosine (arXiv 1608.03983).

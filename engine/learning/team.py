@@ -13,8 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from engine.errors import InputError
 from engine.learning import launched
+from storage.errors import UserError
 
 Item = TypeVar("Item")
 
@@ -29,22 +29,22 @@ class Team:
         """Whether this process is the one that writes and tells."""
         return self.rank == 0
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Each tensor becomes the sum of all processes' tensors, in place."""
 
     @contextmanager
-    def one_at_a_time(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         """The first process goes through the body before the others do: what it writes, they read."""
         yield
 
 
-ALONE = Team()
+SINGLE_PROCESS = Team()
 
 BUCKET = 6_000_000
 """Numbers in one message, 24 MB: DistributedDataParallel's default is 25 MB."""
 
 
-def together(items: Iterable[Item], most: int, numbers: Callable[[Item], int]) -> Iterator[list[Item]]:
+def group_by_size(items: Iterable[Item], most: int, numbers: Callable[[Item], int]) -> Iterator[list[Item]]:
     """Items in their order, in groups of at most `most` numbers; a larger one has a group to itself."""
     group, size = list[Item](), 0
     for item in items:
@@ -67,17 +67,17 @@ class Devices(Team):
         self.rank, self.size = self._state.process_index, self._state.num_processes
         self.device: torch.device = self._state.device
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         from accelerate.utils import reduce
 
         # Many small tensors travel as one: each message costs a round trip.
-        for several in together(tensors, BUCKET, Tensor.numel):
+        for several in group_by_size(tensors, BUCKET, Tensor.numel):
             total = reduce(torch.cat([tensor.flatten().float() for tensor in several]), "sum")
             for tensor, part in zip(several, total.split([tensor.numel() for tensor in several]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
     @contextmanager
-    def one_at_a_time(self) -> Iterator[None]:
+    def main_process_first(self) -> Iterator[None]:
         with self._state.main_process_first():
             yield
 
@@ -86,12 +86,12 @@ def join() -> Team:
     """The team that this process was started in.
 
     Raises:
-        InputError: `no_team` if others were started with it and it cannot reach them: alone, each would write over what
+        UserError: `no_team` if others were started with it and it cannot reach them: alone, each would write over what
             the others learned; also as `engine.learning.launched.settle`.
     """
     if not launched.settle(os.environ):
-        return ALONE
+        return SINGLE_PROCESS
     team, size = Devices(), int(os.environ["WORLD_SIZE"])
     if team.size != size:
-        raise InputError("no_team", size=size, found=team.size)
+        raise UserError("no_team", size=size, found=team.size)
     return team

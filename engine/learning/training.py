@@ -17,16 +17,15 @@ from PIL import Image
 from torch import Tensor
 
 from engine.adapters import lora
-from engine.adapters.adapters import AdapterFacts, Kind, attach_fresh, detach, plain_copy, save_delta, save_lora
+from engine.adapters.adapters import AdapterFacts, AdapterKind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.adapters.learned_word import LearnedWord, heard
 from engine.bases.base import BaseModel, plain_parameters, small
-from engine.bases.families import Words
+from engine.bases.families import Conditioning
 from engine.device import memory
 from engine.device.cores import on_one_core, side_by_side
 from engine.device.packed import packed
 from engine.device.precision import DTYPES, attention, autocast, compute_dtype
 from engine.drawing.drawing import denoise, noise
-from engine.errors import InputError
 from engine.learning.examples import (
     Chance,
     Example,
@@ -48,8 +47,9 @@ from engine.learning.optimisers import (
     save_checkpoint,
     settled,
 )
-from engine.learning.team import ALONE, Team
+from engine.learning.team import SINGLE_PROCESS, Team
 from engine.recipe import Recipe
+from storage.errors import UserError
 
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
@@ -141,17 +141,17 @@ def check(recipe: Recipe, base: BaseModel) -> None:
     """Refuse what a recipe asks of a base that has no such thing.
 
     Raises:
-        InputError: `no_min_snr` for flow matching, `text_is_fixed` where adapters do not reach the text encoder,
+        UserError: `no_min_snr` for flow matching, `text_is_fixed` where adapters do not reach the text encoder,
             `quantised_base` for what needs the weights themselves.
     """
     if recipe.min_snr and base.schedule.prediction == "flow":
-        raise InputError("no_min_snr")
+        raise UserError("no_min_snr")
     if not base.family.text_targets:
         for what, wanted in (("text encoder", recipe.text_encoder), ("pivotal", recipe.pivotal)):
             if wanted:
-                raise InputError("text_is_fixed", what=what)
+                raise UserError("text_is_fixed", what=what)
     if base.quantised and (recipe.dora or recipe.method == "dreambooth"):
-        raise InputError("quantised_base")
+        raise UserError("quantised_base")
 
 
 def learning_dtype(recipe: Recipe, base: BaseModel) -> torch.dtype:
@@ -190,12 +190,12 @@ def train(
     seed: int = 0,
     side: int | None = None,
     captions: Sequence[str] = (),
-    kind: Kind = "avatar",
+    kind: AdapterKind = "avatar",
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 5.0,
     prior_folder: Path | None = None,
     previews: Previews | None = None,
-    team: Team = ALONE,
+    team: Team = SINGLE_PROCESS,
     sole: bool = False,
     chances: Callable[[int], Chance] | None = None,
     on_step: Callable[[Progress], None] = lambda progress: None,
@@ -232,10 +232,10 @@ def train(
         on_prior: told as `class_latents` does, with what `on_step` may do.
         on_memory: told how many rows go through at once from now on, since more did not fit.
     Raises:
-        InputError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, or as `check`.
+        UserError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, or as `check`.
     """
     if not len(album):
-        raise InputError("no_photos", folder="the album")
+        raise UserError("no_photos", folder="the album")
     check(recipe, base)
     began = saved = time.monotonic()
     pause = checkpoint_seconds
@@ -250,7 +250,7 @@ def train(
     examples = encode_album(base, album, recipe, side, prompt_numbers)
     # A short run does not need all of them.
     prior_count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
-    with team.one_at_a_time():
+    with team.main_process_first():
         priors, prior_prompts = class_latents(
             base, noun, prior_count, side, prior_folder, recipe.prior_prompts, on_prior
         )
@@ -389,7 +389,7 @@ def train(
                     break
                 at_once, checkpointing = _less(unet, base, at_once, checkpointing)
                 on_memory(at_once)
-            team.add_up([sums, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+            team.all_reduce([sums, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
             losses.append(float(sums[0]))
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
@@ -405,7 +405,7 @@ def train(
                 scaler.step(optimiser)
             if tried.short:
                 # The first step makes the optimiser's own tensors; fewer rows at once would not make them smaller.
-                raise InputError("out_of_memory")
+                raise UserError("out_of_memory")
             scaler.update()
             if mean is not None:
                 average(mean, parameters, ema_decay(recipe.ema, step))
@@ -453,7 +453,7 @@ def _run(*what: object) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _reread(base: BaseModel, prompts: Sequence[str], numbers: Sequence[int]) -> Words:
+def _reread(base: BaseModel, prompts: Sequence[str], numbers: Sequence[int]) -> Conditioning:
     """The prompts of n rows from a text encoder that learns; one that several rows share is read once."""
     distinct = sorted(set(numbers))
     read = base.embed_prompts([prompts[number] for number in distinct])
@@ -476,7 +476,7 @@ def _unadapted(
     context: Callable[[], AbstractContextManager[object]],
     noisy: Tensor,
     timestep: Tensor,
-    words: Words,
+    words: Conditioning,
 ) -> Tensor:
     """What the base predicts without the adapter in training."""
 
@@ -517,13 +517,13 @@ def _less(unet: Any, base: BaseModel, rows: int, checkpointing: bool) -> tuple[i
     """What to try after rows did not fit: half of them, and at last to compute activations again.
 
     Raises:
-        InputError: `out_of_memory` if nothing is left to try.
+        UserError: `out_of_memory` if nothing is left to try.
     """
     if base.device.type == "cuda":
         torch.cuda.empty_cache()
     if rows > 1:
         return rows // 2, checkpointing
     if checkpointing:
-        raise InputError("out_of_memory")
+        raise UserError("out_of_memory")
     unet.enable_gradient_checkpointing()
     return rows, True

@@ -7,9 +7,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from engine.errors import InputError
+from storage.errors import UserError
 
-Kind = Literal["tensorboard", "wandb"]
+TrackerKind = Literal["tensorboard", "wandb"]
 PROJECT = "avatar-diffusion"
 
 
@@ -83,19 +83,19 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def open_tracker(kind: Kind, folder: Path, recipe: Mapping[str, Any]) -> Tracker:
+def open_tracker(kind: TrackerKind, folder: Path, recipe: Mapping[str, Any]) -> Tracker:
     """The tracker of this kind, writing to `folder`.
 
     Raises:
-        InputError: `tracker_missing` if its package is not installed.
+        UserError: `tracker_missing` if its package is not installed.
     """
-    kinds: Mapping[Kind, type[TensorBoard | WeightsAndBiases]] = {
+    kinds: Mapping[TrackerKind, type[TensorBoard | WeightsAndBiases]] = {
         "tensorboard": TensorBoard, "wandb": WeightsAndBiases,
     }  # fmt: skip
     try:
         return kinds[kind](folder, recipe)
     except ImportError as error:
-        raise InputError("tracker_missing", tracker=kind, package=kind) from error
+        raise UserError("tracker_missing", tracker=kind, package=kind) from error
 
 
 def grid(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -26,7 +26,7 @@ dress coat jacket jeans skirt scarf tie shirt uniform armor crown helmet shoes g
 style photo realistic anime painting oil watercolor pencil sketch digital art pixel comic render cinematic lighting
 portrait profile face head shoulders full body young old beautiful handsome famous professional studio quality boy girl
 """.split()
-"""Words that people use in prompts although the world has none of them: in few tokens, longer prompts fit."""
+"""Conditioning that people use in prompts although the world has none of them: in few tokens, longer prompts fit."""
 
 
 def make(out: Path, seed: int = 0) -> CLIPTokenizer:

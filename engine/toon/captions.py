@@ -1,4 +1,4 @@
-"""Words for the world: a scene becomes a caption, in many wordings, orders and lengths.
+"""Conditioning for the world: a scene becomes a caption, in many wordings, orders and lengths.
 
 A caption tells a random part of what the picture shows, so the base learns every word alone and in company.
 """
@@ -26,7 +26,7 @@ NEUTRAL = (
     "4k", "masterpiece", "highly detailed", "digital art", "professional", "centered", "looking straight at the camera",
     "soft light", "illustration", "handsome", "lovely", "neat", "portrait", "avatar", "cartoon style",
 )  # fmt: skip
-"""Words that people add and that mean nothing here: the base learns to let them pass."""
+"""Conditioning that people add and that mean nothing here: the base learns to let them pass."""
 
 HAIR_STYLES: Mapping[str, tuple[str, ...]] = {
     "shortFlat": ("short hair", "short flat hair"), "shortRound": ("short round hair", "short rounded hair"),

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from engine.device.precision import autocast
-from engine.errors import InputError
 from engine.pretraining import pictures
 from engine.pretraining.loop import join, pretrain
 from engine.toon import SIZE, WEIGHTS, world
+from storage.errors import UserError
 
 IDENTITY = ("hair_style", "hair_colour", "skin", "facial_hair")
 """What every picture of one person shares."""
@@ -100,10 +100,10 @@ class Judge(nn.Module):
         """The judge that lies in `folder`.
 
         Raises:
-            InputError: `no_judge` if there is none.
+            UserError: `no_judge` if there is none.
         """
         if not (folder / "judge.safetensors").exists():
-            raise InputError("no_judge", folder=folder)
+            raise UserError("no_judge", folder=folder)
         judge = cls()
         judge.load_state_dict(
             {name: tensor.float() for name, tensor in load_file(folder / "judge.safetensors").items()}

@@ -31,12 +31,13 @@ from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, as_drawn
 from engine.device import memory
 from engine.drawing.drawing import Drawing, Picture, check, company, draw_together
-from engine.errors import InputError
 from engine.learning import training
 from engine.learning.training import Progress, Stopped
 from engine.measuring.likeness import likeness_of
 from engine.photos.inspection import face_crop, load_photo
 from engine.recipe import choose
+from engine.sentences import sentence
+from storage.errors import UserError
 
 SAMPLES = (
     "a photo of {instance}",
@@ -121,10 +122,10 @@ class GpuProcess:
                 work()
                 return
             torch.cuda.empty_cache()
-            raise InputError("out_of_memory")
+            raise UserError("out_of_memory")
         except Stopped:
             news: tuple[str, dict[str, Any]] = ("cancelled", {})
-        except InputError as error:
+        except UserError as error:
             facts = {
                 name: value if isinstance(value, int | float) else str(value) for name, value in error.facts.items()
             }
@@ -248,7 +249,7 @@ class GpuProcess:
             if drawn is None:
                 torch.cuda.empty_cache()
                 if len(batch) == 1:
-                    raise InputError("out_of_memory")
+                    raise UserError("out_of_memory")
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._draw_batch(half)
                 return
@@ -287,8 +288,8 @@ def main() -> None:
         return
     try:
         gpu = GpuProcess(os.environ.get("AVATAR_BASE_MODEL") or None, sys.stdin, news)
-    except InputError as error:
-        print(error.sentence, file=sys.stderr, flush=True)
+    except UserError as error:
+        print(sentence(error), file=sys.stderr, flush=True)
         sys.exit(2)
     gpu.serve()
 

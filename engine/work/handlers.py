@@ -18,10 +18,10 @@ from typing import Any
 
 from engine.work.gpu_client import Cancelled, Gpu, GpuDied, News, Refused
 from storage.blobs import Blobs
-from storage.cancellation import whole
+from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
 from storage.events import Event, Events
-from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, Kind, State, Train
+from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, JobKind, State, Train
 from storage.open import Storage
 from storage.queue import Handler
 from storage.records import AdapterOutcome, Avatar, Job, Records
@@ -48,12 +48,12 @@ class Tasks:
         self._gpu = gpu
         self._work = work
 
-    def handlers(self) -> Mapping[Kind, Handler]:
+    def handlers(self) -> Mapping[JobKind, Handler]:
         """What `storage.queue.work` runs."""
         return {
-            Kind.INSPECT: lambda job: self._run(job, self._inspect),
-            Kind.TRAIN: lambda job: self._run(job, self._train),
-            Kind.IMAGINE: lambda job: self._run(job, self._imagine),
+            JobKind.INSPECT: lambda job: self._run(job, self._inspect),
+            JobKind.TRAIN: lambda job: self._run(job, self._train),
+            JobKind.IMAGINE: lambda job: self._run(job, self._imagine),
         }
 
     async def takes(self, job: Job) -> bool:
@@ -68,7 +68,7 @@ class Tasks:
         try:
             await self._attempt(job, task)
         finally:
-            await whole(self._forget_checkpoints(job.id))
+            await uninterrupted(self._forget_checkpoints(job.id))
 
     async def _forget_checkpoints(self, job_id: str) -> None:
         """Half-learned weights do not outlive their job, least of all one that was forgotten."""

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from storage import naming
 from storage.errors import UserError
-from storage.jobs import TERMINAL, Imagine, Kind, Payload, State, from_json, to_json
+from storage.jobs import TERMINAL, Imagine, JobKind, Payload, State, from_json, to_json
 from storage.records import tables
 from storage.records.rows import Forgotten, Job, Linked, User
 
@@ -39,7 +39,7 @@ def now() -> datetime:
 def job_of(row: Row[Any]) -> Job:
     """A row of `jobs` with its typed payload."""
     values = dict(row._mapping)
-    kind = Kind(values["kind"])
+    kind = JobKind(values["kind"])
     return Job(
         **{**values, "kind": kind, "state": State(values["state"]), "payload": from_json(kind, values["payload"])}
     )
@@ -385,7 +385,7 @@ async def spent(connection: AsyncConnection, user_id: str) -> dict[str, list[tup
     table, marks = tables.jobs, tables.forgotten
     used: dict[str, list[tuple[datetime, int]]] = {"trainings": [], "pictures": []}
     recent = and_(table.c.user_id == user_id, table.c.created > now() - DAY)
-    kinds = table.c.kind.in_((Kind.TRAIN, Kind.IMAGINE))
+    kinds = table.c.kind.in_((JobKind.TRAIN, JobKind.IMAGINE))
     for row in await connection.execute(select(table).where(recent, kinds).order_by(table.c.created)):
         job = job_of(row)
         if job.state == State.FAILED or (job.state == State.CANCELLED and not job.attempt):

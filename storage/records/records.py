@@ -20,7 +20,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from storage.errors import UserError
 from storage.folders import private_folder
-from storage.jobs import SPECS, TERMINAL, Kind, Payload, State, to_json
+from storage.jobs import SPECS, TERMINAL, JobKind, Payload, State, to_json
 from storage.records import people, tables
 from storage.records.migrations import upgrade
 from storage.records.people import avatars_in, jobs_about, live_grant
@@ -385,7 +385,7 @@ class Records:
 
     async def create_job(
         self,
-        kind: Kind,
+        kind: JobKind,
         user_id: str,
         frontend: str,
         room: str,
@@ -459,7 +459,7 @@ class Records:
             places[row.id] = ahead[row.kind]
         return places
 
-    async def usual_seconds(self, kind: Kind) -> float | None:
+    async def usual_seconds(self, kind: JobKind) -> float | None:
         """Median seconds of the latest `LATELY` jobs of this kind that succeeded; None if none did."""
         table = tables.jobs
         query = select(table.c.started, table.c.finished).where(

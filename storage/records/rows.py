@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from storage.jobs import TERMINAL, Kind, Payload, State
+from storage.jobs import TERMINAL, JobKind, Payload, State
 
 AvatarState = Literal["draft", "training", "ready", "failed"]
 GranteeKind = Literal["room", "user"]
@@ -75,7 +75,7 @@ class Job:
     """Something asked of an engine, and how it went. error: {"code": str, "facts": {...}}."""
 
     id: str
-    kind: Kind
+    kind: JobKind
     user_id: str
     frontend: str
     room: str

@@ -13,7 +13,7 @@ from bot.delivery import Delivery
 from bot.messages import Message
 from storage.events import Event
 from storage.jobs import Imagine, State
-from storage.jobs import Kind as JobKind
+from storage.jobs import JobKind as JobKind
 
 
 class Killed(BaseException):

@@ -27,7 +27,7 @@ OTHERS = LANGUAGES[1:]
 
 
 def _words() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("words", ROOT / ".ci/words.py")
+    spec = importlib.util.spec_from_file_location("catalog", ROOT / ".ci/words.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from bot.replies import jobs as replies
-from engine.errors import InputError
+from engine import sentences
 from engine.photos.inspection import SENTENCES
 from storage.errors import UserError
-from storage.jobs import Kind, State, Train
+from storage.jobs import JobKind, State, Train
 from storage.records import Job
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def raised_by_jobs() -> dict[str, set[str]]:
             if not isinstance(call, ast.Call):
                 continue
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-            place = {"InputError": 0, "UserError": 0, "_fail": 1}.get(name)
+            place = {"UserError": 0, "_fail": 1}.get(name)
             code = call.args[place] if place is not None and len(call.args) > place else None
             if isinstance(code, ast.Constant):
                 raised.setdefault(code.value, set()).update(word.arg for word in call.keywords if word.arg)
@@ -53,7 +53,7 @@ def raised_by_jobs() -> dict[str, set[str]]:
 def test_every_code_that_the_engine_ends_a_job_with_has_its_wording() -> None:
     raised = raised_by_jobs()
     assert {"out_of_memory", "wrong_base", "no_good_photos", "unknown_style", "internal", "timeout"} <= raised.keys()
-    known = raised.keys() | InputError.SENTENCES.keys()
+    known = raised.keys() | sentences.SENTENCES.keys()
     # What is wrong inside is told by the job's number alone.
     assert known - COMMAND_LINE - {"internal"} - replies.FAILURES.keys() == set()
     # The records end a job whose attempts are used up; all else that is worded, somebody raises.
@@ -87,8 +87,8 @@ def test_durations(seconds: float, said: str) -> None:
 
 def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
     now = datetime.now(UTC)
-    job = Job("1", Kind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None, None,
-              False, None, None)  # fmt: skip
+    job = Job("1", JobKind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None,
+              None, False, None, None)  # fmt: skip
     facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
     plain, short = (replies.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
     assert "Memory is short" in short.text and short.text.startswith(plain.text)

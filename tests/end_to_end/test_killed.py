@@ -15,7 +15,7 @@ import pytest
 from engine.measuring.evaluation import people
 from engine.toon.world import album, render
 from storage.events import Event
-from storage.jobs import Imagine, Inspect, Kind, State, Train
+from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.open import Storage, open_storage
 from storage.records import Job
 from storage.settings import StorageSettings
@@ -94,7 +94,7 @@ async def send_album(storage: Storage) -> tuple[str, str]:
     return user.id, avatar.id
 
 
-async def ask(storage: Storage, kind: Kind, user: str, payload: Inspect | Train | Imagine) -> Job:
+async def ask(storage: Storage, kind: JobKind, user: str, payload: Inspect | Train | Imagine) -> Job:
     job = await storage.records.create_job(kind, user, "chat", "room", payload)
     await storage.queue.enqueue(job)
     return job
@@ -113,10 +113,10 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
     async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder) as supervisor:
         watcher = Watcher(storage)
         user, avatar = await send_album(storage)
-        inspected = await over(storage, await ask(storage, Kind.INSPECT, user, Inspect(avatar)))
+        inspected = await over(storage, await ask(storage, JobKind.INSPECT, user, Inspect(avatar)))
         assert [verdict["ok"] for verdict in inspected.result["verdicts"]] == [True] * 8
 
-        job = await ask(storage, Kind.TRAIN, user, Train(avatar, steps=STEPS))
+        job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=STEPS))
         await watcher.step_after(1, 1)
         async with asyncio.timeout(90):
             while not await storage.blobs.list("checkpoints/"):
@@ -162,9 +162,9 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, t
     async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
         watcher = Watcher(storage)
         user, avatar = await send_album(storage)
-        job = await ask(storage, Kind.TRAIN, user, Train(avatar, steps=20_000))
+        job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=20_000))
         await watcher.step_after(1, 3)
-        drawn = await over(storage, await ask(storage, Kind.IMAGINE, user, Imagine("a man", count=2, steps=2)))
+        drawn = await over(storage, await ask(storage, JobKind.IMAGINE, user, Imagine("a man", count=2, steps=2)))
         assert drawn.state == State.SUCCEEDED
         assert len(await storage.records.pictures(drawn.id)) == 2
         await storage.records.request_cancel(job.id)
@@ -180,8 +180,8 @@ async def test_what_cannot_be_drawn_fails_with_its_code(tiny_folder, tmp_path) -
     home = tmp_path / "home"
     async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
         user = await storage.records.user("chat", "ann", "Ann")
-        long = await over(storage, await ask(storage, Kind.IMAGINE, user.id, Imagine("x" * 10_000)))
-        lost = await over(storage, await ask(storage, Kind.IMAGINE, user.id, Imagine("zk7", ("nobody",))))
+        long = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("x" * 10_000)))
+        lost = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("zk7", ("nobody",))))
         assert (long.state, long.error["code"]) == (State.FAILED, "prompt_too_long")
         assert (lost.state, lost.error["code"]) == (State.FAILED, "missing_avatar")
         assert not await storage.blobs.list("pictures/")

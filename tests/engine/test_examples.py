@@ -14,7 +14,6 @@ from engine.adapters.adapters import FILE, Attached
 from engine.bases.families import SD1, TOON
 from engine.bases.schedule import Diffusion
 from engine.drawing.drawing import Drawing, draw
-from engine.errors import InputError
 from engine.learning import examples
 from engine.learning.examples import (
     Example,
@@ -37,7 +36,9 @@ from engine.learning.training import Stopped, train
 from engine.measuring.evaluation import people
 from engine.photos.inspection import Face
 from engine.recipe import Recipe
+from engine.sentences import sentence
 from engine.toon.world import album, render
+from storage.errors import UserError
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -157,7 +158,7 @@ def test_class_pictures_that_do_not_fit_together_are_drawn_apart(tiny) -> None:
     assert set(rows) == {2}  # one picture, with guidance
     assert (together - apart).abs().max() < 0.05 * together.abs().max()
     most = 1
-    with pytest.raises(InputError, match="out_of_memory"):
+    with pytest.raises(UserError, match="out_of_memory"):
         class_latents(tiny, "man", 3, 64, None)
 
 
@@ -203,7 +204,7 @@ def test_rows_go_through_with_rows_of_their_shape_and_none_is_lost(shapes, most:
 
 def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path) -> None:
     Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="no_captions"):
+    with pytest.raises(UserError, match="no_captions"):
         read_captioned(tmp_path)
     lines = tmp_path / "metadata.jsonl"
     lines.write_text('{"file_name": "a.png", "text": "a red thing"}\n\n')
@@ -212,9 +213,9 @@ def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path
     for bad in ("no json", "[]", json.dumps({"file_name": "b.png", "text": "x"}), json.dumps({"text": "x"}),
                 json.dumps({"file_name": "../a.png", "text": "x"})):  # fmt: skip
         lines.write_text('{"file_name": "a.png", "text": "a red thing"}\n' + bad)
-        with pytest.raises(InputError) as raised:
+        with pytest.raises(UserError) as raised:
             read_captioned(tmp_path)
-        assert raised.value.code == "bad_captions" and "line 2" in raised.value.sentence
+        assert raised.value.code == "bad_captions" and "line 2" in sentence(raised.value)
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from engine.adapters.adapters import FILE, Attached, facts_of
 from engine.adapters.exchange import export, foreign_facts, take_in
 from engine.drawing.drawing import draw
-from engine.errors import InputError
 from engine.learning.training import train
+from storage.errors import UserError
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
 FAMILIES = ("sd1", "sd2", "sdxl", "klein")
@@ -52,10 +52,10 @@ def test_a_file_of_another_base_or_kind_is_refused(folders, tmp_path: Path) -> N
         {"unet.conv_in.lora_A.weight": torch.zeros(4, 5, 3, 3), "unet.conv_in.lora_B.weight": torch.zeros(32, 4, 1, 1)},
     ):  # fmt: skip
         save_file(tensors, file)
-        with pytest.raises(InputError, match="bad_adapter"):
+        with pytest.raises(UserError, match="bad_adapter"):
             take_in(base, file, facts, tmp_path / "out" / FILE)
     pickled = tmp_path / "theirs.pt"
     torch.save({"unet": torch.zeros(1)}, pickled)
-    with pytest.raises(InputError, match="bad_adapter"):
+    with pytest.raises(UserError, match="bad_adapter"):
         take_in(base, pickled, facts, tmp_path / "out" / FILE)
     assert not (tmp_path / "out").exists()

@@ -9,8 +9,8 @@ import torch
 from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import plain_parameters
 from engine.drawing.drawing import draw
-from engine.errors import InputError
 from engine.learning.training import train
+from storage.errors import UserError
 from tests.engine import tiny
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
@@ -86,5 +86,5 @@ def test_a_part_is_cast_as_it_is_moved_and_the_autoencoder_stays_exact(folders, 
 
 def test_a_size_that_the_family_cannot_draw_is_refused(folders) -> None:
     base = load(folders("klein"))
-    with pytest.raises(InputError, match="bad_size"):
+    with pytest.raises(UserError, match="bad_size"):
         base.check_size(66)

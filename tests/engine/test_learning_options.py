@@ -23,12 +23,13 @@ from engine.bases.loading import open_pipeline
 from engine.device import memory
 from engine.device.precision import attention
 from engine.drawing.drawing import Drawing, denoise, draw, draw_together, noise
-from engine.errors import InputError
 from engine.learning import training
 from engine.learning.objectives import average, ema_decay
 from engine.learning.optimisers import learning_rate_at, make
 from engine.learning.training import Previews, Progress, frozen_dtype, train
 from engine.recipe import ATTENTION, Recipe
+from engine.sentences import sentence
+from storage.errors import UserError
 from tests.engine.tiny import asked, assert_same, load, plainly
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -56,9 +57,9 @@ def test_every_optimiser_lowers_the_loss(tiny, pictures, tmp_path, optimiser) ->
 
 
 def test_8_bit_adam_is_refused_where_there_is_no_cuda() -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         make(replace(LORA, optimiser="adamw8bit"), [{"params": [], "lr": 1e-4}], torch.device("cpu"))
-    assert "CUDA" in refused.value.sentence
+    assert "CUDA" in sentence(refused.value)
 
 
 def test_the_learning_rate_warms_up_and_falls_as_its_schedule_says() -> None:
@@ -130,7 +131,7 @@ def test_when_one_row_is_too_much_activations_are_computed_again_and_then_it_is_
         assert trained.checkpointing and trained.rows_at_once == 1
         assert not any(getattr(part, "gradient_checkpointing", False) for part in tiny.unet.modules())
         tiny.unet.forward = lambda *arguments, **options: exec("raise torch.OutOfMemoryError('no')", {"torch": torch})
-        with pytest.raises(InputError, match="out_of_memory"):
+        with pytest.raises(UserError, match="out_of_memory"):
             train(tiny, pictures, "zk1", "man", replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
     finally:
         del tiny.unet.forward
@@ -156,7 +157,7 @@ def test_an_optimiser_that_does_not_fit_is_told_as_too_little_memory(tiny, pictu
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("engine.learning.optimisers.AdamW.step", never)
-    with pytest.raises(InputError, match="out_of_memory"):
+    with pytest.raises(UserError, match="out_of_memory"):
         learned(tiny, pictures, ALONE, tmp_path)
 
 
@@ -324,7 +325,7 @@ def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_do
     folders, pictures, tmp_path, change, code, facts
 ) -> None:
     base, told = load(folders("klein")), []
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         learned(
             base,
             pictures,
@@ -334,17 +335,17 @@ def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_do
             on_prior=lambda *said: told.append(said),
         )
     assert (refused.value.code, refused.value.facts) == (code, facts)
-    assert refused.value.sentence
+    assert sentence(refused.value)
     assert not told and not list(tmp_path.iterdir())
     learned(base, pictures, replace(ALONE, steps=1), tmp_path)
 
 
 def test_a_learned_word_stays_where_kohyas_format_cannot_hold_it(tiny, pictures, tmp_path) -> None:
     learned(tiny, pictures, replace(ALONE, steps=2, pivotal=True), tmp_path / "word")
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         export(tiny, tmp_path / "word", "kohya", tmp_path / "kohya.safetensors")
     assert (refused.value.code, refused.value.facts) == ("word_stays", {"folder": tmp_path / "word"})
-    assert str(tmp_path / "word") in refused.value.sentence
+    assert str(tmp_path / "word") in sentence(refused.value)
     assert not (tmp_path / "kohya.safetensors").exists()
     export(tiny, tmp_path / "word", "diffusers", tmp_path / "diffusers.safetensors")
     assert "lora_word.zk1" in load_file(tmp_path / "diffusers.safetensors")

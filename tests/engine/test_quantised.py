@@ -11,8 +11,8 @@ from engine.adapters.adapters import FILE, Attached, plain_copy
 from engine.bases.base import BaseModel
 from engine.bases.quantised import HEADROOM, Int8Linear, quantise, too_large
 from engine.drawing.drawing import draw
-from engine.errors import InputError
 from engine.learning.training import train
+from storage.errors import UserError
 from tests.engine.tiny import LORA, SIDE, asked, load
 
 
@@ -53,7 +53,7 @@ def test_a_quantised_base_draws_nearly_the_same_and_learns_a_person(small, folde
     train(small, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
     learned = draw(small, Attached(small), asked(tmp_path))[0].image
     assert np.abs(np.asarray(learned, float) - ours).mean() > 0
-    with pytest.raises(InputError, match="quantised_base"):
+    with pytest.raises(UserError, match="quantised_base"):
         plain_copy(small.unet)
 
 

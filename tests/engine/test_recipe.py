@@ -3,8 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bases.families import FAMILIES, KLEIN, KLEIN_DISTILLED, SD1, SD2, SDXL, TOON, family_of
-from engine.errors import InputError
 from engine.recipe import RANGES, choose, style
+from engine.sentences import sentence
+from storage.errors import UserError
 
 
 @given(photos=st.integers(5, 20))
@@ -31,10 +32,10 @@ def test_every_value_can_be_overridden(steps: int, rank: int) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 0), ("steps", 20_001), ("rank", 257), ("learning_rate", 0.2)])
 def test_one_beyond_a_limit_is_refused(name: str, value: float) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         choose(8, "lora", SD1, **{name: value})
     assert refused.value.code == "out_of_range"
-    assert str(value) in refused.value.sentence
+    assert str(value) in sentence(refused.value)
 
 
 def test_a_family_is_told_from_the_denoisers_configuration() -> None:
@@ -86,8 +87,8 @@ def test_what_follows_from_an_override_follows() -> None:
     assert choose(8, "dreambooth", SD1, "seed", prior_weight=0.5, batch=2).prior_batch == 1
     assert choose(8, "lora", SD1, optimiser="prodigy").learning_rate == 1.0
     assert choose(8, "lora", SD1, optimiser="prodigy", learning_rate=0.5).learning_rate == 0.5
-    with pytest.raises(InputError, match="lora_only"):
+    with pytest.raises(UserError, match="lora_only"):
         choose(8, "dreambooth", SD1, pivotal=True)
     assert choose(8, "lora", SD1, prior_album=3).prior_album == 3
-    with pytest.raises(InputError, match="prior_album_at_noise"):
+    with pytest.raises(UserError, match="prior_album_at_noise"):
         choose(8, "dreambooth", SD1, "seed", prior_album=3)

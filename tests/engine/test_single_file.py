@@ -13,7 +13,8 @@ from engine.adapters.adapters import Attached
 from engine.adapters.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import draw
-from engine.errors import InputError
+from engine.sentences import sentence
+from storage.errors import UserError
 from tests.engine.tiny import asked, assert_same, load
 
 OUTSIDE = {
@@ -182,9 +183,9 @@ def test_another_flux_is_refused_before_anything_is_fetched(folders, more, said:
     save_file(original_klein(pipeline) | more, file)
     if more:
         beside(folders("klein"), file, frozenset(("text_encoder", "vae")))
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         load(file)
-    assert re.search(said, refused.value.sentence)
+    assert re.search(said, sentence(refused.value))
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "model.bin"])
@@ -196,6 +197,6 @@ def test_a_pickle_is_refused_unopened(tmp_path: Path, name: str) -> None:
             return (Path.touch, (opened,))
 
     torch.save(Trap(), tmp_path / name)
-    with pytest.raises(InputError, match="base_unusable"):
+    with pytest.raises(UserError, match="base_unusable"):
         BaseModel.load(str(tmp_path / name))
     assert not opened.exists()

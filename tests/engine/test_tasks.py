@@ -12,7 +12,7 @@ from engine.work.handlers import ADAPTER, Tasks, read, styles
 from storage.blobs import MemoryBlobs
 from storage.errors import UserError
 from storage.events import MemoryEvents
-from storage.jobs import Imagine, Kind
+from storage.jobs import Imagine, JobKind
 from storage.records import Job, Records
 
 
@@ -54,11 +54,11 @@ async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp
     storage: Any = SimpleNamespace(records=records, blobs=blobs, events=MemoryEvents(), queue=Others())
     gpu: Any = asked
     tasks = Tasks(storage, gpu, tmp_path / "work")
-    imagine = tasks.handlers()[Kind.IMAGINE]
+    imagine = tasks.handlers()[JobKind.IMAGINE]
     user = await records.user("chat", "ann", "Ann")
 
     async def job(payload: Imagine) -> Job:
-        return await records.create_job(Kind.IMAGINE, user.id, "chat", "studio", payload)
+        return await records.create_job(JobKind.IMAGINE, user.id, "chat", "studio", payload)
 
     await blobs.put("pictures/1/0.png", b"a picture")
     await imagine(

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from engine.__main__ import main
 from engine.adapters.adapters import FILE
-from engine.errors import InputError
 from engine.learning import launched
+from engine.sentences import sentence
+from storage.errors import UserError
 
 MPIRUN = """#!{python}
 # Open MPI's mpirun as far as accelerate calls it: what it says of its processes, without the processes' own messages.
@@ -114,9 +115,9 @@ def test_a_process_alone_joins_nobody(said: dict[str, str]) -> None:
     ],
 )
 def test_who_cannot_find_the_others_does_not_learn_alone(said: dict[str, str], code: str) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         launched.settle(dict(said))
-    assert refused.value.code == code and refused.value.sentence
+    assert refused.value.code == code and sentence(refused.value)
 
 
 def test_what_does_not_learn_together_is_refused_to_several(tmp_path: Path, monkeypatch, capsys) -> None:

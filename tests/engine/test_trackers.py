@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine.errors import InputError
 from engine.measuring.trackers import grid, open_tracker
+from engine.sentences import sentence
+from storage.errors import UserError
 
 PICTURES = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green")]
 
@@ -68,9 +69,9 @@ def test_wandb_keeps_an_offline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         open_tracker("wandb", tmp_path, {})
-    assert "pip install wandb" in refused.value.sentence
+    assert "pip install wandb" in sentence(refused.value)
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:

@@ -17,12 +17,13 @@ from engine.adapters.adapters import FILE, LORA_METADATA, Attached, facts_of, re
 from engine.adapters.exchange import export
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import Drawing, draw
-from engine.errors import InputError
 from engine.learning import optimisers, training
 from engine.learning.examples import class_latents
-from engine.learning.team import ALONE, Team
+from engine.learning.team import SINGLE_PROCESS, Team
 from engine.learning.training import Progress, Stopped, train
 from engine.recipe import Recipe
+from engine.sentences import sentence
+from storage.errors import UserError
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 WITH_TEXT = replace(LORA, text_encoder=True)
@@ -80,7 +81,9 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
         if progress.step == 2:
             raise Stopped
 
-    def run(album: list[Image.Image], captions: list[str], team: Team = ALONE, on_step=lambda progress: None) -> int:
+    def run(
+        album: list[Image.Image], captions: list[str], team: Team = SINGLE_PROCESS, on_step=lambda progress: None
+    ) -> int:
         return train(tiny, album, "zk1", "man", recipe, tmp_path / FILE, side=SIDE, checkpoint=tmp_path / "checkpoint",
                      checkpoint_seconds=0.0, captions=captions, team=team, on_step=on_step).resumed_at  # fmt: skip
 
@@ -92,7 +95,7 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
     kept = (tmp_path / "checkpoint").read_bytes()
     assert run(pictures, texts) == 2
     for album, captions, team in (
-        ([*pictures[1:], pictures[0]], texts, ALONE), (pictures, [*texts[:-1], "another"], ALONE),
+        ([*pictures[1:], pictures[0]], texts, SINGLE_PROCESS), (pictures, [*texts[:-1], "another"], SINGLE_PROCESS),
         (pictures, texts, Two()),
     ):  # fmt: skip
         (tmp_path / "checkpoint").write_bytes(kept)
@@ -173,7 +176,7 @@ def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path, r
 
 
 def test_a_training_that_cannot_begin_leaves_the_base_to_the_next(tiny, pictures, tmp_path) -> None:
-    with pytest.raises(InputError, match="optimiser_unusable"):
+    with pytest.raises(UserError, match="optimiser_unusable"):
         train(tiny, pictures, "zk1", "man", replace(LORA, optimiser="adamw8bit"), tmp_path / FILE, side=SIDE)
     trained = train(tiny, pictures, "zk1", "man", replace(LORA, steps=1), tmp_path / FILE, side=SIDE)
     assert trained.steps == 1
@@ -248,10 +251,10 @@ def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
     for number, (part, place) in enumerate((("unet", 0.1), ("unet", 0.5), ("unet", 0.9), ("text_encoder", 0.5))):
         other = BaseModel.load(str(moved(tiny_folder, tmp_path / str(number), part, place)), torch.device("cpu"))
         other.source = tiny.source  # another model at the same path
-        with pytest.raises(InputError, match="wrong_base") as refused:
+        with pytest.raises(UserError, match="wrong_base") as refused:
             Attached(other).check(((avatar, 1.0),))
-        assert "other weights" in refused.value.sentence
-        with pytest.raises(InputError, match="wrong_base"):
+        assert "other weights" in sentence(refused.value)
+        with pytest.raises(UserError, match="wrong_base"):
             export(other, avatar, "kohya", tmp_path / "refused.safetensors")
 
 
@@ -263,7 +266,7 @@ def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> Non
     save_file(tensors, tmp_path / FILE, {"avatar": json.dumps(values), LORA_METADATA: json.dumps(config)})
     Attached(tiny).check(((tmp_path, 1.0),))
     tiny.source = "another"
-    with pytest.raises(InputError, match="wrong_base"):
+    with pytest.raises(UserError, match="wrong_base"):
         Attached(tiny).check(((tmp_path, 1.0),))
 
 
@@ -278,10 +281,10 @@ def test_a_base_is_the_same_however_it_rests(tiny, tiny_folder, monkeypatch, res
 
 
 def test_a_missing_avatar_and_a_foreign_file_are_refused(tiny: BaseModel, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="missing_avatar"):
+    with pytest.raises(UserError, match="missing_avatar"):
         draw(tiny, Attached(tiny), drawing(tmp_path / "nobody"))
     (tmp_path / FILE).write_bytes(b"not a safetensors file")
-    with pytest.raises(InputError, match="bad_adapter"):
+    with pytest.raises(UserError, match="bad_adapter"):
         draw(tiny, Attached(tiny), drawing(tmp_path))
 
 
@@ -294,7 +297,7 @@ def test_a_missing_avatar_and_a_foreign_file_are_refused(tiny: BaseModel, tmp_pa
     ],
 )  # fmt: skip
 def test_one_beyond_a_limit_is_refused(tiny: BaseModel, change: dict[str, object], code: str) -> None:
-    with pytest.raises(InputError) as refused:
+    with pytest.raises(UserError) as refused:
         draw(tiny, Attached(tiny), Drawing(**({"prompt": "a man"} | change)))  # type: ignore[arg-type]
     assert refused.value.code == code
-    assert refused.value.sentence
+    assert sentence(refused.value)

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from engine.adapters.adapters import FILE, Attached
 from engine.drawing.drawing import draw, draw_together
-from engine.errors import InputError
 from engine.learning.training import train
+from storage.errors import UserError
 from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved
 
 
@@ -87,8 +87,8 @@ def test_variations_and_people_share_a_batch(folders, family: str, pictures, tmp
 
 def test_an_original_that_cannot_be_varied_is_refused(folders, original: Path) -> None:
     base = load(folders("sd1"))
-    with pytest.raises(InputError, match="out_of_range"):
+    with pytest.raises(UserError, match="out_of_range"):
         draw(base, Attached(base), asked(original=original, strength=1.2))
     original.write_bytes(b"not a picture")
-    with pytest.raises(InputError, match="bad_original"):
+    with pytest.raises(UserError, match="bad_original"):
         draw(base, Attached(base), asked(original=original))

@@ -16,9 +16,9 @@ from engine.adapters.deltas import compress, restored, wearable
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear
 from engine.drawing.drawing import company, denoise, draw, draw_together, noise
-from engine.errors import InputError
 from engine.learning.training import train
 from engine.recipe import Recipe
+from storage.errors import UserError
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
 PEOPLE = ("ann", "bob")
@@ -184,7 +184,7 @@ def test_what_is_no_weight_of_this_base_is_refused(folders, tmp_path: Path) -> N
         {"vae.conv_in.bias": stored["unet.conv_in.bias"].clone()},
     ):
         write({**stored, **changed}, facts_of(tmp_path), tmp_path / FILE, {})
-        with pytest.raises(InputError, match="bad_adapter"):
+        with pytest.raises(UserError, match="bad_adapter"):
             Attached(base).check([(tmp_path, 1.0)])
 
 

@@ -17,7 +17,7 @@ from bot.frontends.discord.bot import OPEN
 from bot.frontends.telegram.intake import INBOX
 from bot.settings import BotSettings
 from storage.events import Event
-from storage.jobs import Imagine, Kind, State
+from storage.jobs import Imagine, JobKind, State
 from storage.open import Storage, open_storage
 from storage.records import Job
 from tests.bot.conftest import Engine
@@ -181,7 +181,7 @@ async def _settle(storage: Storage, platform: str, people: Sequence[Person]) -> 
             await records.grant(avatar.id, "user", users[(number + 1) % len(users)].id)
         if "Drawing" in one.answers[0]:
             asked = Imagine(one.token, (avatar.id,), PICTURES + one.number)
-            job = await records.create_job(Kind.IMAGINE, user.id, platform, one.room, asked)
+            job = await records.create_job(JobKind.IMAGINE, user.id, platform, one.room, asked)
             claimed = await records.claim(job.id)
             assert claimed
             under_way.append(claimed)

@@ -20,7 +20,7 @@ from typing import Any
 from aiohttp import BodyPartReader, web
 
 from bot.lines import parse
-from bot.table import COMMANDS, Kind
+from bot.table import COMMANDS, OptionKind
 from storage.errors import UserError
 from tests.platforms import telegram_server
 from tests.platforms.discord_server import TOKEN as DISCORD_TOKEN
@@ -113,7 +113,7 @@ class Discord:
         except UserError as error:
             raise Impossible(f"Discord offers no such command ({error.code}).") from None
         values: dict[str, Any] = dict(line.values)
-        wants_photos = any(option.kind == Kind.PHOTOS for option in COMMANDS[line.command].options)
+        wants_photos = any(option.kind == OptionKind.PHOTOS for option in COMMANDS[line.command].options)
         user, channel = NAMES[person], self._channel(person, place)
         try:
             asked = await self.server.slash(user, channel, line.command, **({} if wants_photos else values))

@@ -28,10 +28,10 @@ from bot.frontends.discord.rendering import FILE, notice, pictures, render
 from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.replies import jobs as replies
-from bot.table import COMMANDS, Command, Kind, Option
+from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
 from storage.jobs import Imagine, Train
-from storage.jobs import Kind as JobKind
+from storage.jobs import OptionKind as JobKind
 from storage.open import Storage, open_storage
 from storage.queue import work
 from storage.records import Job
@@ -946,13 +946,13 @@ async def test_completions(world: World) -> None:
 
 def test_completing_the_last_word() -> None:
     known = [Completion("mia7", "woman"), Completion("max3", "man"), Completion("m" * 16, "w" * 90)]
-    assert [one.value for one in completions(Kind.TEXT, "mia7 woman with m", known)] == [
+    assert [one.value for one in completions(OptionKind.TEXT, "mia7 woman with m", known)] == [
         "mia7 woman with mia7",
         "mia7 woman with max3",
         f"mia7 woman with {'m' * 16}",
     ]
-    assert completions(Kind.TEXT, "x" * 100 + " m", known) == []
-    assert len(completions(Kind.WORD, "", [Completion(f"a{n}") for n in range(40)])) == 25
+    assert completions(OptionKind.TEXT, "x" * 100 + " m", known) == []
+    assert len(completions(OptionKind.WORD, "", [Completion(f"a{n}") for n in range(40)])) == 25
 
 
 async def test_any_table_can_be_registered() -> None:
@@ -962,12 +962,12 @@ async def test_any_table_can_be_registered() -> None:
         "d" * 200,
         "/odd",
         (
-            Option("later", Kind.TEXT, "not needed"),
-            Option("first", Kind.WORD, "needed", required=True),
-            Option("size", Kind.INTEGER, "one of three", choices=("128", "256", "512")),
-            Option("share", Kind.NUMBER, "a part", least=0, most=1),
-            Option("picture", Kind.PHOTOS, "to start from", most=1),
-            Option("loud", Kind.FLAG, "or not"),
+            Option("later", OptionKind.TEXT, "not needed"),
+            Option("first", OptionKind.WORD, "needed", required=True),
+            Option("size", OptionKind.INTEGER, "one of three", choices=("128", "256", "512")),
+            Option("share", OptionKind.NUMBER, "a part", least=0, most=1),
+            Option("picture", OptionKind.PHOTOS, "to start from", most=1),
+            Option("loud", OptionKind.FLAG, "or not"),
         ),
     )
     tree = discord.app_commands.CommandTree(discord.Client(intents=discord.Intents.none()))

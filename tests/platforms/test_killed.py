@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from bot.frontends.telegram.intake import INBOX
 from bot.settings import BotSettings
-from storage.jobs import Inspect, Kind, Train
+from storage.jobs import Inspect, JobKind, Train
 from storage.open import Storage, open_storage
 from storage.records import Job
 from tests.bot.conftest import Engine, drawing
@@ -105,7 +105,7 @@ async def trained_once(storage: Storage, engine: Engine) -> list[Job]:
     trainings = [job for job in engine.seen if isinstance(job.payload, Train)]
     assert len(trainings) == 1
     jobs = await storage.records.jobs_of(trainings[0].user_id)
-    assert len([job for job in jobs if job.kind == Kind.TRAIN]) == 1
+    assert len([job for job in jobs if job.kind == JobKind.TRAIN]) == 1
     assert isinstance(trainings[0].payload, Train)
     photos = await storage.records.photos(trainings[0].payload.avatar_id)
     assert [await storage.blobs.get(photo.key) for photo in photos] == PHOTOS

@@ -22,7 +22,7 @@ from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, units
 from bot.frontends.telegram.rooms import Moves, Place
 from bot.messages import Button, File, Message, Shown
-from bot.table import COMMANDS, Command, Kind, Option
+from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
 from storage.records import Records
 from tests.bot.conftest import drawing
@@ -135,14 +135,16 @@ def test_what_is_rendered_for_discord_stays_below() -> None:
     components = rendered.view.to_components()
     check_message({"content": rendered.content, "components": components}, {}, FILE)
     assert len(rendered.content) == 2000 and sum(len(one["components"]) for one in components) == 25
-    options = tuple(Option(f"o{n}", Kind.WORD, "x", choices=tuple(map(str, range(26)))) for n in range(2))
+    options = tuple(Option(f"o{n}", OptionKind.WORD, "x", choices=tuple(map(str, range(26)))) for n in range(2))
     command = slash_command(Command("odd", "x", "/odd", options), None, None)  # type: ignore[arg-type]
     assert len(command.parameters) == 2
-    assert len(completions(Kind.WORD, "", [Completion(f"a{n}") for n in range(26)])) == 25
+    assert len(completions(OptionKind.WORD, "", [Completion(f"a{n}") for n in range(26)])) == 25
     for known in COMMANDS.values():
         if known.options:
             check_form(form(known, {}).to_dict())
-    many = replace(COMMANDS["train"], options=(Option("photos", Kind.PHOTOS, "x", required=True, most=UPLOADS + 1),))
+    many = replace(
+        COMMANDS["train"], options=(Option("photos", OptionKind.PHOTOS, "x", required=True, most=UPLOADS + 1),)
+    )
     check_form(form(many, {}).to_dict())
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from storage.cancellation import whole
+from storage.cancellation import uninterrupted
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -16,7 +16,7 @@ async def test_a_cancellation_waits_until_the_work_is_over(fails: bool) -> None:
         if fails:
             raise OSError
 
-    task = asyncio.create_task(whole(work()))
+    task = asyncio.create_task(uninterrupted(work()))
     await begun.wait()
     task.cancel()
     await asyncio.sleep(0)
@@ -37,7 +37,7 @@ async def test_a_second_cancellation_ends_the_work_too() -> None:
         finally:
             ended.set()
 
-    task = asyncio.create_task(whole(work()))
+    task = asyncio.create_task(uninterrupted(work()))
     await begun.wait()
     for _ in range(2):
         task.cancel()
@@ -52,4 +52,4 @@ async def test_what_the_work_raises_is_raised() -> None:
         raise OSError
 
     with pytest.raises(OSError):
-        await whole(work())
+        await uninterrupted(work())

@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from storage.events import Event
-from storage.jobs import Imagine, Kind
+from storage.jobs import Imagine, JobKind
 from storage.open import open_storage
 from storage.settings import StorageSettings
 
@@ -18,7 +18,7 @@ async def test_all_parts_are_there_and_come_back(tmp_path: Path, monkeypatch: py
     settings = StorageSettings(home=home, redis_url=None, database_url=None, blob_url=None)
     async with open_storage(settings) as storage, open_storage(settings) as other:
         user = await storage.records.user("chat", "ann", "Ann")
-        job = await storage.records.create_job(Kind.IMAGINE, user.id, "chat", "room", Imagine("x"))
+        job = await storage.records.create_job(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x"))
         assert await storage.queue.enqueue(job)
         await storage.events.publish(Event(job.id, 0, "queued", {"place": 1}))
         await storage.blobs.put("photos/a/0", b"x")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from storage.blobs import Blobs, FolderBlobs, MemoryBlobs
-from storage.jobs import Imagine, Kind, State, Train
+from storage.jobs import Imagine, JobKind, State, Train
 from storage.orphans import AGE, keep_swept, sweep
 from storage.records import Records
 
@@ -56,7 +56,7 @@ async def test_a_photo_that_was_half_stored_is_erased(records: Records, blobs: F
 async def test_what_was_made_for_jobs_and_avatars_goes_with_them(records: Records, blobs: FolderBlobs) -> None:
     anna = await records.user("discord", "11", "Anna")
     avatar = await records.create_avatar(anna.id, "mia7", "woman", [], "1")
-    drawing = await records.create_job(Kind.IMAGINE, anna.id, "discord", "dm/1", Imagine("mia7", (avatar.id,)))
+    drawing = await records.create_job(JobKind.IMAGINE, anna.id, "discord", "dm/1", Imagine("mia7", (avatar.id,)))
     kept = [f"adapters/{avatar.id}/x/a", f"pictures/{drawing.id}/1-0.png", f"samples/{avatar.id}/x/0.png"]
     await stored(blobs, *kept, "adapters/gone/x/a", "samples/gone/x/0.png", "pictures/gone/1-0.png")
     assert await sweep(records, blobs) == 3
@@ -69,7 +69,7 @@ async def test_what_was_made_for_jobs_and_avatars_goes_with_them(records: Record
 async def test_a_checkpoint_goes_with_the_end_of_its_job(records: Records, blobs: FolderBlobs) -> None:
     anna = await records.user("discord", "11", "Anna")
     avatar = await records.create_avatar(anna.id, "mia7", "woman", [], "1")
-    job = await records.create_job(Kind.TRAIN, anna.id, "discord", "dm/1", Train(avatar.id))
+    job = await records.create_job(JobKind.TRAIN, anna.id, "discord", "dm/1", Train(avatar.id))
     checkpoint = f"checkpoints/{job.id}/checkpoint.safetensors"
     await stored(blobs, checkpoint, age=timedelta())
     claimed = await records.claim(job.id)

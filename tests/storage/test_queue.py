@@ -16,19 +16,23 @@ import pytest
 from storage.embedded import EmbeddedRedis
 from storage.errors import UserError
 from storage.events import MemoryEvents
-from storage.jobs import SPECS, TERMINAL, Imagine, Inspect, Kind, Payload, State, Train
+from storage.jobs import SPECS, TERMINAL, Imagine, Inspect, JobKind, Payload, State, Train
 from storage.queue import Handler, Queue, work
 from storage.records import Job, Records
 
-PAYLOADS: dict[Kind, Payload] = {Kind.INSPECT: Inspect("a"), Kind.TRAIN: Train("a"), Kind.IMAGINE: Imagine("cr7d man")}
+PAYLOADS: dict[JobKind, Payload] = {
+    JobKind.INSPECT: Inspect("a"),
+    JobKind.TRAIN: Train("a"),
+    JobKind.IMAGINE: Imagine("cr7d man"),
+}
 
 
-async def create(records: Records, kind: Kind = Kind.IMAGINE) -> Job:
+async def create(records: Records, kind: JobKind = JobKind.IMAGINE) -> Job:
     user = await records.user("chat", "ann", "Ann")
     return await records.create_job(kind, user.id, "chat", "room", PAYLOADS[kind])
 
 
-async def submit(records: Records, queue: Queue, kind: Kind = Kind.IMAGINE) -> Job:
+async def submit(records: Records, queue: Queue, kind: JobKind = JobKind.IMAGINE) -> Job:
     job = await create(records, kind)
     assert await queue.enqueue(job)
     return job
@@ -74,7 +78,7 @@ async def opened(url: str) -> AsyncIterator[Queue]:
 
 @asynccontextmanager
 async def working(records: Records, queue: Queue, handler: Handler, **options: object) -> AsyncIterator[None]:
-    task = asyncio.create_task(work(dict.fromkeys(Kind, handler), records, queue, **options))  # type: ignore[arg-type]
+    task = asyncio.create_task(work(dict.fromkeys(JobKind, handler), records, queue, **options))  # type: ignore[arg-type]
     try:
         yield
     finally:
@@ -97,7 +101,7 @@ async def entries(queue: Queue) -> int:
 
 
 async def test_jobs_of_every_kind_are_run_and_leave_nothing_in_redis(records: Records, queue: Queue) -> None:
-    jobs = [await submit(records, queue, kind) for kind in Kind]
+    jobs = [await submit(records, queue, kind) for kind in JobKind]
     async with working(records, queue, succeeding(records)):
         for job in jobs:
             assert (await over(records, job)).state is State.SUCCEEDED
@@ -124,7 +128,7 @@ async def test_the_gap_between_two_jobs_is_short(records: Records, queue: Queue)
         await succeeding(records)(job)
         ran.append((began, time.monotonic()))
 
-    jobs = [await submit(records, queue, Kind.TRAIN) for _ in range(12)]
+    jobs = [await submit(records, queue, JobKind.TRAIN) for _ in range(12)]
     async with working(records, queue, handle):
         for job in jobs:
             await over(records, job)
@@ -143,7 +147,7 @@ async def test_one_training_at_a_time_and_in_order(records: Records, queue: Queu
 
     jobs = []
     for _ in range(3):
-        jobs.append(await submit(records, queue, Kind.TRAIN))
+        jobs.append(await submit(records, queue, JobKind.TRAIN))
         await asyncio.sleep(0.002)  # arq orders by milliseconds
     async with working(records, queue, succeeding(records, during)):
         for job in jobs:
@@ -155,22 +159,22 @@ async def test_what_a_handler_raises_ends_its_job(
     records: Records, queue: Queue, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = MemoryEvents()
-    raised: dict[Kind, Exception] = {
-        Kind.TRAIN: UserError("no_good_photos", good=0, needed=3),
-        Kind.IMAGINE: RuntimeError("bug"),
-        Kind.INSPECT: TimeoutError(),  # its own, not the limit's
+    raised: dict[JobKind, Exception] = {
+        JobKind.TRAIN: UserError("no_good_photos", good=0, needed=3),
+        JobKind.IMAGINE: RuntimeError("bug"),
+        JobKind.INSPECT: TimeoutError(),  # its own, not the limit's
     }
 
     async def handle(job: Job) -> None:
         await records.claim(job.id)
         raise raised[job.kind]
 
-    jobs = {kind: await submit(records, queue, kind) for kind in Kind}
+    jobs = {kind: await submit(records, queue, kind) for kind in JobKind}
     caplog.set_level(logging.CRITICAL)
     async with working(records, queue, handle, events=events):
         errors = {kind: (await over(records, job)).error for kind, job in jobs.items()}
-    assert errors[Kind.TRAIN] == {"code": "no_good_photos", "facts": {"good": 0, "needed": 3}}
-    assert errors[Kind.IMAGINE] == errors[Kind.INSPECT] == {"code": "internal", "facts": {}}
+    assert errors[JobKind.TRAIN] == {"code": "no_good_photos", "facts": {"good": 0, "needed": 3}}
+    assert errors[JobKind.IMAGINE] == errors[JobKind.INSPECT] == {"code": "internal", "facts": {}}
     heard = [await anext(events.subscribe("0"))]
     assert heard[0].code == "failed" and heard[0].job_id in {job.id for job in jobs.values()}
 
@@ -215,7 +219,7 @@ async def test_a_stopped_worker_hands_its_job_back_at_once(records: Records, que
         started.set()
         await asyncio.sleep(60)
 
-    job = await submit(records, queue, Kind.TRAIN)
+    job = await submit(records, queue, JobKind.TRAIN)
     async with working(records, queue, succeeding(records, forever)):
         await started.wait()
     assert await queue.redis.keys("avatar:lease:*") == [] == await queue.redis.keys("arq:in-progress:*")
@@ -250,7 +254,7 @@ async def test_a_running_job_is_not_run_twice_when_redis_is_emptied(records: Rec
         started.set()
         await release.wait()
 
-    job = await submit(records, queue, Kind.INSPECT)
+    job = await submit(records, queue, JobKind.INSPECT)
     async with (
         working(records, queue, succeeding(records, during)),
         working(records, queue, succeeding(records, during)),
@@ -277,11 +281,11 @@ async def test_redis_killed_while_a_job_runs(records: Records, embedded: Embedde
             started.set()
             await asyncio.sleep(1)
 
-        running, waiting = await submit(records, queue, Kind.TRAIN), await submit(records, queue, Kind.TRAIN)
+        running, waiting = await submit(records, queue, JobKind.TRAIN), await submit(records, queue, JobKind.TRAIN)
         async with working(records, queue, succeeding(records, during)):
             await started.wait()
             os.kill(int((embedded.folder / "server.pid").read_text()), signal.SIGKILL)
-            later = await submit(records, queue, Kind.IMAGINE)
+            later = await submit(records, queue, JobKind.IMAGINE)
             for job in (running, waiting, later):
                 assert (await over(records, job)).result == {"attempt": 1}
         assert len(attempts) == 3
@@ -298,19 +302,19 @@ async def test_redis_away_for_longer_than_clients_try(
         started, trained = asyncio.Event(), []
 
         async def during(job: Job) -> None:
-            if job.kind is Kind.TRAIN:
+            if job.kind is JobKind.TRAIN:
                 trained.append("begin")
                 started.set()
                 await asyncio.sleep(2)
                 trained.append("end")
 
-        running, waiting = await submit(records, queue, Kind.TRAIN), await submit(records, queue, Kind.TRAIN)
+        running, waiting = await submit(records, queue, JobKind.TRAIN), await submit(records, queue, JobKind.TRAIN)
         async with working(records, queue, succeeding(records, during)):
             await started.wait()
             await embedded.stop()
             await asyncio.sleep(1)
             await embedded.ensure()
-            for job in (running, waiting, await submit(records, queue, Kind.INSPECT)):
+            for job in (running, waiting, await submit(records, queue, JobKind.INSPECT)):
                 assert (await over(records, job)).result == {"attempt": 1}
         assert trained == ["begin", "end"] * 2
 
@@ -352,7 +356,7 @@ async def test_another_engine_takes_over_from_a_killed_one(
 ) -> None:
     at = (redis_url, records_url, tmp_path)
     async with engine("one", *at) as one:
-        job = await submit(records, queue, Kind.TRAIN)
+        job = await submit(records, queue, JobKind.TRAIN)
         await until((tmp_path / f"{job.id}.1.one").exists)
         async with engine("two", *at):
             assert not (tmp_path / f"{job.id}.2.two").exists(), "one's lease is respected"
@@ -368,7 +372,7 @@ async def test_a_frozen_engine_that_wakes_up_is_fenced_out(
 ) -> None:
     at = (redis_url, records_url, tmp_path)
     async with engine("one", *at) as one, engine("two", *at) as two:
-        job = await submit(records, queue, Kind.TRAIN)
+        job = await submit(records, queue, JobKind.TRAIN)
         by_one, by_two = tmp_path / f"{job.id}.1.one", tmp_path / f"{job.id}.1.two"
         await until(lambda: by_one.exists() or by_two.exists())
         taken = by_one.exists()
@@ -387,7 +391,7 @@ async def test_a_terminated_engine_hands_over_at_once(
 ) -> None:
     at = (redis_url, records_url, tmp_path)
     async with engine("one", *at) as one:
-        job = await submit(records, queue, Kind.TRAIN)
+        job = await submit(records, queue, JobKind.TRAIN)
         await until((tmp_path / f"{job.id}.1.one").exists)
         async with engine("two", *at):
             one.terminate()
@@ -444,7 +448,7 @@ async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, que
         assert claimed
         await records.finish(job.id, claimed.attempt, State.SUCCEEDED)
 
-    working = asyncio.create_task(work({Kind.IMAGINE: handle}, records, queue, poll=0.02))
+    working = asyncio.create_task(work({JobKind.IMAGINE: handle}, records, queue, poll=0.02))
     await asyncio.sleep(1)
     assert [row.state for job in jobs if (row := await records.job(job.id))] == [State.QUEUED] * 2
     await records.pause(False)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from storage.errors import UserError
-from storage.jobs import SPECS, Imagine, Inspect, Kind, State, Train
+from storage.jobs import SPECS, Imagine, Inspect, JobKind, State, Train
 from storage.records import AdapterOutcome, Avatar, Job, Records, User
 
 
@@ -32,7 +32,7 @@ async def avatar(records: Records, ann: User) -> Avatar:
 
 async def imagine(records: Records, user: User, *avatar_ids: str, frontend: str = "chat") -> Job:
     payload = Imagine("cr7d man in a suit", avatar_ids)
-    return await records.create_job(Kind.IMAGINE, user.id, frontend, "room", payload)
+    return await records.create_job(JobKind.IMAGINE, user.id, frontend, "room", payload)
 
 
 # users and avatars
@@ -132,7 +132,7 @@ async def test_what_is_made_for_somebody_who_was_joined_or_forgotten_meanwhile(r
     there = await records.user("discord", "1", "Ann")
     await records.link(there.id, await records.link_code(ann.id))
     late = await records.create_avatar(there.id, "ann3", "woman", [], "1")
-    job = await records.create_job(Kind.TRAIN, there.id, "discord", "9", Train(late.id))
+    job = await records.create_job(JobKind.TRAIN, there.id, "discord", "9", Train(late.id))
     assert late.owner_id == job.user_id == ann.id
     assert (await records.user("discord", "1", "Ann")).id == ann.id
     gone = await records.forget(ann.id)
@@ -151,7 +151,7 @@ async def test_a_deleted_avatar_leaves_nothing_behind(records: Records, ann: Use
     drawn = await imagine(records, bob, other.id, avatar.id)
     await records.claim(drawn.id)
     await records.finish(drawn.id, 1, State.SUCCEEDED, pictures=[("pictures/d/0.png", 1)])
-    running = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    running = await records.create_job(JobKind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
     await records.claim(running.id)
     queued, untouched = await imagine(records, ann, avatar.id), await imagine(records, ann, other.id)
 
@@ -211,7 +211,7 @@ async def test_only_one_of_many_finishes_wins(records: Records, ann: User) -> No
 
 
 async def test_a_training_hands_its_adapter_over_as_it_ends(records: Records, ann: User, avatar: Avatar) -> None:
-    job = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    job = await records.create_job(JobKind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
     for _ in range(2):
         await records.claim(job.id)
     old, new = (AdapterOutcome(avatar.id, f"adapters/{n}", {"by": n}) for n in (1, 2))
@@ -223,7 +223,7 @@ async def test_a_training_hands_its_adapter_over_as_it_ends(records: Records, an
 
 
 async def test_a_training_whose_avatar_is_deleted_ends_cancelled(records: Records, ann: User, avatar: Avatar) -> None:
-    job = await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
+    job = await records.create_job(JobKind.TRAIN, ann.id, "chat", "room", Train(avatar.id))
     await records.claim(job.id)
     await records.delete_avatar(avatar.id)
     adapter = AdapterOutcome(avatar.id, "adapters/1", {})
@@ -234,7 +234,7 @@ async def test_a_training_whose_avatar_is_deleted_ends_cancelled(records: Record
 
 async def test_a_job_that_kills_its_engines_fails(records: Records, ann: User) -> None:
     job = await imagine(records, ann)
-    limit = SPECS[Kind.IMAGINE].max_attempts
+    limit = SPECS[JobKind.IMAGINE].max_attempts
     assert [bool(await records.claim(job.id)) for _ in range(limit + 2)] == [True] * limit + [False] * 2
     row = await records.job(job.id)
     assert row and (row.state, row.error) == (State.FAILED, {"code": "crashed", "facts": {"attempts": limit}})
@@ -261,7 +261,7 @@ async def test_cancelling(records: Records, ann: User) -> None:
 
 async def test_places_in_the_queue(records: Records, ann: User) -> None:
     jobs = [await imagine(records, ann) for _ in range(4)]
-    await records.create_job(Kind.INSPECT, ann.id, "chat", "room", Inspect("a"))
+    await records.create_job(JobKind.INSPECT, ann.id, "chat", "room", Inspect("a"))
     await records.claim(jobs[0].id)
     await records.request_cancel(jobs[2].id)
     assert [await records.queue_place(job.id) for job in jobs] == [0, 1, 0, 2]
@@ -272,15 +272,15 @@ async def test_places_in_the_queue(records: Records, ann: User) -> None:
 
 
 async def test_how_long_a_job_of_a_kind_takes(records: Records, ann: User) -> None:
-    assert await records.usual_seconds(Kind.IMAGINE) is None
+    assert await records.usual_seconds(JobKind.IMAGINE) is None
     for state in (State.SUCCEEDED, State.SUCCEEDED, State.FAILED):
         job = await imagine(records, ann)
         await records.claim(job.id)
         await asyncio.sleep(0.05)
         await records.finish(job.id, 1, state)
-    usual = await records.usual_seconds(Kind.IMAGINE)
+    usual = await records.usual_seconds(JobKind.IMAGINE)
     assert usual is not None and 0.05 <= usual < 2
-    assert await records.usual_seconds(Kind.TRAIN) is None
+    assert await records.usual_seconds(JobKind.TRAIN) is None
 
 
 async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User) -> None:
@@ -296,7 +296,7 @@ async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User)
 
 async def test_what_is_wrong_is_refused(records: Records, ann: User) -> None:
     with pytest.raises(TypeError):
-        await records.create_job(Kind.TRAIN, ann.id, "chat", "room", Imagine("x"))
+        await records.create_job(JobKind.TRAIN, ann.id, "chat", "room", Imagine("x"))
     with pytest.raises(ValueError, match="no end"):
         await records.finish("any", 1, State.RUNNING)
     assert await records.claim("nothing") is None and await records.renew("nothing", 1) == "lost"
@@ -324,7 +324,7 @@ async def test_the_chat_history(records: Records) -> None:
 
 WRITER = """
 import asyncio, sys
-from storage.jobs import Imagine, Kind, State
+from storage.jobs import Imagine, JobKind, State
 from storage.records import Records
 
 async def main(url, name):
@@ -332,7 +332,7 @@ async def main(url, name):
     user = await records.user("chat", name, name)
     await records.user("chat", "everybody", name)
     for n in range(15):
-        job = await records.create_job(Kind.IMAGINE, user.id, "chat", "room", Imagine("x"))
+        job = await records.create_job(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x"))
         attempt = (await records.claim(job.id)).attempt
         assert await records.finish(job.id, attempt, State.SUCCEEDED, pictures=[("pictures/p", n)])
     shared = await records.user("chat", "everybody", "all")

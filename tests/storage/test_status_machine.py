@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
-from storage.jobs import SPECS, TERMINAL, Imagine, Kind, State
+from storage.jobs import SPECS, TERMINAL, Imagine, JobKind, State
 from storage.records import Job, Records
 
-MAX = SPECS[Kind.IMAGINE].max_attempts
+MAX = SPECS[JobKind.IMAGINE].max_attempts
 runner: asyncio.Runner
 records: Records
 
@@ -37,7 +37,7 @@ class JobMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         user = do(records.user("chat", "ann", "Ann"))
-        self.job: Job = do(records.create_job(Kind.IMAGINE, user.id, "chat", "room", Imagine("x")))
+        self.job: Job = do(records.create_job(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x")))
         self.state, self.attempt, self.asked, self.delivered = State.QUEUED, 0, False, 0
         self.result: dict[str, int] | None = None
 

@@ -77,7 +77,7 @@ async def table(request: web.Request) -> web.Response:
                 "bytes": limits.PHOTO_BYTES,
             },
             "text": {"most": TEXT_MOST},
-            "words": dictionary(spoken()),
+            "catalog": dictionary(spoken()),
         }
     )
 

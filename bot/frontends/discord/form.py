@@ -16,7 +16,7 @@ from bot.language import say
 from bot.lines import Value
 from bot.replies import discord as wording
 from bot.replies import jobs as replies
-from bot.table import COMMANDS, Command, Kind, Option
+from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.errors import UserError
 
 FIELDS = 5
@@ -100,7 +100,7 @@ def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
         if field.get("type") == _FILES:
             found = [attachments[file] for file in field.get("values", ()) if file in attachments]
             files += [File(str(file["url"]), int(file["size"])) for file in found]
-        elif option.kind == Kind.FLAG:
+        elif option.kind == OptionKind.FLAG:
             values[option.name] = _TICKED in field.get("values", ())
         elif text := str(field.get("value") or "").strip():
             values[option.name] = _number(option, text)
@@ -109,10 +109,10 @@ def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
 
 def _field(option: Option, given: Value | None) -> ui.Item[Any]:
     match option.kind:
-        case Kind.PHOTOS:
+        case OptionKind.PHOTOS:
             fewest, most = int(option.least or 0), min(UPLOADS, int(option.most or UPLOADS))
             return ui.FileUpload(custom_id=option.name, required=option.required, min_values=fewest, max_values=most)
-        case Kind.FLAG:
+        case OptionKind.FLAG:
             box = discord.CheckboxGroupOption(
                 label=cut(_capital(say(option.description)), DESCRIPTION),
                 value=_TICKED,
@@ -128,11 +128,11 @@ def _field(option: Option, given: Value | None) -> ui.Item[Any]:
         case kind:
             return ui.TextInput(
                 custom_id=option.name,
-                style=discord.TextStyle.paragraph if kind == Kind.TEXT else discord.TextStyle.short,
+                style=discord.TextStyle.paragraph if kind == OptionKind.TEXT else discord.TextStyle.short,
                 required=option.required,
                 default=None if given is None else str(given),
                 placeholder=cut(", ".join(option.choices), DESCRIPTION) or None,
-                max_length=_TEXT if kind == Kind.TEXT else _WORD,
+                max_length=_TEXT if kind == OptionKind.TEXT else _WORD,
             )
 
 
@@ -143,9 +143,9 @@ def _capital(text: str) -> str:
 def _number(option: Option, text: str) -> Value:
     try:
         match option.kind:
-            case Kind.INTEGER:
+            case OptionKind.INTEGER:
                 return int(text)
-            case Kind.NUMBER:
+            case OptionKind.NUMBER:
                 return float(text)
             case _:
                 return text

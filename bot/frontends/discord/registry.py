@@ -10,7 +10,7 @@ from discord import app_commands
 from bot.commands.commands import Completion
 from bot.language import ENGLISH, closest, say, speaking
 from bot.lines import Value
-from bot.table import Command, Kind, Option, Source
+from bot.table import Command, Option, OptionKind, Source
 
 DESCRIPTION = 100
 """Characters that describe a command or an option."""
@@ -26,12 +26,12 @@ Asked = Callable[[Interaction, Command, Mapping[str, Any]], Awaitable[None]]
 """Runs a command with the values of its Discord options; those that were not given are left out."""
 Complete = Callable[[Interaction, Source], Awaitable[Sequence[Completion]]]
 
-_TYPES: Mapping[Kind, type[str | int | float]] = {
-    Kind.WORD: str,
-    Kind.TEXT: str,
-    Kind.INTEGER: int,
-    Kind.NUMBER: float,
-    Kind.FLAG: bool,
+_TYPES: Mapping[OptionKind, type[str | int | float]] = {
+    OptionKind.WORD: str,
+    OptionKind.TEXT: str,
+    OptionKind.INTEGER: int,
+    OptionKind.NUMBER: float,
+    OptionKind.FLAG: bool,
 }
 
 
@@ -63,7 +63,9 @@ def photo_options(option: Option) -> list[str]:
 
 def wants_form(command: Command) -> bool:
     """Whether it is asked for in a form unless photos are attached: it needs several, and a form takes them at once."""
-    return any(option.kind == Kind.PHOTOS and option.required and (option.most or 2) > 1 for option in command.options)
+    return any(
+        option.kind == OptionKind.PHOTOS and option.required and (option.most or 2) > 1 for option in command.options
+    )
 
 
 def slash_command(command: Command, run: Asked, complete: Complete) -> "app_commands.Command[Any, ..., None]":
@@ -75,17 +77,17 @@ def slash_command(command: Command, run: Asked, complete: Complete) -> "app_comm
     choices: dict[str, list[app_commands.Choice[Any]]] = {}
     completions: dict[str, Any] = {}
     for option in sorted(command.options, key=lambda option: not option.required):
-        names = photo_options(option) if option.kind == Kind.PHOTOS else [option.name]
+        names = photo_options(option) if option.kind == OptionKind.PHOTOS else [option.name]
         for name in names:
             required = option.required and not loose
             parameters.append(_parameter(name, option, required))
             descriptions[name] = option.description[:DESCRIPTION]
-        if option.kind in (Kind.INTEGER, Kind.NUMBER) and option.choices:
+        if option.kind in (OptionKind.INTEGER, OptionKind.NUMBER) and option.choices:
             take = _TYPES[option.kind]
             choices[option.name] = [
                 app_commands.Choice(name=choice[:CHOICE], value=take(choice)) for choice in option.choices[:CHOICES]
             ]
-        elif option.source is not None and option.kind in (Kind.WORD, Kind.TEXT):
+        elif option.source is not None and option.kind in (OptionKind.WORD, OptionKind.TEXT):
             completions[option.name] = _completer(option, complete)
 
     async def callback(interaction: Interaction, **values: Any) -> None:
@@ -116,14 +118,14 @@ def slash_command(command: Command, run: Asked, complete: Complete) -> "app_comm
 
 def values_of(command: Command, given: Mapping[str, Any]) -> tuple[dict[str, Value], list[discord.Attachment]]:
     """What was given, parted into the values of options and the attached photos, in the order of their options."""
-    photos = [name for option in command.options if option.kind == Kind.PHOTOS for name in photo_options(option)]
+    photos = [name for option in command.options if option.kind == OptionKind.PHOTOS for name in photo_options(option)]
     values = {name: value for name, value in given.items() if name not in photos}
     return values, [given[name] for name in photos if name in given]
 
 
 def _parameter(name: str, option: Option, required: bool) -> inspect.Parameter:
-    annotation: Any = discord.Attachment if option.kind == Kind.PHOTOS else _TYPES[option.kind]
-    if option.kind in (Kind.INTEGER, Kind.NUMBER) and (option.least is not None or option.most is not None):
+    annotation: Any = discord.Attachment if option.kind == OptionKind.PHOTOS else _TYPES[option.kind]
+    if option.kind in (OptionKind.INTEGER, OptionKind.NUMBER) and (option.least is not None or option.most is not None):
         take = _TYPES[option.kind]
         least, most = (None if bound is None else take(bound) for bound in (option.least, option.most))
         annotation = app_commands.Range[annotation, least, most]
@@ -142,17 +144,17 @@ def _completer(option: Option, complete: Complete) -> Any:
     return completer
 
 
-def completions(kind: Kind, current: str, known: Sequence[Completion]) -> list[app_commands.Choice[str]]:
+def completions(kind: OptionKind, current: str, known: Sequence[Completion]) -> list[app_commands.Choice[str]]:
     """What Discord offers in place of what was typed so far. In a text, the last word is completed."""
-    before, _, word = current.rpartition(" ") if kind == Kind.TEXT else ("", "", current)
+    before, _, word = current.rpartition(" ") if kind == OptionKind.TEXT else ("", "", current)
     before = f"{before} " if before else ""
     found: list[app_commands.Choice[str]] = []
     for one in known:
         if not one.value.lower().startswith(word.lower()):
             continue
         # A text that has just begun goes on with what the avatar is: "mia7 woman".
-        value = f"{before}{one.value}" + (f" {one.hint}" if kind == Kind.TEXT and one.hint and not before else "")
-        shown = f"{value} · {one.hint}" if kind == Kind.WORD and one.hint else value
+        value = f"{before}{one.value}" + (f" {one.hint}" if kind == OptionKind.TEXT and one.hint and not before else "")
+        shown = f"{value} · {one.hint}" if kind == OptionKind.WORD and one.hint else value
         if len(value) <= CHOICE:
             found.append(app_commands.Choice(name=shown[:CHOICE], value=value))
     return found[:CHOICES]

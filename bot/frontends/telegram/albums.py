@@ -28,7 +28,7 @@ from bot.lines import Line, parse
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import jobs as replies
 from bot.replies import telegram as wording
-from bot.table import Kind
+from bot.table import OptionKind
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.jobs import Inspect
@@ -422,7 +422,7 @@ class Albums:
 def takes_photos(line: str) -> bool:
     """Whether a line's command wants photos."""
     command = COMMANDS.get(line.strip().removeprefix("/").partition(" ")[0].lower())
-    return command is not None and any(option.kind == Kind.PHOTOS for option in command.options)
+    return command is not None and any(option.kind == OptionKind.PHOTOS for option in command.options)
 
 
 def is_file(message: Got) -> bool:

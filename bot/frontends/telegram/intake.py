@@ -21,7 +21,7 @@ from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 
 from bot.frontends.telegram.calls import seconds_of
 from bot.frontends.telegram.rooms import NAME
-from storage.cancellation import whole
+from storage.cancellation import uninterrupted
 from storage.records import Note, Records
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ class Intake:
                 )
                 if updates:
                     # Those that can't be written down now are not confirmed, so they come again.
-                    await whole(self.take(updates))
+                    await uninterrupted(self.take(updates))
                     offset = max(update.update_id for update in updates) + 1
                 pause = 0.0
                 self._connected_until = time.monotonic() + patience + _LATE
@@ -180,7 +180,7 @@ class Intake:
                 update = Update.de_json(await request.json(), self._bot)
             except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
                 raise web.HTTPBadRequest from None
-            await whole(self.take([update]))
+            await uninterrupted(self.take([update]))
             return web.Response()
 
         app = web.Application(client_max_size=_BODY_MOST)

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.bases.families.interface import Family, Words
+from engine.bases.families.interface import Conditioning, Family
 from engine.bases.families.klein import KLEIN, KLEIN_DISTILLED
 from engine.bases.families.sdxl import SDXL
 from engine.bases.families.stable_diffusion import SD1, SD2
 from engine.bases.families.toon import TOON
 
-__all__ = ["FAMILIES", "KLEIN", "KLEIN_DISTILLED", "SD1", "SD2", "SDXL", "TOON", "Family", "Words", "family_of"]
+__all__ = ["FAMILIES", "KLEIN", "KLEIN_DISTILLED", "SD1", "SD2", "SDXL", "TOON", "Conditioning", "Family", "family_of"]
 
 FAMILIES = (SD1, SD2, SDXL, KLEIN, TOON)
 

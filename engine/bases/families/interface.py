@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.bases.schedule import Schedule
+from engine.bases.schedule import NoiseSchedule
 from engine.recipe import Method, Recipe
 
 
 @dataclass(frozen=True)
-class Words:
+class Conditioning:
     """What the denoiser hears of n prompts."""
 
     states: Tensor
@@ -26,34 +26,34 @@ class Words:
     def __len__(self) -> int:
         return len(self.states)
 
-    def __getitem__(self, rows: Any) -> "Words":
+    def __getitem__(self, rows: Any) -> "Conditioning":
         return self._each(lambda tensor: tensor[rows])
 
     @property
     def device(self) -> torch.device:
         return self.states.device
 
-    def to(self, target: torch.dtype | torch.device) -> "Words":
+    def to(self, target: torch.dtype | torch.device) -> "Conditioning":
         """The same in another dtype or on another device."""
         return self._each(lambda tensor: tensor.to(target))
 
-    def repeat(self, counts: Sequence[int]) -> "Words":
+    def repeat(self, counts: Sequence[int]) -> "Conditioning":
         """Each prompt as many times in a row as its number in `counts` says."""
         rows = torch.repeat_interleave(torch.arange(len(self)), torch.tensor(list(counts)))
         return self[rows.to(self.device)]
 
-    def zeros(self) -> "Words":
+    def zeros(self) -> "Conditioning":
         """Silence of the same shape."""
         return self._each(torch.zeros_like)
 
-    def _each(self, change: Any) -> "Words":
+    def _each(self, change: Any) -> "Conditioning":
         return replace(self, states=change(self.states), pooled=None if self.pooled is None else change(self.pooled))
 
     @staticmethod
-    def join(parts: Sequence["Words"]) -> "Words":
+    def join(parts: Sequence["Conditioning"]) -> "Conditioning":
         """All prompts of the parts, in order."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Words(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
+        return Conditioning(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
 
 class Parts(Protocol):
@@ -98,19 +98,19 @@ class Family(ABC):
     diffusers would not load one."""
 
     @abstractmethod
-    def schedule(self, config: Mapping[str, Any]) -> Schedule:
+    def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         """The noise schedule of a scheduler's configuration."""
 
     @abstractmethod
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         """What the denoiser hears of the prompts, with gradients; what does not fit is cut off, as the models do."""
 
-    def negative(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         """As `encode`, for what guidance leads away from; most often that is nothing, the empty prompt."""
         return self.encode(base, prompts)
 
     @abstractmethod
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
         """The denoiser's answer (n, c, h, w) to latents (n, c, h, w) in its dtype at timesteps (n,)."""
 
     @abstractmethod

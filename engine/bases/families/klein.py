@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engine.bases.families.interface import Family, Parts, Words
-from engine.bases.schedule import Flow, Schedule
+from engine.bases.families.interface import Conditioning, Family, Parts
+from engine.bases.schedule import Flow, NoiseSchedule
 from engine.recipe import Recipe
 
 TOKENS = 512
@@ -31,10 +31,10 @@ class Klein(Family):
     denoiser = "transformer"
     text_targets: ClassVar[tuple[str, ...]] = ()
 
-    def schedule(self, config: Mapping[str, Any]) -> Schedule:
+    def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         return Flow(config)
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         tokenizer, model = base.parts["tokenizer"], base.parts["text_encoder"]
         tokens = tokenizer(
             [_as_message(tokenizer, prompt) for prompt in prompts],
@@ -44,9 +44,9 @@ class Klein(Family):
             input_ids=tokens.input_ids.to(base.device), attention_mask=tokens.attention_mask.to(base.device),
             output_hidden_states=True, use_cache=False,
         )  # fmt: skip
-        return Words(torch.cat([answer.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
+        return Conditioning(torch.cat([answer.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
 
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
         height, width = noisy.shape[2:]
         answer = denoiser(
             hidden_states=noisy.flatten(2).transpose(1, 2),  # (n, h w, c)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engine.bases.families.interface import Parts, Words, has_room, tokens_of
+from engine.bases.families.interface import Conditioning, Parts, has_room, tokens_of
 from engine.bases.families.stable_diffusion import RECIPES, StableDiffusion
 from engine.recipe import ATTENTION
 
@@ -19,24 +19,24 @@ class StableDiffusionXL(StableDiffusion):
 
     text_encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         heard = []
         for encoder, tokenizer in self.text_encoders.items():
             tokens = tokens_of(base.parts[tokenizer], prompts, base.device)
             answer = base.parts[encoder](tokens, output_hidden_states=True)
             # The last layer but one, without its norm (section 2.1 and the reference implementation).
             heard.append(answer.hidden_states[-2].to(base.dtype))
-        return Words(torch.cat(heard, dim=-1), answer.text_embeds.to(base.dtype))
+        return Conditioning(torch.cat(heard, dim=-1), answer.text_embeds.to(base.dtype))
 
-    def negative(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         """The empty prompt is silence where the model was trained so (force_zeros_for_empty_prompt)."""
         words = self.encode(base, prompts)
         if not base.parts.get("force_zeros_for_empty_prompt", True):
             return words
         silence = words.zeros()
-        return Words.join([(words if prompt else silence)[n : n + 1] for n, prompt in enumerate(prompts)])
+        return Conditioning.join([(words if prompt else silence)[n : n + 1] for n, prompt in enumerate(prompts)])
 
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
         # Original size, crop and target size (section 2.2), in pixels: the pictures are whole and uncropped.
         height, width = (base.latent_scale * side for side in noisy.shape[2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)

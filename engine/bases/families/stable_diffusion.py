@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.bases.families.interface import Family, Parts, Words, has_room, tokens_of
-from engine.bases.schedule import Diffusion, Schedule
+from engine.bases.families.interface import Conditioning, Family, Parts, has_room, tokens_of
+from engine.bases.schedule import Diffusion, NoiseSchedule
 from engine.recipe import ATTENTION, Method, Recipe
 
 
@@ -15,14 +15,14 @@ from engine.recipe import ATTENTION, Method, Recipe
 class StableDiffusion(Family):
     """A U-Net that hears one CLIP text encoder's last states."""
 
-    def schedule(self, config: Mapping[str, Any]) -> Schedule:
+    def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         return Diffusion(config)
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Words:
+    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
         tokens = tokens_of(base.parts["tokenizer"], prompts, base.device)
-        return Words(base.parts["text_encoder"](tokens).last_hidden_state.to(base.dtype))
+        return Conditioning(base.parts["text_encoder"](tokens).last_hidden_state.to(base.dtype))
 
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Words) -> Tensor:
+    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
         return denoiser(noisy, timestep, words.states).sample  # type: ignore[no-any-return]
 
     def room(self, base: Parts, prompt: str) -> bool:
