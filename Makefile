@@ -1,4 +1,4 @@
-# Needed beforehand: git, make, Python 3.11 to 3.13 with venv. Everything else is installed into .venv, once.
+# Requirements: git, make, Python 3.11 to 3.13 with venv. Everything else is installed into .venv, once.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,11 @@ READY := $(VENV)/.ready
 TORCH ?= $(shell if [ "$$(uname -s)" = Darwin ] || nvidia-smi -L >/dev/null 2>&1; then echo cuda; else echo cpu; fi)
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes
 
-.PHONY: demo chat simulate test bench check format words lock clean
+.PHONY: install demo chat simulate test bench check format words lock clean
+
+# Everything into .venv; then `. .venv/bin/activate` and `python -m engine --help`
+install: $(READY)
+	@echo "Installed. Enter the environment: . $(VENV)/bin/activate"
 
 # The main job from an album to pictures, in the terminal; leaves them in ./demo
 demo: $(READY)
