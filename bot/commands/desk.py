@@ -13,8 +13,7 @@ from bot.replies import rights
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Event, Events
-from storage.jobs import SPECS, Imagine, Payload, State
-from storage.jobs import JobKind as JobKind
+from storage.jobs import SPECS, Imagine, JobKind, Payload, State
 from storage.records import Avatar, Job, Records, User
 
 log = logging.getLogger(__name__)

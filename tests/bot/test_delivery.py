@@ -12,8 +12,7 @@ import pytest
 from bot.delivery import Delivery
 from bot.messages import Message
 from storage.events import Event
-from storage.jobs import Imagine, State
-from storage.jobs import JobKind as JobKind
+from storage.jobs import Imagine, JobKind, State
 
 
 class Killed(BaseException):

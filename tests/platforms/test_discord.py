@@ -30,8 +30,7 @@ from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.replies import jobs as replies
 from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
-from storage.jobs import Imagine, Train
-from storage.jobs import OptionKind as JobKind
+from storage.jobs import Imagine, JobKind, Train
 from storage.open import Storage, open_storage
 from storage.queue import work
 from storage.records import Job
