@@ -1,5 +1,5 @@
 """What the trainer would need on GPUs, worked out on paper: `python -m tests.benchmarks.paper` prints the table that
-`engine/README.md` shows.
+`docs/comparison.md` shows.
 
 FLOPs and the bytes that autograd keeps are counted on the real architectures without weights (torch's meta device).
 Everything that follows from them is arithmetic under the assumptions below, and nothing was measured on a GPU.
@@ -172,7 +172,7 @@ def _brain(value: Any) -> Any:
 
 
 def table() -> str:
-    """The Markdown that `engine/README.md` shows."""
+    """The Markdown that `docs/comparison.md` shows."""
     lines = ["| | " + " | ".join(family.name for family in FAMILIES) + " |", "|---" * (len(FAMILIES) + 1) + "|"]
     counted = {family: count(family) for family in FAMILIES}
 

@@ -1,4 +1,4 @@
-"""The engine's README says what is so: every test that it names is there, every figure is the computed one."""
+"""The comparison says what is so: every test that it names is there, every figure is the computed one."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks import paper
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "engine" / "README.md").read_text("utf-8")
+README = (ROOT / "docs" / "comparison.md").read_text("utf-8")
 TABLE = [line for line in README.partition("\n## ")[0].splitlines() if line.startswith("| ")][1:]
 
 TESTS = {
