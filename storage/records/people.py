@@ -8,8 +8,9 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, String, and_, cast, func, or_, select
@@ -38,7 +39,11 @@ def now() -> datetime:
 
 def job_of(row: Row[Any]) -> Job:
     """A row of `jobs` with its typed payload."""
-    values = dict(row._mapping)
+    return job_from(dict(row._mapping))
+
+
+def job_from(values: Mapping[str, Any]) -> Job:
+    """The values of a row of `jobs` with their typed payload."""
     kind = JobKind(values["kind"])
     return Job(
         **{**values, "kind": kind, "state": State(values["state"]), "payload": from_json(kind, values["payload"])}
@@ -93,12 +98,20 @@ async def person_id(connection: AsyncConnection, user_id: str) -> str:
 
 async def fingerprint(connection: AsyncConnection, platform: str, platform_id: str) -> str:
     """What tells an account from others and tells nobody who it is without this server's key."""
+    return await _keyed_hash(connection, f"{platform}:{platform_id}")
+
+
+async def _request_fingerprint(connection: AsyncConnection, platform: str, platform_id: str, request: str) -> str:
+    return await _keyed_hash(connection, f"{platform}:{platform_id} {request}")
+
+
+async def _keyed_hash(connection: AsyncConnection, text: str) -> str:
     table = tables.server
     key = await connection.scalar(select(table.c.value).where(table.c.name == "key"))
     if key is None:
         key = secrets.token_hex(32)
         await connection.execute(table.insert().values(name="key", value=key))
-    return hmac.new(str(key).encode(), f"{platform}:{platform_id}".encode(), hashlib.sha256).hexdigest()
+    return hmac.new(str(key).encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
 async def first_seen(connection: AsyncConnection, values: Mapping[str, Any]) -> None:
@@ -109,6 +122,25 @@ async def first_seen(connection: AsyncConnection, values: Mapping[str, Any]) -> 
     await connection.execute(tables.users.insert().values(**values, banned=banned))
     await connection.execute(marks.update().where(marks.c.fingerprint == mark).values(banned=None))
     await connection.execute(marks.delete().where(marks.c.banned.is_(None), marks.c.until < now()))
+
+
+async def refuse_erased_request(
+    connection: AsyncConnection, accounts: Iterable[tuple[str, str]], request: str | None
+) -> None:
+    """Raise UserError forgotten if one of these accounts (platform, id there) was erased after it sent this request."""
+    if request is None:
+        return
+    table = tables.forgotten
+    for platform, platform_id in accounts:
+        mark = await _request_fingerprint(connection, platform, platform_id, request)
+        query = select(table.c.fingerprint).where(table.c.fingerprint == mark, table.c.until > now())
+        if (await connection.execute(query)).one_or_none():
+            raise UserError("forgotten")
+
+
+async def accounts_of(connection: AsyncConnection, user_id: str) -> list[tuple[str, str]]:
+    """The person's accounts: platform, and id there."""
+    return [(row.platform, row.platform_id) for row in await connection.execute(known(of_person(user_id)))]
 
 
 # Joining two accounts
@@ -156,7 +188,7 @@ async def link(connection: AsyncConnection, user_id: str, code: str) -> Linked:
         raise UserError("banned")
     renamed = await _bring_avatars(connection, main, other)
     await _bring_grants(connection, main, other)
-    await connection.execute(tables.jobs.update().where(tables.jobs.c.user_id == other).values(user_id=main))
+    await _bring_jobs(connection, main, other)
     await connection.execute(tables.consents.update().where(tables.consents.c.user_id == other).values(user_id=main))
     await connection.execute(table.delete().where(table.c.user_id.in_((main, other))))
     if mains[0].quota is None and others[0].quota is not None:
@@ -203,6 +235,15 @@ async def _bring_avatars(connection: AsyncConnection, main: str, other: str) -> 
 def renaming(avatar: Row[Any], token: str) -> dict[str, Any]:
     """The values that give an avatar another name. What was learned answers to the word it was learned as."""
     return {"token": token, "word": (avatar.word or avatar.token) if avatar.state in _LEARNED else None}
+
+
+async def _bring_jobs(connection: AsyncConnection, main: str, other: str) -> None:
+    table = tables.jobs
+    # Request keys name their platform, so that two accounts share none. Should they, one of the jobs keeps it.
+    used = select(table.c.request).where(table.c.user_id == main, table.c.request.is_not(None))
+    clashing = table.update().where(table.c.user_id == other, table.c.request.in_(used))
+    await connection.execute(clashing.values(request=None))
+    await connection.execute(table.update().where(table.c.user_id == other).values(user_id=main))
 
 
 async def _bring_grants(connection: AsyncConnection, main: str, other: str) -> None:
@@ -256,8 +297,7 @@ async def everything(connection: AsyncConnection, user_id: str) -> dict[str, lis
 
 async def _names_of(connection: AsyncConnection, user_id: str) -> list[str]:
     """The person's accounts as platform:id."""
-    rows = await connection.execute(known(of_person(user_id)))
-    return [f"{row.platform}:{row.platform_id}" for row in rows]
+    return [f"{platform}:{platform_id}" for platform, platform_id in await accounts_of(connection, user_id)]
 
 
 async def _own_lines(connection: AsyncConnection, user_id: str) -> Sequence[Row[Any]]:
@@ -295,7 +335,8 @@ async def forget(connection: AsyncConnection, user_id: str, lines: bool) -> Forg
     """Erase a person: accounts, avatars, photos, jobs, pictures, grants, frontends' notes, and with `lines` their chat.
 
     Other people's jobs that drew one of the person's avatars are emptied, and stopped if they are under way. What
-    stays is a fingerprint of each account, for a day or for as long as a ban lasts.
+    stays is a fingerprint of each account, for a day or for as long as a ban lasts, and one of each request of the
+    last day, so that a platform that delivers it again brings nothing back.
     """
     users, avatars, jobs, pictures, grants = (
         tables.users, tables.avatars, tables.jobs, tables.pictures, tables.grants
@@ -317,6 +358,7 @@ async def forget(connection: AsyncConnection, user_id: str, lines: bool) -> Forg
     if lines:
         counts["lines"] = await _forget_lines(connection, user_id, {job.id for job in (*mine, *of_others)}, owned)
     await _leave_marks(connection, user_id)
+    await _mark_requests(connection, await accounts_of(connection, user_id), mine)
     notes = tables.notes
     await connection.execute(notes.delete().where(notes.c.owner.in_(await _names_of(connection, user_id))))
     await connection.execute(pictures.delete().where(drawn))
@@ -372,6 +414,16 @@ async def _leave_marks(connection: AsyncConnection, user_id: str) -> None:
         mark = await fingerprint(connection, account.platform, account.platform_id)
         await connection.execute(table.delete().where(table.c.fingerprint == mark))
         await connection.execute(table.insert().values(fingerprint=mark, **values))
+
+
+async def _mark_requests(connection: AsyncConnection, accounts: Iterable[tuple[str, str]], jobs: Iterable[Job]) -> None:
+    """Keep a fingerprint of the requests of the last day, which is as long as platforms deliver one again."""
+    table, since = tables.forgotten, now() - DAY
+    requests = {job.request for job in jobs if job.request is not None and job.created > since}
+    for (platform, platform_id), request in product(accounts, requests):
+        mark = await _request_fingerprint(connection, platform, platform_id, request)
+        await connection.execute(table.delete().where(table.c.fingerprint == mark))
+        await connection.execute(table.insert().values(fingerprint=mark, spent={}, until=now() + DAY))
 
 
 # What a person used up

@@ -50,6 +50,8 @@ ACTIVE = (State.QUEUED, State.RUNNING)
 HOLDS = "holds"
 """The space of notes that say who holds what: {"until"}, in seconds since 1970, the owner being the holder."""
 
+JOBS_MOST = 100
+"""Jobs that one query returns of a person, unless its caller says otherwise."""
 LATELY = 20
 """How many jobs tell how long one of their kind takes."""
 _VARIABLES = 500
@@ -113,8 +115,12 @@ class Records:
 
     # users
 
-    async def user(self, platform: str, platform_id: str, name: str) -> User:
-        """The user, known from now on if new, under the name they have now."""
+    async def user(self, platform: str, platform_id: str, name: str, *, request: str | None = None) -> User:
+        """The user, known from now on if new, under the name they have now.
+
+        `request` is the key of the request that they sent, as `create_job` takes it. Raises UserError forgotten, and
+        writes nothing down, if they are unknown because that request's person was erased: it was delivered again.
+        """
         table = tables.users
         account = (table.c.platform == platform, table.c.platform_id == platform_id)
         query = people.known(*account)
@@ -123,6 +129,7 @@ class Records:
         values = {"platform": platform, "platform_id": platform_id, "name": name}
         async with self._write() as connection:
             if not (await connection.execute(table.update().where(*account).values(name=name))).rowcount:
+                await people.refuse_erased_request(connection, [(platform, platform_id)], request)
                 await people.first_seen(connection, {**_new(), **values})
             return User(**(await connection.execute(query)).one()._mapping)
 
@@ -392,8 +399,18 @@ class Records:
         payload: Payload,
         place: str | None = None,
         language: str | None = None,
+        *,
+        request: str | None = None,
     ) -> Job:
-        """Write a queued job down. Raises TypeError if the payload is another kind's, UserError forgotten."""
+        """Write a queued job down, once for each request of a person.
+
+        `request` is a key of what the platform delivered, such as "telegram:<update id>". If this person made a job by
+        the same request before, that job is returned as it is now and nothing is written. Requests are told apart by
+        person, so that nobody receives the job of another person who sent the same key.
+
+        Raises TypeError if the payload is another kind's, ValueError if the request made a job of another kind, and
+        UserError forgotten if the person, or the person who sent this request, was erased.
+        """
         if not isinstance(payload, SPECS[kind].payload):
             raise TypeError(f"{type(payload).__name__} is no payload of {kind}")
         job_id = "".join(secrets.choice(_SPEAKABLE) for _ in range(10))
@@ -408,24 +425,69 @@ class Records:
             "cancel_requested": False,
             "place": place,
             "language": language,
+            "request": request,
         }
+        table = tables.jobs
         async with self._write() as connection:
-            values["user_id"] = await people.person_id(connection, user_id)
-            insert = tables.jobs.insert().values({**_new(), **values, "id": job_id}).returning(tables.jobs)
-            return _job((await connection.execute(insert)).one())
+            values["user_id"] = owner_id = await people.person_id(connection, user_id)
+            accounts = await people.accounts_of(connection, owner_id) if request is not None else []
+            await people.refuse_erased_request(connection, accounts, request)
+            insert = table.insert().values({**_new(), **values, "id": job_id}).returning(table)
+            try:
+                # The unique index decides, not a look before it: two processes may receive a request at once.
+                async with connection.begin_nested():
+                    return _job((await connection.execute(insert)).one())
+            except IntegrityError:
+                same_request = (table.c.user_id == values["user_id"], table.c.request == request)
+                row = (await connection.execute(select(table).where(*same_request))).one_or_none()
+                if row is None:
+                    raise
+            if row.kind != kind:
+                raise ValueError(f"a request for {kind} made a job of {row.kind} before")
+            return _job(row)
 
     async def job(self, job_id: str) -> Job | None:
         """The job, unless it is unknown."""
         rows = await self._rows(select(tables.jobs).where(tables.jobs.c.id == job_id))
         return _job(rows[0]) if rows else None
 
-    async def jobs_of(self, user_id: str, active_only: bool = False) -> list[Job]:
-        """This user's jobs, newest first; with active_only those queued or running."""
+    async def jobs_of(
+        self, user_id: str, *, active_only: bool = False, since: datetime | None = None, limit: int = JOBS_MOST
+    ) -> list[Job]:
+        """The newest `limit` jobs of this user, newest first.
+
+        active_only: only those queued or running. since: only those created at this moment or later.
+        """
         table = tables.jobs
         query = select(table).where(table.c.user_id == user_id)
         if active_only:
             query = query.where(table.c.state.in_(ACTIVE))
-        return [_job(row) for row in await self._rows(query.order_by(table.c.created.desc(), table.c.id))]
+        if since is not None:
+            query = query.where(table.c.created >= since)
+        return [_job(row) for row in await self._rows(query.order_by(table.c.created.desc(), table.c.id).limit(limit))]
+
+    async def drawings_of(
+        self, user_id: str, *, skip: int = 0, limit: int = JOBS_MOST
+    ) -> list[tuple[Job, list[Picture]]]:
+        """This user's drawings that have pictures left, newest first: `limit` jobs after the first `skip`.
+
+        The pictures of a job are in order.
+        """
+        jobs, pictures = tables.jobs, tables.pictures
+        has_pictures = select(pictures.c.id).where(pictures.c.job_id == jobs.c.id).exists()
+        drawn = (jobs.c.user_id == user_id, jobs.c.kind == JobKind.IMAGINE, jobs.c.state == State.SUCCEEDED)
+        newest = select(jobs).where(*drawn, has_pictures).order_by(jobs.c.created.desc(), jobs.c.id)
+        page = newest.offset(skip).limit(limit).subquery()
+        query = select(page, *(column.label(f"picture_{column.name}") for column in pictures.c)).join_from(
+            page, pictures, pictures.c.job_id == page.c.id
+        )
+        found: dict[str, tuple[Job, list[Picture]]] = {}
+        for row in await self._rows(query.order_by(page.c.created.desc(), page.c.id, pictures.c.position)):
+            values = dict(row._mapping)
+            picture = Picture(**{column.name: values.pop(f"picture_{column.name}") for column in pictures.c})
+            _, drawn_pictures = found.setdefault(picture.job_id, (people.job_from(values), []))
+            drawn_pictures.append(picture)
+        return list(found.values())
 
     async def queue_place(self, job_id: str) -> int:
         """How many queued jobs of its kind it waits for, itself included: 1 is next, 0 is no longer queued."""
@@ -716,6 +778,12 @@ class Records:
         table = tables.messages
         query = select(table).where(table.c.room == room, table.c.id > after).order_by(table.c.id.desc()).limit(limit)
         return [ChatMessage(**row._mapping) for row in reversed(await self._rows(query))]
+
+    async def chat_line(self, room: str, message_id: int) -> ChatMessage | None:
+        """One line of a room, unless the room has no line of this id."""
+        table = tables.messages
+        rows = await self._rows(select(table).where(table.c.room == room, table.c.id == message_id))
+        return ChatMessage(**rows[0]._mapping) if rows else None
 
     # what frontends remember of their platforms
 

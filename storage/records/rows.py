@@ -94,6 +94,8 @@ class Job:
     """Where its person was when it was asked for, as a grant to a room names it."""
     language: str | None = None
     """What its person read when it was asked for, as `de`; its answer is in it too."""
+    request: str | None = None
+    """The key of the platform's request that made it; unique among its person's jobs."""
 
     @property
     def over(self) -> bool:

@@ -136,6 +136,9 @@ jobs = Table(
     Column("place", String(255)),
     # What its person reads; null if that is not known.
     Column("language", String(16)),
+    # What the platform delivered, such as "telegram:<update id>", so that a second delivery makes no second job.
+    Column("request", String(255)),
+    Index("uq_jobs_user_id_request", "user_id", "request", unique=True),
     Index("ix_jobs_state_kind_created", "state", "kind", "created"),
 )
 

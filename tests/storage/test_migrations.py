@@ -24,6 +24,8 @@ def test_upgrading_from_nothing_gives_the_models(tmp_path: Path) -> None:
         assert differences(connection) == []
         indexes = {index["name"] for index in inspect(connection).get_indexes("avatars")}
         assert "uq_avatars_live_token" in indexes
+        of_jobs = {index["name"]: index["unique"] for index in inspect(connection).get_indexes("jobs")}
+        assert of_jobs["uq_jobs_user_id_request"]
     engine.dispose()
 
 
@@ -66,7 +68,7 @@ async def test_an_existing_database_keeps_what_it_has(tmp_path: Path) -> None:
         ("u2", None),
     ]
     job = await records.job("j1")
-    assert job and (job.state, job.place) == ("queued", None)
+    assert job and (job.state, job.place, job.request) == ("queued", None, None)
     await records.close()
 
 

@@ -283,6 +283,32 @@ async def test_how_long_a_job_of_a_kind_takes(records: Records, ann: User) -> No
     assert await records.usual_seconds(JobKind.TRAIN) is None
 
 
+async def test_the_newest_jobs_of_a_user(records: Records, ann: User) -> None:
+    jobs = [await imagine(records, ann) for _ in range(4)]
+    newest = [job.id for job in reversed(jobs)]
+    assert [job.id for job in await records.jobs_of(ann.id, limit=2)] == newest[:2]
+    assert [job.id for job in await records.jobs_of(ann.id, since=jobs[1].created)] == newest[:3]
+    assert await records.jobs_of(ann.id, since=jobs[3].created + timedelta(seconds=1)) == []
+    await records.request_cancel(jobs[3].id)
+    assert [job.id for job in await records.jobs_of(ann.id, active_only=True, limit=1)] == [newest[1]]
+
+
+async def test_drawings_come_with_their_pictures(records: Records, ann: User) -> None:
+    bob = await records.user("chat", "bob", "Bob")
+    jobs = [await imagine(records, person) for person in (ann, ann, ann, bob, ann, ann)]
+    for number, job in enumerate(jobs[:-1]):
+        await records.claim(job.id)
+        drawn = [(f"pictures/{number}/{position}.png", position) for position in range(2)]
+        await records.finish(job.id, 1, State.SUCCEEDED if number != 4 else State.FAILED, {}, pictures=drawn)
+    await records.delete_pictures(jobs[1].id)
+    drawings = await records.drawings_of(ann.id)
+    assert [job.id for job, _ in drawings] == [jobs[2].id, jobs[0].id]
+    for job, pictures in drawings:
+        assert job == await records.job(job.id) and pictures == await records.pictures(job.id) and len(pictures) == 2
+    assert await records.drawings_of(ann.id, limit=1) == drawings[:1]
+    assert await records.drawings_of(ann.id, skip=1) == drawings[1:]
+
+
 async def test_jobs_of_a_user_and_jobs_nobody_holds(records: Records, ann: User) -> None:
     bob = await records.user("chat", "bob", "Bob")
     first, second, third = await imagine(records, ann), await imagine(records, ann), await imagine(records, bob)
@@ -318,6 +344,8 @@ async def test_the_chat_history(records: Records) -> None:
     assert (await records.chat_append("elsewhere", "bot", {"text": "answer"}, dedupe="job 1")).id != once.id
     with pytest.raises(UserError, match="missing_message"):
         await records.chat_edit(10**6, {})
+    assert await records.chat_line("room", lines[3].id) == lines[3]
+    assert await records.chat_line("elsewhere", lines[3].id) is None, "it is a line of another room"
 
 
 # processes
