@@ -27,7 +27,7 @@ from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
 from engine.device.cores import on_one_core
-from engine.drawing.drawing import answer, denoise, noise
+from engine.drawing.denoising import answer, denoise, noise
 from engine.learning.examples import prepare, read_captioned
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe

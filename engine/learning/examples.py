@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.bases.base import BaseModel
 from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
-from engine.drawing.drawing import denoise, noise
+from engine.drawing.denoising import denoise, noise
 from engine.learning.objectives import face_weights
 from engine.photos.inspection import Face, find_faces, is_drawing, load_photo
 from engine.recipe import Crop, Recipe

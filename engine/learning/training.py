@@ -25,7 +25,7 @@ from engine.device import memory
 from engine.device.cores import on_one_core, side_by_side
 from engine.device.packed import packed
 from engine.device.precision import DTYPES, attention, autocast, compute_dtype
-from engine.drawing.drawing import denoise, noise
+from engine.drawing.denoising import denoise, noise
 from engine.learning.examples import (
     Chance,
     Example,

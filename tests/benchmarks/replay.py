@@ -59,7 +59,7 @@ def drawn_by_diffusers(folder: Path, who: str) -> list[Image.Image]:
     """The judge's prompts with a reference run's LoRA, in diffusers' own pipeline, from our seeds."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-    from engine.drawing.drawing import noise
+    from engine.drawing.denoising import noise
     from engine.toon import WEIGHTS
 
     base = BaseModel.load()

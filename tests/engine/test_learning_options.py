@@ -22,7 +22,8 @@ from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.loading import open_pipeline
 from engine.device import memory
 from engine.device.precision import attention
-from engine.drawing.drawing import Drawing, denoise, draw, draw_together, noise
+from engine.drawing.denoising import denoise, noise
+from engine.drawing.drawing import Drawing, draw, draw_together
 from engine.learning import training
 from engine.learning.objectives import average, ema_decay
 from engine.learning.optimisers import learning_rate_at, make

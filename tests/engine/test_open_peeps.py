@@ -13,7 +13,7 @@ from PIL import Image
 from engine import __main__ as command_line
 from engine.adapters.adapters import FILE, Attached, facts_of
 from engine.bases.base import BaseModel
-from engine.drawing.drawing import noise
+from engine.drawing.denoising import noise
 from engine.learning.examples import prepare, read_captioned
 from engine.pretraining.open_peeps import TRIGGER, write
 from engine.toon import SIZE, captions, world

@@ -121,7 +121,7 @@ def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: P
     train(base, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
     attached, drawing = Attached(base), asked(tmp_path)
     own = draw(base, attached, drawing)[0].image
-    monkeypatch.setattr("engine.drawing.drawing.packed", lambda *given: nullcontext())
+    monkeypatch.setattr("engine.drawing.denoising.packed", lambda *given: nullcontext())
     assert_same(own, draw(base, attached, drawing)[0].image)
 
 

@@ -15,7 +15,8 @@ from engine.adapters.adapters import FILE, AdapterFacts, Attached, facts_of, pla
 from engine.adapters.deltas import compress, restored, wearable
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear
-from engine.drawing.drawing import company, denoise, draw, draw_together, noise
+from engine.drawing.denoising import denoise, noise
+from engine.drawing.drawing import company, draw, draw_together
 from engine.learning.training import train
 from engine.recipe import Recipe
 from storage.errors import UserError

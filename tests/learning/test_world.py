@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from engine.adapters.adapters import Attached
 from engine.bases.base import BaseModel
-from engine.drawing.drawing import Drawing, draw, draw_together, noise
+from engine.drawing.denoising import noise
+from engine.drawing.drawing import Drawing, draw, draw_together
 from engine.measuring.evaluation import people
 from engine.measuring.scoring import PromptScore
 from engine.pretraining.unet import doubled
