@@ -14,7 +14,7 @@ from engine.adapters.adapters import Attached, facts_of
 from engine.bases.base import BaseModel
 from engine.bases.schedule import Step
 from engine.device.cores import on_one_core
-from engine.drawing.denoising import denoise, later_noise, noise
+from engine.drawing.denoising import Sampling, denoise, denoising_steps, later_noise, noise
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
@@ -137,15 +137,18 @@ def draw_together(
         negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
     steps, skip = steps_of(first, base, attached), skipped(first, base, attached)
     consistent = by_consistency(first, attached)
-    plan = (base.schedule.few if consistent else base.schedule.drawing)(steps, shape[1] * shape[2])
+    plan = denoising_steps(base.schedule, steps, shape[1] * shape[2], consistent)
     latents = begin(base, drawings, noise(seeds, shape), plan[skip])
     with ExitStack() as wearing:
         with on_one_core(base):
             unet = wearing.enter_context(attached.rows([drawing.stack for drawing in rows], [base.family.denoiser]))
         latents = denoise(
-            unet, base, latents, words.repeat(counts), negative.repeat(counts), steps=steps, skip=skip,
-            guidance=[guidance_of(drawing, base, attached) for drawing in rows],
-            fresh=partial(later_noise, seeds, shape) if consistent else None, on_step=on_step,
+            unet, base, latents, words.repeat(counts), negative.repeat(counts),
+            Sampling(
+                steps, [guidance_of(drawing, base, attached) for drawing in rows], skip,
+                partial(later_noise, seeds, shape) if consistent else None,
+            ),
+            on_step,
         )  # fmt: skip
     pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
     return [list(islice(pictures, count)) for count in counts]

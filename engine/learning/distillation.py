@@ -27,7 +27,7 @@ from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
 from engine.device.cores import on_one_core
-from engine.drawing.denoising import answer, denoise, noise
+from engine.drawing.denoising import Sampling, denoise, guided_prediction, noise
 from engine.learning.examples import prepare, read_captioned
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe
@@ -163,7 +163,7 @@ def _endpoints(
     ends = torch.cat([
         denoise(
             base.unet, base, noise(seeds[at : at + TOGETHER], shape), words[at : at + TOGETHER], silence,
-            steps=base.family.draw_steps, guidance=scale,
+            Sampling(base.family.draw_steps, scale),
         )
         for at in range(0, len(captions), TOGETHER)
     ])  # fmt: skip
@@ -179,7 +179,9 @@ def _endpoints(
             heard = Conditioning.join([silence.repeat([batch]), heard])
         solver = Solver(base.schedule, plan)
         for one in plan:
-            latents = solver.step(answer(base, base.unet, latents, one.timestep, heard, guidance), latents, one)
+            latents = solver.step(
+                guided_prediction(base, base.unet, latents, one.timestep, heard, guidance), latents, one
+            )
         squares = ((latents - ends[rows.to(ends.device)]) ** 2).flatten(1).mean(dim=1)
         return (squares + NEAR).sqrt().mean()
 
@@ -202,7 +204,9 @@ def _consistency(
 
     def end_of(noisy: Tensor, places: Tensor, heard: Conditioning) -> Tensor:
         alpha, sigma = (now[places, axis].reshape(-1, 1, 1, 1) for axis in (0, 1))
-        return schedule.estimates(answer(base, base.unet, noisy, times[places], heard, None), noisy, alpha, sigma)[0]
+        return schedule.estimates(
+            guided_prediction(base, base.unet, noisy, times[places], heard, None), noisy, alpha, sigma
+        )[0]
 
     def loss(step: int) -> Tensor:
         random = torch.Generator().manual_seed((seed << 32) + step)
@@ -220,7 +224,7 @@ def _consistency(
         with torch.no_grad():
             both = Conditioning.join([silence.repeat([batch]), heard])
             with lora.switched_off(base.unet):
-                guided = answer(base, base.unet, noisy, times[places], both, scale)
+                guided = guided_prediction(base, base.unet, noisy, times[places], both, scale)
             picture, left = schedule.estimates(guided, noisy, alpha, sigma)
             following = (places + 1).clamp_max(len(grid) - 1)
             wanted = end_of(after * picture + rest * left, following, heard)

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.bases.base import BaseModel
 from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
-from engine.drawing.denoising import denoise, noise
+from engine.drawing.denoising import Sampling, denoise, noise
 from engine.learning.objectives import face_weights
 from engine.photos.inspection import Face, find_faces, is_drawing, load_photo
 from engine.recipe import Crop, Recipe
@@ -264,7 +264,7 @@ def _class_batch(
     with memory.attempt():
         return denoise(
             base.unet, base, noise(seeds, base.latent_shape(side, side)), base.encode_prompts(prompts),
-            base.encode_negatives([""]), steps=min(CLASS_STEPS, base.family.draw_steps), guidance=base.family.guidance,
+            base.encode_negatives([""]), Sampling(min(CLASS_STEPS, base.family.draw_steps), base.family.guidance),
             on_step=lambda step, of: on_step(),
         )  # fmt: skip
     return None

@@ -25,7 +25,7 @@ from engine.device import memory
 from engine.device.cores import on_one_core, side_by_side
 from engine.device.packed import packed
 from engine.device.precision import DTYPES, attention, autocast, compute_dtype
-from engine.drawing.denoising import denoise, noise
+from engine.drawing.denoising import Sampling, denoise, noise
 from engine.learning.examples import (
     Chance,
     Example,
@@ -495,7 +495,7 @@ def _preview(base: BaseModel, unet: Any, previews: Previews) -> list[Image.Image
     seeds = range(previews.seed, previews.seed + len(previews.prompts))
     steps = previews.steps or base.family.draw_steps
     latents = denoise(unet, base, noise(seeds, base.latent_shape(side, side)), words, negative,
-                      steps=steps, guidance=base.family.guidance)  # fmt: skip
+                      Sampling(steps, base.family.guidance))  # fmt: skip
     return base.decode(latents)
 
 

@@ -22,7 +22,7 @@ from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.loading import open_pipeline
 from engine.device import memory
 from engine.device.precision import attention
-from engine.drawing.denoising import denoise, noise
+from engine.drawing.denoising import Sampling, denoise, noise
 from engine.drawing.drawing import Drawing, draw, draw_together
 from engine.learning import training
 from engine.learning.objectives import average, ema_decay
@@ -522,7 +522,7 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
 
     def denoised(unet):  # type: ignore[no-untyped-def]
         latents = noise([3], tiny.latent_shape(SIDE, SIDE))
-        return denoise(unet, tiny, latents, words[:1], words[1:], steps=4, guidance=2.0)
+        return denoise(unet, tiny, latents, words[:1], words[1:], Sampling(4, 2.0))
 
     drawn = [denoised(tiny.unet), denoised(full[0])]
     with Attached(tiny).rows([[(tmp_path, 1.0)]]) as unet:

@@ -15,7 +15,7 @@ from engine.adapters.adapters import FILE, AdapterFacts, Attached, facts_of, pla
 from engine.adapters.deltas import compress, restored, wearable
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear
-from engine.drawing.denoising import denoise, noise
+from engine.drawing.denoising import Sampling, denoise, noise
 from engine.drawing.drawing import company, draw, draw_together
 from engine.learning.training import train
 from engine.recipe import Recipe
@@ -61,7 +61,7 @@ def seen(base: BaseModel, denoiser: nn.Module) -> Tensor:
     """Latents of two rows after three steps with guidance."""
     words = base.encode_prompts(["a man", "a man in a suit"])
     latents = noise([3, 4], base.latent_shape(SIDE, SIDE))
-    return denoise(denoiser, base, latents, words, base.encode_negatives([""]), steps=3, guidance=3.0)
+    return denoise(denoiser, base, latents, words, base.encode_negatives([""]), Sampling(3, 3.0))
 
 
 @pytest.mark.parametrize(
