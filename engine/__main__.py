@@ -161,7 +161,8 @@ def _base(asked: argparse.Namespace) -> dict[str, Any]:
 
 
 def _inspect(asked: argparse.Namespace) -> dict[str, Any]:
-    from engine.photos.inspection import Rules, inspect_album, sentence
+    from engine.photos.inspection import inspect_album, sentence
+    from engine.photos.rules import Rules
 
     for path in asked.photos:
         if not path.is_file():

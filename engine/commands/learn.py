@@ -111,7 +111,8 @@ def _overrides(asked: argparse.Namespace, *more: str) -> dict[str, Any]:
 
 def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
     """The usable photos of a folder with what was found of them, and a line on each with any fault."""
-    from engine.photos.inspection import Rules, inspect_album, sentence
+    from engine.photos.inspection import inspect_album, sentence
+    from engine.photos.rules import Rules
 
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
@@ -251,7 +252,8 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     files = list(found)
 
     from engine.learning.team import join
-    from engine.photos.inspection import face_crop, load_photo
+    from engine.photos.decoding import load_photo
+    from engine.photos.faces import face_crop
     from engine.recipe import choose
 
     team = join()

@@ -18,7 +18,8 @@ from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.learning.objectives import face_weights
-from engine.photos.inspection import Face, find_faces, is_drawing, load_photo
+from engine.photos.decoding import load_photo
+from engine.photos.faces import Face, find_faces, is_drawing
 from engine.recipe import Crop, Recipe
 from storage.atomic import atomic_write
 from storage.errors import UserError

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from engine.bases.base import BaseModel
-from engine.photos.inspection import describe
+from engine.photos.faces import describe
 from engine.toon.judge import IDENTITY, Judge
 
 SAME_PERSON = 0.6

@@ -34,7 +34,8 @@ from engine.drawing.drawing import Drawing, Picture, check, company, draw_togeth
 from engine.learning import training
 from engine.learning.training import Progress, Stopped
 from engine.measuring.likeness import likeness_of
-from engine.photos.inspection import face_crop, load_photo
+from engine.photos.decoding import load_photo
+from engine.photos.faces import face_crop
 from engine.recipe import choose
 from engine.sentences import sentence
 from storage.errors import UserError

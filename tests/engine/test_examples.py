@@ -34,7 +34,7 @@ from engine.learning.examples import (
 )
 from engine.learning.training import Stopped, train
 from engine.measuring.evaluation import people
-from engine.photos.inspection import Face
+from engine.photos.faces import Face
 from engine.recipe import Recipe
 from engine.sentences import sentence
 from engine.toon.world import album, render

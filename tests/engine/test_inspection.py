@@ -16,21 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps
 
-from engine.photos.inspection import (
-    REJECTIONS,
-    SENTENCES,
-    BadPhoto,
-    Rules,
-    Verdict,
-    describe,
-    face_crop,
-    find_faces,
-    inspect_album,
-    inspect_photo,
-    load_photo,
-    looks_drawn,
-    sentence,
-)
+from engine.photos.decoding import BadPhoto, load_photo
+from engine.photos.faces import describe, face_crop, find_faces, looks_drawn
+from engine.photos.inspection import REJECTIONS, SENTENCES, Verdict, inspect_album, inspect_photo, sentence
+from engine.photos.rules import Rules
 from engine.toon import world
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -378,7 +367,7 @@ class TestPhotos:
 
     def test_crop_believes_who_has_looked_already(self, monkeypatch: pytest.MonkeyPatch) -> None:
         photo = load_photo((DATA / "albums" / "suaresito" / "20.jpg").read_bytes())
-        monkeypatch.setattr("engine.photos.inspection.is_drawing", lambda image: pytest.fail("looked once more"))
+        monkeypatch.setattr("engine.photos.faces.is_drawing", lambda image: pytest.fail("looked once more"))
         middle = ImageOps.fit(photo, (256, 256), Image.Resampling.LANCZOS)
         assert np.array_equal(face_crop(photo, 256, drawn=True), middle)
         assert not np.array_equal(face_crop(photo, 256, drawn=False), middle)

@@ -263,7 +263,7 @@ def test_the_denoiser_is_told_once_that_it_learns(tiny, pictures, tmp_path) -> N
 
 def test_face_weights_change_what_is_learned_only_where_there_is_a_face(tiny, pictures, tmp_path, monkeypatch) -> None:
     from engine.learning import examples
-    from engine.photos.inspection import Face
+    from engine.photos.faces import Face
 
     plain = learned(tiny, pictures, ALONE, tmp_path / "plain")
     weighted = replace(ALONE, face_weight=5.0)

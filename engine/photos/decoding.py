@@ -1,0 +1,161 @@
+"""Photos from bytes: formats, limits, orientation, colour. No file can do harm here: it decodes or BadPhoto is raised.
+
+Nothing here trusts a file's name or its metadata.
+"""
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from engine.photos.rules import Rules
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "GIF", "BMP")
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+
+
+class BadPhoto(ValueError):
+    """A file that cannot be used as a photo; `code` is a verdict's code."""
+
+    def __init__(self, code: str, **facts: Any) -> None:
+        super().__init__(code)
+        self.code, self.facts = code, facts
+
+
+def load_photo(data: bytes, rules: Rules | None = None) -> Image.Image:
+    """The photo as RGB: upright by EXIF, in sRGB, transparency on white, without metadata. Raises BadPhoto."""
+    return decode(data, rules or Rules())[0]
+
+
+def decode(data: bytes, rules: Rules) -> tuple[Image.Image, dict[str, Any]]:
+    """The normalised picture, and what only the file tells: its format and, for JPEG, its quality."""
+    if not data:
+        raise BadPhoto("empty")
+    if len(data) > rules.max_bytes:
+        raise BadPhoto("too_heavy", megabytes=round(len(data) / 1e6, 1), limit=rules.max_bytes // 1_000_000)
+    with _quiet():
+        opened = _open(data, rules)
+        facts: dict[str, Any] = {"format": opened.format}
+        if (opened.width * opened.height) > rules.max_pixels:
+            raise _too_many(opened.width * opened.height, rules)
+        try:
+            if getattr(opened, "is_animated", False) and opened.format not in ("MPO", "TIFF", "HEIF"):
+                raise BadPhoto("animated")
+            if opened.format in ("JPEG", "MPO"):
+                facts["quality"] = _jpeg_quality(opened)
+            opened.load()
+            return _normalised(opened), facts
+        except BadPhoto:
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's plugins raise nearly everything on damaged files, SyntaxError included
+            raise BadPhoto("broken") from error
+
+
+def _open(data: bytes, rules: Rules) -> Image.Image:
+    _register_heif()
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.search(r"\d{6,}", str(error))
+        raise _too_many(int(pixels[0]) if pixels else Image.MAX_IMAGE_PIXELS or 0, rules) from error
+    except UnidentifiedImageError as error:
+        started = data.startswith(_MAGIC) or data[4:8] == b"ftyp"
+        raise BadPhoto("broken" if started else "not_image") from error
+    except Exception as error:
+        raise BadPhoto("broken") from error
+
+
+def _too_many(pixels: int, rules: Rules) -> BadPhoto:
+    return BadPhoto("too_many_pixels", megapixels=round(pixels / 1e6), limit=rules.max_pixels // 1_000_000)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Pillow warns about damaged metadata, which is thrown away, and about huge pictures, which is a refusal here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@cache
+def _register_heif() -> None:
+    with suppress(ImportError):  # without it HEIC is one of the formats that cannot be read
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the turn that puts the picture upright (CIPA DC-008, tag 0x0112)."""
+
+
+def _normalised(image: Image.Image) -> Image.Image:
+    orientation = None
+    with suppress(
+        Exception
+    ):  # a corrupt EXIF block raises SyntaxError, struct.error and others; the photo is still good
+        orientation = image.getexif().get(0x0112)
+    profile = image.info.get("icc_profile")
+    rgb = _rgb(image, profile if isinstance(profile, bytes) else None)
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    clean = Image.new("RGB", rgb.size)  # a new picture carries none of the old one's metadata
+    clean.paste(rgb)
+    return clean
+
+
+def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_wide(image).convert("RGB")
+    alpha = None
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("RGB")
+    elif image.mode in ("P", "1", "LAB", "HSV", "YCbCr"):
+        image = image.convert("RGB")
+    if profile:
+        with suppress(Exception):  # profiles of the wrong colour space or cut short are common; the pixels still count
+            source = ImageCms.ImageCmsProfile(BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            image = converted or image
+    image = image.convert("RGB")
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """Gray of 16 or 32 bits, or floating point, scaled to 8 bits; `convert` would clip it to white."""
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    top = float(values.max(initial=0.0))
+    scale = 255.0 if image.mode == "F" and top <= 1.0 else 1.0 if top <= 255 else 255 / max(65535.0, top)
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+
+
+def _jpeg_quality(image: Image.Image) -> int | None:
+    """The quality, 1 to 100, that libjpeg's scale gives for the file's first quantisation table (jcparam.c)."""
+    tables: dict[int, list[int]] | None = getattr(image, "quantization", None)
+    if not tables:
+        return None
+    table = next(iter(tables.values()))
+    scale = 100 * sum(table) / 3686  # the sum of libjpeg's luminance table at quality 50
+    return round(max(1.0, min(100.0, 5000 / scale if scale > 100 else 100 - scale / 2)))

@@ -1,0 +1,196 @@
+"""Faces in pictures: where they are, the square around one, whose it is; and whether a picture is a drawing.
+
+dlib's models are loaded when the first picture is looked at, so importing this module stays cheap.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face in a picture that was turned by `turn` degrees counter-clockwise; the box is in the turned picture."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    score: float
+    turn: int = 0
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+
+@cache
+def _detector() -> Any:
+    import dlib
+
+    return dlib.get_frontal_face_detector()
+
+
+@cache
+def _network() -> Any:
+    import dlib
+    import face_recognition_models as models
+
+    return dlib.cnn_face_detection_model_v1(models.cnn_face_detector_model_location())
+
+
+@cache
+def _descriptor() -> tuple[Any, Any]:
+    import dlib
+    import face_recognition_models as models
+
+    return (
+        dlib.shape_predictor(models.pose_predictor_five_point_model_location()),
+        dlib.face_recognition_model_v1(models.face_recognition_model_location()),
+    )
+
+
+_LOOKED_AT = 640
+"""Side in pixels at which the quick detector looks; it finds faces from 40 px on, 6 % of the picture."""
+_SURE, _MAYBE = 0.5, -0.35
+"""The quick detector's score above which a face is believed, and below which nothing is.
+
+On 580 photos every score above 0.3 was a face; faces turned aside, in shadow or tiny score down to -0.3, as do a
+backpack and a dog. Those between are shown to the network, which is slow but says 0.5 to 1.1 to faces alone."""
+
+
+def find_faces(image: Image.Image) -> list[Face]:
+    """The faces in a picture, the largest first. Where none is upright, it is looked for in the three other turns."""
+    faces = _upright_faces(image)
+    if not faces:
+        for turn in (90, 270, 180):
+            turned, scale = _shrunk(rotated(image, turn), _LOOKED_AT)
+            found = _quick(turned, scale, upsample=0, least=_SURE)
+            if found:
+                faces = [Face(f.left, f.top, f.right, f.bottom, f.score, turn) for f in found]
+                break
+    if not faces:
+        faces = _thorough(image, 360)
+    return sorted(faces, key=lambda face: -face.width)
+
+
+def _upright_faces(image: Image.Image) -> list[Face]:
+    small, scale = _shrunk(image, _LOOKED_AT)
+    found = _quick(small, scale, upsample=1, least=_MAYBE)
+    doubtful = [face for face in found if face.score < _SURE][:5]
+    return [face for face in found if face.score >= _SURE or (face in doubtful and _confirmed(image, face))]
+
+
+def _quick(small: Image.Image, scale: float, upsample: int, least: float) -> list[Face]:
+    boxes, scores, _ = _detector().run(np.asarray(small), upsample, least)
+    return [_face(box, score, scale) for box, score in zip(boxes, scores, strict=True)]
+
+
+def _confirmed(image: Image.Image, face: Face) -> bool:
+    """Whether the network sees a face where the quick detector was in doubt."""
+    around = _square(face, 2.5)
+    return any(
+        seen.width > 0.2 * (around[2] - around[0]) for seen in _thorough(image.crop(around).resize((224, 224)), 224)
+    )
+
+
+def _thorough(image: Image.Image, side: int) -> list[Face]:
+    small, scale = _shrunk(image, side)
+    found = _network()(np.asarray(small), 0)
+    return [_face(seen.rect, seen.confidence, scale) for seen in found if seen.confidence > 0.4]
+
+
+def _face(box: Any, score: float, scale: float) -> Face:
+    left, top, right, bottom = (round(value / scale) for value in (box.left(), box.top(), box.right(), box.bottom()))
+    return Face(left, top, right, bottom, float(score))
+
+
+def _shrunk(image: Image.Image, side: int) -> tuple[Image.Image, float]:
+    """The picture with its longer side at `side` pixels (at most doubled), and the scale that did it."""
+    scale = min(side / max(image.size), 2.0)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), scale
+
+
+def rotated(image: Image.Image, turn: int) -> Image.Image:
+    turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+    return image.transpose(turns[turn]) if turn else image
+
+
+def _square(face: Face, factor: float, lower: float = 0.0) -> tuple[int, int, int, int]:
+    """A square around a face, `factor` times its size, its centre lowered by that share of the face's height."""
+    half = factor * max(face.width, face.height) / 2
+    x, y = (face.left + face.right) / 2, (face.top + face.bottom) / 2 + lower * face.height
+    return round(x - half), round(y - half), round(x + half), round(y + half)
+
+
+def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2, drawn: bool | None = None) -> Image.Image:
+    """The square around the largest face, with hair and shoulders, at `size` pixels; without a face, the middle.
+
+    Args:
+        drawn: whether it is a drawing, from whoever has looked already.
+    """
+    faces = [] if (is_drawing(image) if drawn is None else drawn) else find_faces(image)
+    if not faces:
+        return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    image = rotated(image, faces[0].turn)
+    left, top, right, bottom = _square(faces[0], enlarge, lower=0.1)
+    side = min(right - left, *image.size)
+    left = max(0, min((left + right - side) // 2, image.width - side))
+    top = max(0, min((top + bottom - side) // 2, image.height - side))
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+
+
+def describe(image: Image.Image) -> NDArray[np.float64] | None:
+    """128 numbers for the largest face, None without one; two of the same person are less than 0.6 apart (Euclid)."""
+    import dlib
+
+    faces = find_faces(image)
+    if not faces:
+        return None
+    landmarks, model = _descriptor()
+    small, scale = _shrunk(rotated(image, faces[0].turn), 1024)
+    box = (faces[0].left, faces[0].top, faces[0].right, faces[0].bottom)
+    shape = landmarks(np.asarray(small), dlib.rectangle(*(round(value * scale) for value in box)))
+    return np.array(model.compute_face_descriptor(np.asarray(small), shape))
+
+
+def looks_drawn(image: Image.Image) -> bool:
+    """Whether a picture is a flat drawing: even areas with hard edges between them and no shading.
+
+    At 128 px, after a median filter that takes JPEG's ringing away. Measured on 800 drawings of the embedded base's
+    world and 580 photos: it knows every drawing saved as PNG and 19 of 20 JPEGs from 256 px on (at 128 px two thirds at
+    quality 90), and takes none of 464 portraits for one; of 90 photos of things, three of a cartoon clock.
+    """
+    side = image.copy()
+    side.thumbnail((128, 128), Image.Resampling.BOX)
+    pixels = np.asarray(side.filter(ImageFilter.MedianFilter(3))).astype(np.int16)
+    if min(pixels.shape[:2]) < 16:
+        return False
+    here = pixels[:-1, :-1]
+    step = np.maximum(np.abs(pixels[:-1, 1:] - here), np.abs(pixels[1:, :-1] - here)).max(axis=2)
+    even, shaded = float((step <= 5).mean()), float(((step > 5) & (step <= 24)).mean())
+    hard = float((step > 24).sum() / max(1, (step > 5).sum()))
+    levels = pixels >> 5
+    _, counts = np.unique(levels[..., 0] * 64 + levels[..., 1] * 8 + levels[..., 2], return_counts=True)
+    colours = int((counts > 0.02 * levels[..., 0].size).sum())
+    return even >= 0.7 and shaded <= 0.15 and hard >= 0.3 and colours >= 2
+
+
+def is_drawing(image: Image.Image) -> bool:
+    """Flat as a drawing, and without a face as photographs show it (a dark suit before a white wall is flat as well).
+
+    Of the photos that look drawn, faces score 1.37 or more; of 240 drawings, the best scores 1.03.
+    """
+    if not looks_drawn(image):
+        return False
+    small, scale = _shrunk(image, _LOOKED_AT)
+    return not _quick(small, scale, upsample=1, least=1.2)

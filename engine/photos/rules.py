@@ -1,0 +1,31 @@
+"""What a photo must be to be learned from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+PEOPLE = frozenset(
+    "man woman person boy girl child kid baby toddler teenager adult guy lady gentleman human face people "
+    "mother father mom dad grandmother grandfather sister brother son daughter wife husband bride groom "
+    "actor actress singer dancer athlete model king queen prince princess".split()
+)
+"""Class nouns whose photographs must show a face."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a photo must be. `faces` says what no face, or more than one, means: a rejection or nothing."""
+
+    faces: Literal["required", "ignored"] = "required"
+    min_side: int = 256
+    min_side_drawn: int = 128
+    """A drawing keeps its lines at sizes where a photograph's face is a smudge; the embedded base model draws 128."""
+    good_side: int = 512
+    max_pixels: int = 40_000_000
+    max_bytes: int = 20_000_000
+    max_aspect: float = 3.0
+
+    @classmethod
+    def for_noun(cls, noun: str) -> "Rules":
+        """The rules for a class noun: photographs of people need one face, things and animals need none."""
+        words = noun.lower().split()
+        return cls(faces="required" if words and words[-1] in PEOPLE else "ignored")
