@@ -25,7 +25,7 @@ SENTENCES: Mapping[str, str] = {
     "out_of_range": "{what} must be between {low} and {high}, not {value}.",
     "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
     "bad_original": "The picture {file} cannot be read, so it cannot be varied. Take a PNG or JPEG.",
-    "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.toon.judge",
+    "no_judge": "The judge has no weights in {folder}. Train them: python -m engine.pretraining.judge",
     "token_and_noun": "A person has both: --token cr7d --class man. Leave out both for a style.",
     "no_file": "There is no file {file}.",
     "no_captions": "There is no metadata.jsonl in {folder}. Each of its lines names a picture: "

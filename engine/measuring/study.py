@@ -15,9 +15,9 @@ from PIL import Image, ImageFilter
 
 from engine.bases.base import BaseModel
 from engine.learning.training import Previews, Progress, train
-from engine.measuring.evaluation import PROMPTS, SEED
 from engine.measuring.likeness import JudgedLikeness, Likeness, likeness_of
 from engine.recipe import Recipe
+from engine.toon.prompts import PROMPTS, SEED
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from engine.device.precision import autocast
 from engine.pretraining import pictures
+from engine.pretraining.judge import labels
 from engine.pretraining.loop import load_as_float32, pretrain
 from engine.pretraining.text_encoder import text_config
 from engine.toon import SIZE
 from engine.toon.captions import caption
-from engine.toon.judge import ATTRIBUTES, as_input, labels
+from engine.toon.judge import ATTRIBUTES, as_input
 
 EMBEDDING = 128
 TOLD = 3

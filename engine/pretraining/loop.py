@@ -1,8 +1,9 @@
-"""The resumable loop that every part of the embedded base was pre-trained with.
+"""The resumable training loop of the embedded base's parts. The scripts of this folder share it.
 
-Started by `torchrun --nproc-per-node N -m engine.toon.…` it is data parallel: each process computes the loss of rows of
-its own, and the gradients' mean moves all of them. On a CPU one process a core, of one thread each, was 1.2 times as
-fast as one process of two threads, which wait for each other after every operation.
+They ran once, and are kept so that the weights can be made again. `torchrun --nproc-per-node N -m engine.pretraining.…`
+trains data parallel: each process computes the loss of its own rows, and the mean of the gradients moves all copies. On
+a CPU, one process of one thread for each core was 1.2 times as fast as one process of two threads, which wait for each
+other after every operation.
 """
 
 import copy

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from engine.device.precision import autocast
+from engine.pretraining.judge import labels
 from engine.pretraining.loop import pretrain
 from engine.toon import WEIGHTS
 from engine.toon.captions import caption
-from engine.toon.judge import ATTRIBUTES, labels
+from engine.toon.judge import ATTRIBUTES
 from engine.toon.world import sample_scene
 
 WIDTH = 192

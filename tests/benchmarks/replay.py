@@ -12,8 +12,8 @@ from engine.bases.base import BaseModel
 from engine.learning import training
 from engine.learning.examples import Chance
 from engine.learning.training import train
-from engine.measuring.evaluation import PROMPTS, SEED
 from engine.recipe import REFERENCE, Recipe
+from engine.toon.prompts import PROMPTS, SEED
 
 
 def largest_difference(method: str, record: Path, album: Path, work: Path, token: str, noun: str) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from engine.measuring.evaluation import people
-from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, labels, seen_as
+from engine.pretraining.judge import labels
+from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, seen_as
 from engine.toon.world import Scene, render, sample_look
 
 PEOPLE = 2
