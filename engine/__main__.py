@@ -17,7 +17,7 @@ from typing import Any, get_args
 from engine.commands import learn
 from engine.learning import launched
 from engine.recipe import Distillate, Method
-from engine.sentences import sentence
+from engine.sentences import NOTICES, sentence
 from engine.work.gpu_client import ENVIRONMENT
 from storage.errors import UserError
 
@@ -202,12 +202,12 @@ def _imagine(asked: argparse.Namespace) -> dict[str, Any]:
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path, drawing, base.source)
         print(f"{path} (seed {picture.seed})")
-    if base.family.cartoon:
-        print("The embedded base model draws cartoons.")
+    if base.family.notice:
+        print(NOTICES[base.family.notice])
     if not base.fits(asked.prompt):
         print("The prompt is longer than this base model reads; its end was left out.")
     return {
-        "prompt": asked.prompt, "seconds": seconds, "base": base.source, "cartoon": base.family.cartoon,
+        "prompt": asked.prompt, "seconds": seconds, "base": base.source, "notice": base.family.notice,
         "whole_prompt_read": base.fits(asked.prompt),
         "pictures": [{"path": str(path), "seed": p.seed} for path, p in zip(paths, pictures, strict=True)],
     }  # fmt: skip
@@ -247,7 +247,7 @@ def _distil(asked: argparse.Namespace) -> dict[str, Any]:
     base = BaseModel.load(asked.base)
     if asked.dataset:
         pictures, captions = distillation.captioned(base, asked.dataset)
-    elif not base.family.cartoon:
+    elif not base.family.sample_captions:
         raise UserError("no_photos", folder="--dataset")
     elif asked.method == "endpoints":
         pictures, captions = [], distillation.prompts(asked.pictures, asked.seed)

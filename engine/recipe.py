@@ -99,11 +99,15 @@ class Recipe:
 
 
 class Learner(Protocol):
-    """A family of base models, as far as recipes go."""
+    """What recipes depend on of a family of base models."""
 
     @property
     def recipes(self) -> Mapping[Method, tuple[int, Recipe]]:
-        """Steps for each photo and the other values, by method."""
+        """By method: steps for each photo, and the recipe's other values."""
+
+    @property
+    def style_targets(self) -> tuple[str, ...] | None:
+        """`Recipe.targets` of a style."""
 
 
 PLAIN: Mapping[str, Any] = {
@@ -168,14 +172,14 @@ def choose(photos: int, method: Method, family: Learner, named: Named = "auto", 
     return overridden(recipe, given)
 
 
-def style(pictures: int, **overrides: Any) -> Recipe:
+def style(pictures: int, family: Learner, **overrides: Any) -> Recipe:
     """The recipe for a style from a captioned set of `pictures` pictures; None leaves a field as it is.
 
     Raises:
         UserError: `out_of_range`.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    recipe = overridden(STYLE, given)
+    recipe = overridden(replace(STYLE, targets=family.style_targets), given)
     if "steps" in given:
         return recipe
     return replace(recipe, steps=STYLE_EPOCHS * math.ceil(pictures / (recipe.batch * recipe.accumulation)))

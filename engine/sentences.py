@@ -47,6 +47,11 @@ SENTENCES: Mapping[str, str] = {
     "out_of_memory": "Even one picture at a time does not fit into the memory. Take a smaller --size or a LoRA.",
 }
 
+NOTICES: Mapping[str, str] = {
+    "cartoon": "The embedded base model draws cartoons: the pictures will look drawn, whatever the photos are.",
+}
+"""What the command line says about a base model's pictures, by `Family.notice`. The chats: `bot/replies/jobs.py`."""
+
 
 def sentence(error: UserError) -> str:
     """The error as one line for the command line. Raises KeyError for a code that only the chats know."""

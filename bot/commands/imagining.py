@@ -199,9 +199,8 @@ class Imagining:
             assert isinstance(job.payload, Imagine)
             avatars = [await self._desk.records.avatar(avatar_id) for avatar_id in job.payload.avatar_ids]
             return replies.refusal(UserError("avatar_gone" if None in avatars else "picture_gone"))
-        cartoon = bool((job.result or {}).get("cartoon"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
-        return replies.drawn(job, drawn, cartoon, await self._owners(job))
+        return replies.drawn(job, drawn, replies.notice_of(job.result or {}), await self._owners(job))
 
     async def _owners(self, job: Job) -> list[tuple[str, str]]:
         assert isinstance(job.payload, Imagine)

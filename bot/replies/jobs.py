@@ -43,6 +43,16 @@ CARTOON = marked(
     "The built-in base model draws cartoons. Set AVATAR_BASE_MODEL to a Stable Diffusion model for photos."
 )
 
+NOTICES: Mapping[str, str] = {"cartoon": CARTOON}
+"""What people must be told of a base model's pictures, by the code that the engine gives."""
+
+
+def notice_of(result: Facts) -> str | None:
+    """The code of `NOTICES` for a job's result, if there is one."""
+    # Results of older engines have a truth value under "cartoon" instead.
+    notice = result.get("notice") or ("cartoon" if result.get("cartoon") else None)
+    return notice if notice in NOTICES else None
+
 
 # Jobs on their way
 
@@ -143,7 +153,7 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
     else:
         ready = say("{token} is ready.", token=avatar.token)
     parts = [ready, say("Try /imagine {token} {noun} in a suit.", token=avatar.token, noun=avatar.noun)]
-    parts += [say(CARTOON)] if result.get("cartoon") else []
+    parts += [say(NOTICES[notice])] if (notice := notice_of(result)) else []
     return Message(
         " ".join(parts),
         tone="good",
@@ -172,7 +182,7 @@ def how_to_imagine(avatar: Avatar) -> Message:
 
 
 def drawn(
-    job: Job, pictures: Sequence[tuple[str, int]], cartoon: bool, owners: Sequence[tuple[str, str]] = ()
+    job: Job, pictures: Sequence[tuple[str, int]], notice: str | None, owners: Sequence[tuple[str, str]] = ()
 ) -> Message:
     """The pictures, each with its seed. owners: (token, name) of each avatar that is somebody else's."""
     prompt = _prompt(job) or ""
@@ -180,7 +190,7 @@ def drawn(
     parts = [
         several("Here you are (seed {seeds}).", "Here you are (seeds {seeds}).", len(pictures), seeds=seeds),
         *(rights.belongs(token, name) for token, name in owners),
-        *([say(CARTOON)] if cartoon else []),
+        *([say(NOTICES[notice])] if notice else []),
     ]
     return Message(
         " ".join(parts),

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from engine.adapters import applied, lora
 from engine.adapters.deltas import compress, wearable
 from engine.adapters.learned_word import LearnedWord, heard
-from engine.bases.base import BaseModel, Weights, plain_parameters, small
+from engine.bases.base import BaseModel, plain_parameters, small
+from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
 from engine.recipe import Recipe
@@ -124,7 +125,7 @@ def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, config
 
 
-def save_delta(base: BaseModel, before: Weights, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
+def save_delta(base: BaseModel, before: WeightReader, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
     """Write what full DreamBooth changed as thin factors, and the LoRA that learned on the text encoders beside it,
     complete or not at all; the share of the change that the factors leave out.
 

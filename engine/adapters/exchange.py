@@ -83,7 +83,7 @@ def fused_elsewhere(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
         f"diffusion_model.double_blocks.{number}.{theirs}": tuple(
             ("transformer", f"transformer_blocks.{number}.{name}") for name in ours
         )
-        for number in range(len(base.unet.transformer_blocks))
+        for number in range(len(list(base.unet.get_submodule("transformer_blocks").children())))
         for theirs, ours in FLUX2_FUSED.items()
     }
 

@@ -9,25 +9,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from engine.bases.embedded import Pipeline, unet_weight
 from engine.bases.families import Conditioning, Family, family_of
+from engine.bases.interfaces import Autoencoder, Denoiser, Pipeline, TextEncoder, Tokenizer
+from engine.bases.opening import EMBEDDED, WeightReader, open_pipeline, stored_weights
 from engine.bases.quantised import free_bytes, quantise, too_large
 from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
 from engine.device.precision import best_device, resting_dtype
 from storage.errors import UserError
 
-EMBEDDED = "embedded"
-"""The source of the base that comes with the engine."""
-
 LARGEST_SIDE = 1536
 """Pixels of the largest picture's side."""
 
 LARGE = 100_000_000
 """Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
-
-Weights = Callable[[str], Tensor]
-"""Gives a weight by its plain name."""
 
 Rests = Callable[["BaseModel"], torch.dtype | None]
 
@@ -46,11 +41,11 @@ def as_drawn(base: "BaseModel") -> torch.dtype:
     return torch.float32 if small(base) else precision.compute_dtype(base.device)
 
 
-SAMPLED = 256
-"""About so many numbers of each weight tell it from another: who trains a model moves nearly all of them."""
+FINGERPRINT_SAMPLES = 256
+"""Values sampled of each weight for the fingerprint: training a model changes nearly all of them."""
 
-PROMPTS = 32
-"""Most prompts of a set that are read at once."""
+PROMPT_BATCH = 32
+"""Prompts of a set that are encoded at once."""
 
 
 class BaseModel:
@@ -61,20 +56,20 @@ class BaseModel:
     overflow float16 there.
     """
 
-    def __init__(self, pipeline: Any, source: str, device: torch.device, rests: Rests = lambda base: None) -> None:
+    def __init__(self, pipeline: Pipeline, source: str, device: torch.device, rests: Rests = lambda base: None) -> None:
         self.source, self.device = source, device
         self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
         denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
         if denoiser is None:
             raise ValueError("it has neither U-Net nor transformer")
-        self.family: Family = family_of(denoiser.config, pipeline.config)
-        self.family.usable(self)
-        resting = resting_dtype(device)
-        self.unet: Any = denoiser
+        self.unet: Denoiser = denoiser
         """The denoiser: a U-Net, or the transformer in its place."""
+        self.family: Family = family_of(denoiser.config, pipeline.config)
+        self.family.check_parts(self)
+        resting = resting_dtype(device)
         self.size = sum(weight.numel() for weight in denoiser.parameters())
-        """Numbers in the denoiser's weights; counted once, since each training step asks."""
-        large = [self.unet, *self.text_encoders.values()]
+        """The number of the denoiser's parameters; counted once, since each training step asks."""
+        large: list[nn.Module] = [self.unet, *self.text_encoders.values()]
         self.fingerprint = fingerprint_of(large)
         """Differs between base models, wherever they lie and however they rest on the device."""
         free = free_bytes(device)
@@ -89,9 +84,10 @@ class BaseModel:
         for encoder in self.text_encoders.values():
             _at_rest(encoder, device, resting)
         self.schedule: NoiseSchedule = self.family.schedule(self.parts["scheduler"].config)
-        self.latent_scale = self.family.pixels_per_latent(self)
+        self.vae_scale_factor = self.family.vae_scale_factor(self)
+        """Pixels of a picture's side for each latent position."""
         self.multiple = self.family.multiple(self)
-        """What a picture's sides in pixels are multiples of."""
+        """The sides of a picture in pixels are multiples of this."""
         self.side: int = self.family.side(self)
         """Pixels of the side of the pictures that this base was trained on."""
         self.heard: Sequence[Any] = ()
@@ -110,8 +106,7 @@ class BaseModel:
         """
         source = source or EMBEDDED
         try:
-            pipeline = Pipeline() if source == EMBEDDED else _loading().open_pipeline(source)
-            return cls(pipeline, source, device or best_device(), rests)
+            return cls(open_pipeline(source), source, device or best_device(), rests)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise UserError("base_unusable", base=source, reason=reason) from error
@@ -121,44 +116,50 @@ class BaseModel:
         self.dtype = dtype
         _at_rest(self.unet, self.device, dtype)
 
-    def untrained(self) -> "Weights":
-        """The denoiser's weights as they were opened, on the CPU, read anew: for whoever has trained those here."""
-        if self.source == EMBEDDED:
-            return unet_weight
-        return dict(
-            plain_parameters(_loading().open_denoiser(self.source, self.unet, self.family.denoiser))
-        ).__getitem__
+    def original_weights(self) -> WeightReader:
+        """The denoiser's weights before any training, read again from the source, on the CPU."""
+        return stored_weights(self.source, self.unet, self.family.denoiser)
 
     @property
-    def vae(self) -> Any:
-        """The autoencoder; None once it is released, as the text encoders are then."""
-        return self.parts["vae"]
+    def vae(self) -> Autoencoder:
+        """The autoencoder.
+
+        Raises:
+            KeyError: it was released.
+        """
+        vae: Autoencoder = self.parts["vae"]
+        return vae
 
     @property
-    def text_encoders(self) -> dict[str, Any]:
-        """The text encoders under diffusers' names."""
-        return {name: self.parts[name] for name in self.family.text_encoders}
+    def text_encoders(self) -> dict[str, TextEncoder]:
+        """The text encoders that were not released, under diffusers' names."""
+        return {name: self.parts[name] for name in self.family.text_encoders if name in self.parts}
 
     @property
-    def text_encoder(self) -> Any:
+    def text_encoder(self) -> TextEncoder:
         """The first of the text encoders."""
         return next(iter(self.text_encoders.values()))
 
+    def tokenizer(self, text_encoder: str) -> Tokenizer:
+        """The tokenizer of the text encoder of this name."""
+        tokenizer: Tokenizer = self.parts[self.family.text_encoders[text_encoder]]
+        return tokenizer
+
     @property
-    def adaptable(self) -> dict[str, Any]:
-        """The parts that adapters are put on, under the names that prefix their keys in diffusers' files."""
-        heard = self.text_encoders if self.family.text_targets else {}
-        return {self.family.denoiser: self.unet} | {name: part for name, part in heard.items() if part is not None}
+    def adaptable(self) -> dict[str, Denoiser | TextEncoder]:
+        """The parts that adapters may change, under the names that prefix their keys in diffusers' files."""
+        text_encoders = self.text_encoders if self.family.text_targets else {}
+        return {self.family.denoiser: self.unet, **text_encoders}
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """What the denoiser hears of the prompts; what does not fit is cut off, as the text encoders do."""
+        """The prompt embeddings of the prompts. A prompt that is too long is cut off, as in every library."""
         return self.family.encode(self, prompts)
 
     def encode_set(self, prompts: Sequence[str]) -> Conditioning:
-        """As `encode_prompts`, for prompts in their thousands: `PROMPTS` of them at a time, which bounds memory."""
-        starts = range(0, len(prompts), PROMPTS)
-        return Conditioning.join([self.encode_prompts(prompts[start : start + PROMPTS]) for start in starts])
+        """As `encode_prompts`, for thousands of prompts: `PROMPT_BATCH` at a time, which bounds memory."""
+        starts = range(0, len(prompts), PROMPT_BATCH)
+        return Conditioning.join([self.encode_prompts(prompts[start : start + PROMPT_BATCH]) for start in starts])
 
     def embed_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As `encode_prompts`, with gradients to the text encoders' adapters."""
@@ -166,26 +167,26 @@ class BaseModel:
 
     @torch.no_grad()
     def encode_negatives(self, prompts: Sequence[str]) -> Conditioning:
-        """What guidance leads away from: as `encode_prompts`, but the empty prompt may be silence."""
-        return self.family.negative(self, prompts)
+        """As `encode_prompts`, for the negative prompts of guidance: some families take zeros for the empty prompt."""
+        return self.family.encode_negative(self, prompts)
 
-    def predict(self, denoiser: nn.Module, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
-        """The denoiser's answer, float32 (n, c, h, w), to latents (n, c, h, w) at timesteps (n,)."""
+    def predict(self, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction, float32 (n, c, h, w), for latents (n, c, h, w) at timesteps (n,)."""
         dtype = self.dtype_of(denoiser)
-        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, words.to(dtype)).float()
+        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, conditioning.to(dtype)).float()
 
     @staticmethod
     def dtype_of(module: nn.Module) -> torch.dtype:
-        """The dtype that this part wants its inputs in."""
+        """The dtype of this part's own weights, and so of its inputs."""
         return next(tensor.dtype for name, tensor in module.named_parameters() if "lora_" not in name)
 
     def fits(self, prompt: str) -> bool:
-        """Whether the whole prompt is within the text encoder's length."""
-        return self.family.room(self, prompt)
+        """Whether the text encoder reads the whole prompt."""
+        return self.family.fits_prompt(self, prompt)
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents, each (n, c, h, w), scaled as the denoiser wants."""
+        """Mean and standard deviation of the latents, each (n, c, h, w), scaled for the denoiser."""
         arrays = np.stack([np.asarray(picture, np.float32) for picture in pictures]) / 127.5 - 1
         rows = torch.from_numpy(arrays).permute(0, 3, 1, 2).to(self.device)
         posteriors = [self.vae.encode(row[None]).latent_dist for row in rows]
@@ -207,11 +208,11 @@ class BaseModel:
 
     def latent_shape(self, width: int, height: int) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of a picture of `width` x `height` pixels."""
-        return (self.family.latent_channels(self), height // self.latent_scale, width // self.latent_scale)
+        return (self.family.latent_channels(self), height // self.vae_scale_factor, width // self.vae_scale_factor)
 
     def release(self, *parts: str) -> None:
-        """Let go of the VAE or of text encoders for good, to free their memory; whoever asks later finds None."""
-        self.parts = {**self.parts, **dict.fromkeys(parts)}
+        """Drop the VAE or text encoders for good, to free their memory."""
+        self.parts = {name: part for name, part in self.parts.items() if name not in parts}
 
     def check_size(self, *sides: int) -> int:
         """The first of these sides in pixels, if the base can draw all of them.
@@ -223,13 +224,6 @@ class BaseModel:
             if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
                 raise UserError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
         return sides[0]
-
-
-def _loading() -> Any:
-    # The libraries of all other bases, which take seconds to import.
-    from engine.bases import loading
-
-    return loading
 
 
 def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
@@ -247,7 +241,7 @@ def fingerprint_of(parts: Sequence[nn.Module]) -> str:
         for parameter in part.parameters():
             flat = parameter.detach().flatten()
             digest.update(str(tuple(parameter.shape)).encode())
-            digest.update(flat[:: max(1, len(flat) // SAMPLED)].float().cpu().numpy().tobytes())
+            digest.update(flat[:: max(1, len(flat) // FINGERPRINT_SAMPLES)].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

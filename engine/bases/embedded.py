@@ -37,7 +37,7 @@ class Config(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-class Pipeline:
+class EmbeddedPipeline:
     """The whole base as `BaseModel` takes it: a diffusers pipeline's `config` and `components`."""
 
     def __init__(self) -> None:

@@ -12,33 +12,34 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from engine.bases.interfaces import Denoiser, Pipeline
+
 SINGLE_FILES = {"StableDiffusionXLPipeline": "conditioner.embedders.1.", "StableDiffusionPipeline": "cond_stage_model."}
-"""Pipelines whose whole is one file in the original layout, told by the names of their text encoders' weights."""
+"""Pipelines that single files hold in the original layout, recognised by the names of their text encoders' weights."""
 
 HALVES: Mapping[str, torch.dtype] = {"F16": torch.float16, "BF16": torch.bfloat16}
 """Half-precision dtypes under safetensors' names."""
 
 KLEIN = ("", "model.diffusion_model.")
-"""What precedes the transformer's names in files of FLUX.2: nothing in its makers' own, a prefix in ComfyUI's."""
+"""Prefixes of the transformer's names in files of FLUX.2: none in its makers' own, one in ComfyUI's."""
 
 KLEIN_MARK = "single_stream_modulation.lin.weight"
 """A weight that every FLUX.2 has, and no other model."""
 
 KLEIN_SIZE = (3072, 128)
-"""Sizes of the weight `img_in` in klein 4B; klein 9B and FLUX.2 [dev] have others."""
+"""Shape of the weight `img_in` in klein 4B; in klein 9B and FLUX.2 [dev] it differs."""
 
 KLEIN_HUB = "black-forest-labs/FLUX.2-klein-4B"
 KLEIN_BASE_HUB = "black-forest-labs/FLUX.2-klein-base-4B"
-"""Where the parts are that a file of the distilled transformer, or of the other one, does not hold."""
+"""Where the other parts come from that a single file, of the distilled or of the base transformer, does not hold."""
 
 
-def open_pipeline(source: str) -> Any:
+def open_pipeline(source: str) -> Pipeline:
     """The diffusers pipeline of a folder, a hub id or a single .safetensors file on the CPU.
 
-    Parts of a folder have the dtype that they lie there in, so that none is ever held twice; all others are float32.
-
-    A single file has no configurations and no tokenizer. They come from the folder beside it that bears its name, or
-    from the hub, where diffusers knows the model that the file's layout is of.
+    Parts from a folder keep the dtype that they are stored in, so that none is ever in memory twice. All others are
+    float32. A single file has no configurations and no tokenizer: they come from the folder of the same name beside
+    it, or from the hub, where diffusers recognises the model by the file's layout.
 
     Raises:
         OSError: there is no such model, or it has no safetensors.
@@ -54,7 +55,8 @@ def open_pipeline(source: str) -> Any:
     optional = {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in config else {}
     dtypes = {name: stored_dtype(path / name) for name in config if (path / name).is_dir()}
     dtypes["default"] = torch.float32
-    return DiffusionPipeline.from_pretrained(source, dtype=dtypes, use_safetensors=True, **optional)
+    pipeline: Pipeline = DiffusionPipeline.from_pretrained(source, dtype=dtypes, use_safetensors=True, **optional)
+    return pipeline
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -66,12 +68,12 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return HALVES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
-def open_denoiser(source: str, like: torch.nn.Module, name: str) -> Any:
-    """The denoiser of the same source alone, on the CPU, as `open_pipeline` has it.
+def open_denoiser(source: str, like: Denoiser, name: str) -> Denoiser:
+    """The denoiser of the same source alone, on the CPU, as `open_pipeline` returns it.
 
     Args:
-        like: the denoiser that was loaded before; its class reads the weights.
-        name: the denoiser's among the pipeline's components.
+        like: the denoiser that was opened before; its class reads the weights.
+        name: the denoiser's name among the pipeline's components.
     Raises:
         OSError, ValueError: as `open_pipeline`.
     """
@@ -79,30 +81,38 @@ def open_denoiser(source: str, like: torch.nn.Module, name: str) -> Any:
     if path.is_file():
         names = _names(path)
         if (prefix := _klein_prefix(names)) is not None:
-            return _klein_transformer(path, names, prefix, _klein_rest(path, names, prefix))
-        return _open_file(path).components[name]  # one file holds all parts
+            return _klein_transformer(path, names, prefix, _klein_other_parts(path, names, prefix))
+        inside: Denoiser = _open_file(path).components[name]  # one file holds all parts
+        return inside
+    model: Any = type(like)
     dtype = stored_dtype(path / name)
-    return type(like).from_pretrained(source, subfolder=name, dtype=dtype, use_safetensors=True)  # type: ignore[attr-defined]
+    denoiser: Denoiser = model.from_pretrained(source, subfolder=name, dtype=dtype, use_safetensors=True)
+    return denoiser
 
 
-def _open_file(path: Path) -> Any:
+def _open_file(path: Path) -> Pipeline:
     names = _names(path)
     beside = path.with_suffix("")
     config = {"config": str(beside)} if beside.is_dir() else {}
     for pipeline, prefix in SINGLE_FILES.items():
         if any(name.startswith(prefix) for name in names):
             optional = {"safety_checker": None} if pipeline == "StableDiffusionPipeline" else {}
-            return getattr(diffusers, pipeline).from_single_file(str(path), dtype=torch.float32, **config, **optional)
+            opened: Pipeline = getattr(diffusers, pipeline).from_single_file(
+                str(path), dtype=torch.float32, **config, **optional
+            )
+            return opened
     if (start := _klein_prefix(names)) is not None:
-        rest = _klein_rest(path, names, start)
-        return DiffusionPipeline.from_pretrained(
-            rest, transformer=_klein_transformer(path, names, start, rest), dtype=torch.float32, use_safetensors=True
+        other_parts = _klein_other_parts(path, names, start)
+        transformer = _klein_transformer(path, names, start, other_parts)
+        klein: Pipeline = DiffusionPipeline.from_pretrained(
+            other_parts, transformer=transformer, dtype=torch.float32, use_safetensors=True
         )
-    raise ValueError("no single-file layout that is known here")
+        return klein
+    raise ValueError("its single-file layout is not supported")
 
 
 def _names(path: Path) -> dict[str, tuple[int, ...]]:
-    """The names of the file's weights with their sizes."""
+    """The names of the file's weights, with their shapes."""
     if path.suffix != ".safetensors":
         raise ValueError("a single file must be .safetensors; other files can run code when they are opened")
     try:
@@ -113,11 +123,11 @@ def _names(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _klein_prefix(names: dict[str, tuple[int, ...]]) -> str | None:
-    """What precedes the transformer's names if the file is of FLUX.2."""
+    """The prefix of the transformer's names, if the file is one of FLUX.2."""
     return next((prefix for prefix in KLEIN if prefix + KLEIN_MARK in names), None)
 
 
-def _klein_rest(path: Path, names: dict[str, tuple[int, ...]], prefix: str) -> str:
+def _klein_other_parts(path: Path, names: dict[str, tuple[int, ...]], prefix: str) -> str:
     """The folder or hub id with the parts that the file does not hold."""
     beside = path.with_suffix("")
     if beside.is_dir():
@@ -128,8 +138,12 @@ def _klein_rest(path: Path, names: dict[str, tuple[int, ...]], prefix: str) -> s
     return KLEIN_BASE_HUB if "base" in path.stem.lower() else KLEIN_HUB
 
 
-def _klein_transformer(path: Path, names: dict[str, tuple[int, ...]], prefix: str, rest: str) -> Any:
-    """The transformer in the file, float32 on the CPU."""
+def _klein_transformer(path: Path, names: dict[str, tuple[int, ...]], prefix: str, other_parts: str) -> Denoiser:
+    """The transformer in the file, float32 on the CPU.
+
+    Args:
+        other_parts: the folder or hub id whose configuration the transformer has.
+    """
     own = [name for name in names if name.startswith(prefix)]
     if any(not name.endswith((".weight", ".bias", ".scale")) for name in own):
         raise ValueError("its transformer is quantised; take the file in bfloat16")
@@ -137,4 +151,7 @@ def _klein_transformer(path: Path, names: dict[str, tuple[int, ...]], prefix: st
     with safe_open(path, "pt") as reader:
         for name in own:
             weights[name.removeprefix(prefix)] = reader.get_tensor(name)
-    return Flux2Transformer2DModel.from_single_file(weights, config=rest, subfolder="transformer", dtype=torch.float32)
+    transformer: Denoiser = Flux2Transformer2DModel.from_single_file(
+        weights, config=other_parts, subfolder="transformer", dtype=torch.float32
+    )
+    return transformer

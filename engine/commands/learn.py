@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Precision, RateSchedule
+from engine.sentences import NOTICES
 from storage.errors import UserError
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def _learn(
         from engine.measuring.scoring import PromptScore
 
         likeness = likeness_of(base, album) if person else None
-        score = PromptScore() if base.family.cartoon else None
+        score = PromptScore() if base.family.prompt_score else None
 
     def on_step(progress: "Progress") -> None:
         if team.first:
@@ -216,7 +217,7 @@ def _learn(
         "first_loss": trained.first_loss, "last_loss": trained.last_loss, "resumed_at": trained.resumed_at,
         "rows_at_once": trained.rows_at_once, "checkpointing": trained.checkpointing, "devices": team.size,
         "step_seconds": trained.step_seconds,
-        "base": base.source, "cartoon": base.family.cartoon, "device": str(base.device), "adapter": str(out / FILE),
+        "base": base.source, "notice": base.family.notice, "device": str(base.device), "adapter": str(out / FILE),
     } | ({} if trained.delta_error is None else {"delta_error": trained.delta_error})  # fmt: skip
 
 
@@ -268,11 +269,11 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     ))  # fmt: skip
     side = base.check_size(recipe.side or base.side)
     album = [load_photo(path.read_bytes()) for path in files]
-    if base.family.cartoon and recipe.crop == "centre":
+    if base.family.album_crop == "face" and recipe.crop == "centre":
         drawn = ["drawn" in verdict.codes for verdict in found.values()]
         album = [face_crop(photo, side, drawn=flat) for photo, flat in zip(album, drawn, strict=True)]
-    if base.family.cartoon and team.first:
-        print("The embedded base model draws cartoons: the pictures will look drawn, whatever the photos are.")
+    if base.family.notice and team.first:
+        print(NOTICES[base.family.notice])
     return base, team, album, files, recipe
 
 
@@ -295,8 +296,6 @@ def run_train(asked: argparse.Namespace) -> dict[str, Any]:
 
 def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     """`finetune`: a captioned set becomes a style."""
-    from dataclasses import replace
-
     from engine.learning.examples import read_captioned
 
     dataset = read_captioned(asked.dataset)
@@ -308,9 +307,7 @@ def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     team = join()
 
     def choose(family: Any) -> "Recipe":
-        recipe = style(len(dataset), **_overrides(asked))
-        # Diffusers' script trains attention alone, by which the embedded base learns next to nothing.
-        return replace(recipe, targets=None) if family.cartoon else recipe
+        return style(len(dataset), family, **_overrides(asked))
 
     base, recipe = _opened(asked, team, choose)
     base.check_size(recipe.side or base.side)

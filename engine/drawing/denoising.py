@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
+from engine.bases.interfaces import Denoiser
 from engine.bases.schedule import NoiseSchedule, Solver, Step
 from engine.device.cores import on_one_core, side_by_side
 from engine.device.packed import packed
@@ -61,7 +62,7 @@ def denoising_steps(schedule: NoiseSchedule, steps: int, tokens: int, consistenc
 
 @torch.no_grad()
 def denoise(
-    denoiser: nn.Module,
+    denoiser: Denoiser,
     base: BaseModel,
     latents: Tensor,
     prompt_embeddings: Conditioning,
@@ -105,7 +106,7 @@ def denoise(
 
 def guided_prediction(
     base: BaseModel,
-    denoiser: nn.Module,
+    denoiser: Denoiser,
     latents: Tensor,
     timestep: float | Tensor,
     conditioning: Conditioning,

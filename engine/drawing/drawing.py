@@ -171,7 +171,7 @@ def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[obje
 
 def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawing:
     """The drawing with the base's own few-step adapter, if it asks for that one's steps and wears no other such."""
-    own = base.family.few
+    own = base.family.few_step_adapter
     if own is None or drawing.steps is None or attached.few(drawing.stack) or not (few := facts_of(own)).fits(base):
         return drawing
     if drawing.steps != few.recipe["draw_steps"]:
@@ -206,7 +206,7 @@ def begin(base: BaseModel, drawings: Sequence[Drawing], noise: Tensor, first: St
     """
     latents, row = noise.to(base.device), 0
     alpha, sigma = first.now
-    size = (noise.shape[3] * base.latent_scale, noise.shape[2] * base.latent_scale)
+    size = (noise.shape[3] * base.vae_scale_factor, noise.shape[2] * base.vae_scale_factor)
     for drawing in drawings:
         if drawing.original:
             clean, _ = base.encode_pictures([ImageOps.fit(opened(drawing.original), size, Image.Resampling.LANCZOS)])

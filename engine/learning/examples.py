@@ -207,7 +207,7 @@ def learned_under(
     if recipe.captions and captions:
         return [[text] for text in captions]
     usual = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
-    if recipe.prompts or not base.family.cartoon:
+    if recipe.prompts or not base.family.captions_drawings:
         return [usual] * len(album)
     return [[*usual, *(base.family.captions(one, instance) if is_drawing(one) else ())] for one in album]
 

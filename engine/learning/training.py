@@ -430,7 +430,7 @@ def train(
                     for parameter in parameters:
                         parameter.grad = None
                     getattr(optimiser, "let_go", optimiser.state.clear)()
-                    before = base.untrained() if in_place else dict(plain_parameters(base.unet)).__getitem__
+                    before = base.original_weights() if in_place else dict(plain_parameters(base.unet)).__getitem__
                     with on_one_core(base):
                         delta_error = save_delta(base, before, unet, facts, out)
     tenth = max(1, len(losses) // 10)

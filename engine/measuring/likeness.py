@@ -61,5 +61,5 @@ class FaceLikeness:
 
 
 def likeness_of(base: BaseModel, album: Iterable[Image.Image]) -> Likeness:
-    """The likeness that means something for what this base draws."""
-    return JudgedLikeness(album) if base.family.cartoon else FaceLikeness(album)
+    """The likeness to `album`, measured as the base's family asks."""
+    return JudgedLikeness(album) if base.family.likeness == "judge" else FaceLikeness(album)

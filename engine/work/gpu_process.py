@@ -164,8 +164,7 @@ class GpuProcess:
         id, out = request["id"], Path(request["out"])
         side = self.base.side
         photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
-        # A small base sees nothing of a face that is small in its photo.
-        album = [face_crop(photo, side) if self.base.family.cartoon else photo for photo in photos]
+        album = [face_crop(photo, side) if self.base.family.album_crop == "face" else photo for photo in photos]
         recipe = choose(len(album), request["method"], self.base.family, steps=request.get("steps"))
         told, short = 0.0, False
 
@@ -207,7 +206,7 @@ class GpuProcess:
         alike = round(likeness(self._giving_way(id, images)), 2) if likeness.known else None
         self.tell(
             id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
-            recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), cartoon=self.base.family.cartoon,
+            recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), notice=self.base.family.notice,
             likeness=alike,
         )  # fmt: skip
 
@@ -261,7 +260,7 @@ class GpuProcess:
                 self.tell(
                     request["id"], "done", seconds=round(time.monotonic() - began, 2), drawn_with=len(batch),
                     pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
-                    cartoon=self.base.family.cartoon,
+                    notice=self.base.family.notice,
                 )  # fmt: skip
 
         self._guarded(ids, work)

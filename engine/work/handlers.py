@@ -144,7 +144,7 @@ class Tasks:
         await self._blobs.put(adapter, await read(done["adapter"]))
         for key, path in zip(samples, done["samples"], strict=True):
             await self._blobs.put(key, await read(path))
-        result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "cartoon")} | {
+        result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")} | {
             "samples": samples
         }
         details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
@@ -202,7 +202,7 @@ class Tasks:
         for (key, _), picture in zip(pictures, done["pictures"], strict=True):
             await self._blobs.put(key, await read(picture["path"]))
         result = {
-            "seconds": done["seconds"], "cartoon": done["cartoon"],
+            "seconds": done["seconds"], "notice": done["notice"],
             "pictures": [{"key": key, "seed": seed} for key, seed in pictures],
         }  # fmt: skip
         if not await attempt.succeed(result, pictures=pictures):

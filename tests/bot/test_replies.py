@@ -92,3 +92,18 @@ def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
     facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
     plain, short = (replies.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
     assert "Memory is short" in short.text and short.text.startswith(plain.text)
+
+
+@pytest.mark.parametrize(
+    ("result", "notice"),
+    [
+        ({"notice": "cartoon"}, "cartoon"),
+        ({"notice": None}, None),
+        ({"cartoon": True}, "cartoon"),  # from before the engine gave codes
+        ({"cartoon": False}, None),
+        ({"notice": "of a newer engine"}, None),
+        ({}, None),
+    ],
+)
+def test_a_result_of_any_engine_says_whether_pictures_are_drawn(result: dict[str, object], notice: str | None) -> None:
+    assert replies.notice_of(result) == notice

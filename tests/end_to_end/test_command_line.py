@@ -116,12 +116,12 @@ def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
     done = run("train", "--photos", SUARESITO, "--token", "suar", "--class", "man", "--out", tmp_path, "--steps", 4,
                "--json")  # fmt: skip
     trained = last_json(done)
-    assert trained["cartoon"] is True and "draws cartoons" in done.stdout
+    assert trained["notice"] == "cartoon" and "draws cartoons" in done.stdout
     assert trained["photos"] == 20
     drawn = last_json(
         run("imagine", "--avatar", tmp_path, "--prompt", "suar man in a suit", "--out", tmp_path, "--json")
     )
-    assert drawn["cartoon"] is True
+    assert drawn["notice"] == "cartoon"
 
 
 def memory() -> int:
@@ -139,7 +139,7 @@ def test_stable_diffusion_15_in_its_real_size(drawn_album: Path, tmp_path: Path)
         run("train", "--photos", photos, "--token", "suar", "--class", "man", "--out", tmp_path, "--base", base,
             "--steps", 2, "--size", 128, "--prior-weight", 1, "--json", timeout=900)
     )  # fmt: skip
-    assert trained["cartoon"] is False
+    assert trained["notice"] is None
     assert trained["recipe"]["learning_rate"] == 1e-4
     drawn = last_json(
         run("imagine", "--avatar", tmp_path, "--prompt", "suar man in a suit", "--out", tmp_path, "--base", base,

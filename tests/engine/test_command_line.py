@@ -34,7 +34,7 @@ def test_the_operators_base_model_is_the_commands_default(
     if setting is not None:
         monkeypatch.setenv("AVATAR_BASE_MODEL", setting)
     monkeypatch.setattr("engine.bases.loading.open_pipeline", refuse)
-    monkeypatch.setattr("engine.bases.base.Pipeline", refuse)
+    monkeypatch.setattr("engine.bases.opening.EmbeddedPipeline", refuse)
     assert main(["imagine", "--prompt", "a man", "--out", str(tmp_path), *options]) == 2
     assert sources == [opened]
     assert "only asked for" in capsys.readouterr().err

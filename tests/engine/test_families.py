@@ -65,8 +65,8 @@ def test_the_autoencoders_latents_come_back(folders, family: str, pictures) -> N
 def test_sdxl_hears_silence_for_an_empty_negative_prompt(folders) -> None:
     base = load(folders("sdxl"))
     words = base.encode_negatives(["", "a man"])
-    assert not words.states[0].any() and words.states[1].any()
-    assert not words.pooled[0].any() and words.pooled[1].any()
+    assert not words.prompt_embeds[0].any() and words.prompt_embeds[1].any()
+    assert not words.pooled_prompt_embeds[0].any() and words.pooled_prompt_embeds[1].any()
 
 
 def test_a_part_is_cast_as_it_is_moved_and_the_autoencoder_stays_exact(folders, monkeypatch) -> None:

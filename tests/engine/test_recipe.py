@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bases.families import FAMILIES, KLEIN, KLEIN_DISTILLED, SD1, SD2, SDXL, TOON, family_of
-from engine.recipe import RANGES, choose, style
+from engine.recipe import ATTENTION, RANGES, choose, style
 from engine.sentences import sentence
 from storage.errors import UserError
 
@@ -72,10 +72,16 @@ def test_the_seeds_run_is_the_seeds_parameters() -> None:
 
 
 def test_a_style_has_the_defaults_of_the_script_for_text_to_image() -> None:
-    recipe = style(833)
+    recipe = style(833, SD1)
     assert (recipe.rank, recipe.learning_rate, recipe.batch, recipe.schedule) == (4, 1e-4, 16, "constant")
     assert recipe.steps == 100 * 53 and recipe.captions and not recipe.flip and not recipe.prior_batch
-    assert style(10, steps=7, batch=2).steps == 7
+    assert style(10, SD1, steps=7, batch=2).steps == 7
+
+
+def test_a_style_adapts_attention_alone_unless_the_family_says_otherwise() -> None:
+    assert style(10, SD1).targets == ATTENTION
+    assert style(10, TOON).targets is None
+    assert style(10, TOON, targets=("to_q",)).targets == ("to_q",)
 
 
 def test_what_follows_from_an_override_follows() -> None:

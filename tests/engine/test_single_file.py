@@ -168,7 +168,7 @@ def test_a_single_file_of_klein_is_its_transformer(folders, prefix: str, tmp_pat
     beside(folders("klein"), file, frozenset(("text_encoder", "vae")))
     base = load(file)
     assert base.family.name == "klein"
-    ours, theirs, untrained = base.unet.state_dict(), pipeline.transformer.state_dict(), base.untrained()
+    ours, theirs, untrained = base.unet.state_dict(), pipeline.transformer.state_dict(), base.original_weights()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[key]) for key, tensor in ours.items())
     assert all(torch.equal(untrained(key), theirs[key]) for key in dict(plain_parameters(base.unet)))

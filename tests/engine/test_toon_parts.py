@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.bases.base import BaseModel, fingerprint_of
-from engine.bases.embedded import Pipeline, PromptTokenizer
+from engine.bases.embedded import EmbeddedPipeline, PromptTokenizer
 from engine.toon import WEIGHTS
 
 PROMPTS = ["a photo of cr7d man in a suit", "", "x " * 200, "Ünïcode \u200b <|endoftext|> it's  7 💃", "a\u0301 b\n\tc"]
 
 
 @pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[Pipeline, DiffusionPipeline]]:
-    own = Pipeline()
+def pair() -> Iterator[tuple[EmbeddedPipeline, DiffusionPipeline]]:
+    own = EmbeddedPipeline()
     for name in ("unet", "vae", "text_encoder"):
         own.components[name].float().eval()
     yield own, DiffusionPipeline.from_pretrained(WEIGHTS, dtype=torch.float32, use_safetensors=True)

@@ -1,75 +1,82 @@
-"""What differs between families of base models. Everything else in the engine is the same for all."""
+"""What differs between families of base models. The rest of the engine is the same for all of them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.bases.interfaces import Autoencoder, Denoiser, Parts, Tokenizer
 from engine.bases.schedule import NoiseSchedule
-from engine.recipe import Method, Recipe
+from engine.recipe import ATTENTION, Method, Recipe
+
+AlbumCrop = Literal["none", "face"]
+"""How an album is prepared before the recipe's own crop: not at all, or cut to the square around each face."""
+
+LikenessMeasure = Literal["face", "judge"]
+"""How pictures are compared with an album: by face descriptors, or by the judge of the drawn world."""
+
+Notice = Literal["cartoon"]
+"""What people must be told of a base's pictures, as a code that the chats and the command line put into words."""
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the denoiser hears of n prompts."""
+    """The prompt embeddings of n prompts, as the denoiser takes them."""
 
-    states: Tensor
+    prompt_embeds: Tensor
     """(n, tokens, width)."""
-    pooled: Tensor | None = None
-    """(n, width of the whole prompt's vector), in families that have one."""
+    pooled_prompt_embeds: Tensor | None = None
+    """(n, width): one vector for each whole prompt, in families that have one."""
 
     def __len__(self) -> int:
-        return len(self.states)
+        return len(self.prompt_embeds)
 
     def __getitem__(self, rows: Any) -> "Conditioning":
+        """The rows of a slice, a list of numbers or an index tensor."""
         return self._each(lambda tensor: tensor[rows])
 
     @property
     def device(self) -> torch.device:
-        return self.states.device
+        return self.prompt_embeds.device
 
     def to(self, target: torch.dtype | torch.device) -> "Conditioning":
         """The same in another dtype or on another device."""
         return self._each(lambda tensor: tensor.to(target))
 
     def repeat(self, counts: Sequence[int]) -> "Conditioning":
-        """Each prompt as many times in a row as its number in `counts` says."""
+        """Row n repeated counts[n] times in a row: `torch.repeat_interleave`."""
         rows = torch.repeat_interleave(torch.arange(len(self)), torch.tensor(list(counts)))
         return self[rows.to(self.device)]
 
     def zeros(self) -> "Conditioning":
-        """Silence of the same shape."""
+        """Zeros of the same shape."""
         return self._each(torch.zeros_like)
 
-    def _each(self, change: Any) -> "Conditioning":
-        return replace(self, states=change(self.states), pooled=None if self.pooled is None else change(self.pooled))
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
+        pooled = self.pooled_prompt_embeds
+        return replace(
+            self,
+            prompt_embeds=change(self.prompt_embeds),
+            pooled_prompt_embeds=None if pooled is None else change(pooled),
+        )
 
     @staticmethod
-    def join(parts: Sequence["Conditioning"]) -> "Conditioning":
-        """All prompts of the parts, in order."""
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Conditioning(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
-
-
-class Parts(Protocol):
-    """What a family's code works on: a loaded base model."""
-
-    parts: Mapping[str, Any]
-    """The pipeline's components under diffusers' names."""
-    latent_scale: int
-    """Pixels of a picture's side to one place of the latents."""
-    device: torch.device
-    dtype: torch.dtype
+    def join(batches: Sequence["Conditioning"]) -> "Conditioning":
+        """All rows of the batches, in order."""
+        pooled = [batch.pooled_prompt_embeds for batch in batches if batch.pooled_prompt_embeds is not None]
+        return Conditioning(
+            torch.cat([batch.prompt_embeds for batch in batches]), torch.cat(pooled) if pooled else None
+        )
 
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """One kind of base model and what it wants."""
+    """One family of base models: its defaults, and how its parts are called."""
 
     name: str
     guidance: float
@@ -77,54 +84,69 @@ class Family(ABC):
     draw_steps: int
     """Default number of denoising steps."""
     adapter_targets: tuple[str, ...]
-    """Ends of the names of the denoiser's modules that a LoRA adapter is put on."""
+    """A LoRA adapts the denoiser's modules whose names end in one of these."""
     recipes: Mapping[Method, tuple[int, Recipe]]
-    """Steps for each photo and the other values, by method."""
+    """By method: steps for each photo, and the recipe's other values."""
+    style_targets: tuple[str, ...] | None = ATTENTION
+    """As `adapter_targets`, for a style's LoRA; None for `adapter_targets`."""
     instance_prompts: tuple[str, ...] = ("a photo of {instance}",)
-    """What the album's pictures are learned under; `{instance}` is token and class noun."""
+    """Prompts of the album's pictures in training; `{instance}` is token and class noun."""
     prior_prompts: tuple[str, ...] = ("a photo of {noun}",)
-    """What class pictures are drawn with; `{noun}` is the class noun."""
-    few: Path | None = None
+    """Prompts that class pictures are drawn with; `{noun}` is the class noun."""
+    few_step_adapter: Path | None = None
     """The few-step adapter that comes with the base model (`engine.learning.distillation`)."""
-    cartoon: bool = False
-    """Whether it only draws cartoons, which people must be told."""
+    album_crop: AlbumCrop = "none"
+    """How an album is prepared."""
+    captions_drawings: bool = False
+    """Whether `captions` describes pictures that are drawings."""
+    likeness: LikenessMeasure = "face"
+    """How likeness is measured."""
+    prompt_score: bool = False
+    """Whether the engine's own CLIP knows what this family draws, and so can score how pictures follow prompts."""
+    sample_captions: bool = False
+    """Whether the engine can caption and draw this family's training world (`engine.toon.samples`), to distil from."""
+    notice: Notice | None = None
+    """What people must be told of its pictures."""
 
     denoiser: ClassVar[str] = "unet"
-    """Name of the part that is asked at every step, and so the prefix of its adapters' keys."""
+    """The denoiser's name among the pipeline's components, and the prefix of its adapters' keys."""
     text_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
-    """The text encoders and their tokenizers."""
+    """Names of the text encoders, each with its tokenizer's."""
     text_targets: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj", "out_proj")
-    """The text encoder's layers that a LoRA is put on, as in diffusers' train_dreambooth_lora.py; empty where plain
-    diffusers would not load one."""
+    """As `adapter_targets`, for the text encoders: those of diffusers' train_dreambooth_lora.py. Empty where plain
+    diffusers would not load such a LoRA."""
 
     @abstractmethod
     def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
-        """The noise schedule of a scheduler's configuration."""
+        """The noise schedule for the configuration of a scheduler."""
 
     @abstractmethod
     def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        """What the denoiser hears of the prompts, with gradients; what does not fit is cut off, as the models do."""
+        """Prompt embeddings of the prompts, with gradients. A prompt that is too long is cut off."""
 
-    def negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        """As `encode`, for what guidance leads away from; most often that is nothing, the empty prompt."""
+    def encode_negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
+        """As `encode`, for the negative prompts of classifier-free guidance, which are mostly empty."""
         return self.encode(base, prompts)
 
     @abstractmethod
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
-        """The denoiser's answer (n, c, h, w) to latents (n, c, h, w) in its dtype at timesteps (n,)."""
+    def predict(
+        self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        """The denoiser's prediction (n, c, h, w) for latents (n, c, h, w) in its dtype at timesteps (n,)."""
 
     @abstractmethod
-    def room(self, base: Parts, prompt: str) -> bool:
-        """Whether the whole prompt is within the text encoder's length."""
+    def fits_prompt(self, base: Parts, prompt: str) -> bool:
+        """Whether the text encoder reads the whole prompt."""
 
-    def to_latents(self, vae: Any, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        """The VAE's mean and standard deviation, scaled and arranged as the denoiser wants them (n, c, h, w)."""
+    def to_latents(self, vae: Autoencoder, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE, each scaled and arranged for the denoiser (n, c, h, w)."""
         factor = vae.config.scaling_factor
-        return mean * factor, deviation * factor
+        return mean * factor, std * factor
 
-    def from_latents(self, vae: Any, latents: Tensor) -> Tensor:
-        """What the VAE decodes, of the denoiser's latents (n, c, h, w)."""
-        return latents / vae.config.scaling_factor  # type: ignore[no-any-return]
+    def from_latents(self, vae: Autoencoder, latents: Tensor) -> Tensor:
+        """The denoiser's latents (n, c, h, w), scaled and arranged for the VAE's decoder."""
+        factor: float = vae.config.scaling_factor
+        return latents / factor
 
     @abstractmethod
     def side(self, base: Parts) -> int:
@@ -135,34 +157,42 @@ class Family(ABC):
         """Channels of the denoiser's latents."""
 
     @abstractmethod
-    def pixels_per_latent(self, base: Parts) -> int:
-        """Pixels of a picture's side to one place of the latents."""
+    def vae_scale_factor(self, base: Parts) -> int:
+        """Pixels of a picture's side for each latent position."""
 
     @abstractmethod
     def multiple(self, base: Parts) -> int:
-        """What a picture's sides in pixels must be multiples of."""
+        """The sides of a picture in pixels must be multiples of this."""
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
-        """What a drawing may be learned under beside `instance_prompts`: wordings that tell what is to be seen in it
-        besides `instance`. Empty where nobody can tell."""
+        """Captions of a drawing for training, beside `instance_prompts`: each describes what the picture shows besides
+        `instance`. Empty where `captions_drawings` is false, or the picture cannot be described."""
         return ()
 
-    def usable(self, base: Parts) -> None:
-        """Raise ValueError where this one model lacks what the family needs."""
+    def check_parts(self, base: Parts) -> None:
+        """Check that this one model has the parts that the family needs.
+
+        Raises:
+            ValueError: a part is missing, or of a kind that is not supported.
+        """
         for part in (self.denoiser, "vae", *self.text_encoders, *self.text_encoders.values()):
             if base.parts.get(part) is None:
                 raise ValueError(f"it has no {part}")
 
 
-def tokens_of(tokenizer: Any, prompts: Sequence[str], device: torch.device) -> Tensor:
-    """Numbers of the prompts' tokens (n, tokens), padded to the encoder's length and cut off there."""
-    numbers: Tensor = tokenizer(
-        list(prompts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length,
+def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device) -> Tensor:
+    """Token ids of the prompts (n, tokens), padded to the text encoder's length and cut off there."""
+    tokens = tokenizer(
+        list(prompts),
+        padding="max_length",
+        truncation=True,
+        max_length=tokenizer.model_max_length,
         return_tensors="pt",
-    ).input_ids  # fmt: skip
-    return numbers.to(device)
+    )
+    ids: Tensor = tokens.input_ids
+    return ids.to(device)
 
 
-def has_room(tokenizer: Any, prompt: str) -> bool:
-    """Whether the tokenizer's model reads the whole prompt."""
-    return bool(len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length)
+def fits_tokenizer(tokenizer: Tokenizer, prompt: str) -> bool:
+    """Whether the whole prompt is within the text encoder's length."""
+    return len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length

@@ -13,20 +13,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from engine.bases.families.interface import Conditioning, Family, Parts
+from engine.bases.families.interface import Conditioning, Family
+from engine.bases.interfaces import Autoencoder, Denoiser, Parts
 from engine.bases.schedule import Flow, NoiseSchedule
 from engine.recipe import Recipe
 
 TOKENS = 512
-"""Tokens of every prompt; shorter ones are padded, and the transformer hears the padding too."""
+"""Tokens of every prompt; shorter ones are padded, and the transformer attends to the padding too."""
 
 LAYERS = (9, 18, 27)
-"""Layers of the language model whose states are put side by side (diffusers' pipeline_flux2_klein.py)."""
+"""Layers of the language model whose hidden states are concatenated (diffusers' pipeline_flux2_klein.py)."""
 
 
 @dataclass(frozen=True)
 class Klein(Family):
-    """A transformer that hears a language model's states and sees latents in patches of 2 x 2."""
+    """A transformer over latents in patches of 2 x 2, conditioned on a language model's hidden states."""
 
     denoiser = "transformer"
     text_targets: ClassVar[tuple[str, ...]] = ()
@@ -38,61 +39,70 @@ class Klein(Family):
         tokenizer, model = base.parts["tokenizer"], base.parts["text_encoder"]
         tokens = tokenizer(
             [_as_message(tokenizer, prompt) for prompt in prompts],
-            return_tensors="pt", padding="max_length", truncation=True, max_length=TOKENS,
-        )  # fmt: skip
-        answer = model.model(
-            input_ids=tokens.input_ids.to(base.device), attention_mask=tokens.attention_mask.to(base.device),
-            output_hidden_states=True, use_cache=False,
-        )  # fmt: skip
-        return Conditioning(torch.cat([answer.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
+            return_tensors="pt",
+            padding="max_length",
+            truncation=True,
+            max_length=TOKENS,
+        )
+        output = model.model(
+            input_ids=tokens.input_ids.to(base.device),
+            attention_mask=tokens.attention_mask.to(base.device),
+            output_hidden_states=True,
+            use_cache=False,
+        )
+        return Conditioning(torch.cat([output.hidden_states[layer] for layer in LAYERS], dim=-1).to(base.dtype))
 
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
+    def predict(
+        self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
+    ) -> Tensor:
         height, width = noisy.shape[2:]
-        answer = denoiser(
+        prompt_embeds = conditioning.prompt_embeds
+        predicted = denoiser(
             hidden_states=noisy.flatten(2).transpose(1, 2),  # (n, h w, c)
-            encoder_hidden_states=words.states,
+            encoder_hidden_states=prompt_embeds,
             timestep=timestep.expand(len(noisy)).to(noisy.dtype) / 1000,
-            img_ids=_places(noisy.device, height, width, 1),
-            txt_ids=_places(noisy.device, 1, 1, words.states.shape[1]),
+            img_ids=_positions(noisy.device, height, width, 1),
+            txt_ids=_positions(noisy.device, 1, 1, prompt_embeds.shape[1]),
             guidance=None,
         ).sample
-        return answer.transpose(1, 2).unflatten(2, (height, width))  # type: ignore[no-any-return]
+        latents: Tensor = predicted.transpose(1, 2).unflatten(2, (height, width))  # (n, h w, c) to (n, c, h, w)
+        return latents
 
-    def room(self, base: Parts, prompt: str) -> bool:
+    def fits_prompt(self, base: Parts, prompt: str) -> bool:
         tokenizer = base.parts["tokenizer"]
         return len(tokenizer(_as_message(tokenizer, prompt), verbose=False).input_ids) <= TOKENS
 
-    def to_latents(self, vae: Any, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-        centre, spread = _statistics(vae, mean)
-        return (_patches(mean) - centre) / spread, _patches(deviation) / spread
+    def to_latents(self, vae: Autoencoder, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        channel_mean, channel_std = _statistics(vae, mean)
+        return (_patches(mean) - channel_mean) / channel_std, _patches(std) / channel_std
 
-    def from_latents(self, vae: Any, latents: Tensor) -> Tensor:
-        centre, spread = _statistics(vae, latents)
-        return nn.functional.pixel_shuffle(latents * spread + centre, 2)
+    def from_latents(self, vae: Autoencoder, latents: Tensor) -> Tensor:
+        channel_mean, channel_std = _statistics(vae, latents)
+        return nn.functional.pixel_shuffle(latents * channel_std + channel_mean, 2)
 
     def side(self, base: Parts) -> int:
-        return int(base.parts["vae"].config.sample_size)
+        return int(base.vae.config.sample_size)
 
     def latent_channels(self, base: Parts) -> int:
-        return int(base.parts["transformer"].config.in_channels)
+        return int(base.unet.config.in_channels)
 
-    def pixels_per_latent(self, base: Parts) -> int:
-        return int(2 ** len(base.parts["vae"].config.block_out_channels))
+    def vae_scale_factor(self, base: Parts) -> int:
+        return int(2 ** len(base.vae.config.block_out_channels))
 
     def multiple(self, base: Parts) -> int:
-        return self.pixels_per_latent(base)
+        return self.vae_scale_factor(base)
 
 
 def _as_message(tokenizer: Any, prompt: str) -> str:
     message = [{"role": "user", "content": prompt}]
-    said: str = tokenizer.apply_chat_template(
+    templated: str = tokenizer.apply_chat_template(
         message, tokenize=False, add_generation_prompt=True, enable_thinking=False
     )
-    return said
+    return templated
 
 
-def _places(device: torch.device, height: int, width: int, tokens: int) -> Tensor:
-    """Coordinates of the places (places, 4): time, row, column, number in the text."""
+def _positions(device: torch.device, height: int, width: int, tokens: int) -> Tensor:
+    """Coordinates (positions, 4) for rotary embeddings: time, row, column, number in the text."""
     axes = (torch.arange(1), torch.arange(height), torch.arange(width), torch.arange(tokens))
     return torch.cartesian_prod(*axes).to(device)
 
@@ -102,11 +112,12 @@ def _patches(latents: Tensor) -> Tensor:
     return nn.functional.pixel_unshuffle(latents, 2)
 
 
-def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the latents' channels, each (1, 4 c, 1, 1), which the VAE keeps as a batch norm's."""
-    centre = vae.bn.running_mean.reshape(1, -1, 1, 1).to(like)
-    spread = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt().reshape(1, -1, 1, 1).to(like)
-    return centre, spread
+def _statistics(vae: Autoencoder, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents' channels, each (1, 4 c, 1, 1): the running ones of a batch norm."""
+    norm: Any = vae.bn
+    mean = norm.running_mean.reshape(1, -1, 1, 1).to(like)
+    std = (norm.running_var + vae.config.batch_norm_eps).sqrt().reshape(1, -1, 1, 1).to(like)
+    return mean, std
 
 
 KLEIN = Klein(

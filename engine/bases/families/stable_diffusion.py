@@ -6,40 +6,43 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.bases.families.interface import Conditioning, Family, Parts, has_room, tokens_of
+from engine.bases.families.interface import Conditioning, Family, fits_tokenizer, token_ids
+from engine.bases.interfaces import Denoiser, Parts
 from engine.bases.schedule import Diffusion, NoiseSchedule
 from engine.recipe import ATTENTION, Method, Recipe
 
 
 @dataclass(frozen=True)
 class StableDiffusion(Family):
-    """A U-Net that hears one CLIP text encoder's last states."""
+    """A U-Net conditioned on the last hidden states of one CLIP text encoder."""
 
     def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         return Diffusion(config)
 
     def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        tokens = tokens_of(base.parts["tokenizer"], prompts, base.device)
-        return Conditioning(base.parts["text_encoder"](tokens).last_hidden_state.to(base.dtype))
+        ids = token_ids(base.tokenizer("text_encoder"), prompts, base.device)
+        return Conditioning(base.text_encoders["text_encoder"](ids).last_hidden_state.to(base.dtype))
 
-    def predict(self, base: Parts, denoiser: Any, noisy: Tensor, timestep: Tensor, words: Conditioning) -> Tensor:
-        return denoiser(noisy, timestep, words.states).sample  # type: ignore[no-any-return]
+    def predict(
+        self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
+    ) -> Tensor:
+        return denoiser(noisy, timestep, conditioning.prompt_embeds).sample
 
-    def room(self, base: Parts, prompt: str) -> bool:
-        return has_room(base.parts["tokenizer"], prompt)
+    def fits_prompt(self, base: Parts, prompt: str) -> bool:
+        return fits_tokenizer(base.tokenizer("text_encoder"), prompt)
 
     def side(self, base: Parts) -> int:
-        return int(base.parts["unet"].config.sample_size) * self.pixels_per_latent(base)
+        return int(base.unet.config.sample_size) * self.vae_scale_factor(base)
 
     def latent_channels(self, base: Parts) -> int:
-        return int(base.parts["unet"].config.in_channels)
+        return int(base.unet.config.in_channels)
 
-    def pixels_per_latent(self, base: Parts) -> int:
-        return int(2 ** (len(base.parts["vae"].config.block_out_channels) - 1))
+    def vae_scale_factor(self, base: Parts) -> int:
+        return int(2 ** (len(base.vae.config.block_out_channels) - 1))
 
     def multiple(self, base: Parts) -> int:
         # The U-Net halves the latents once for each of its levels but the last.
-        return int(self.pixels_per_latent(base) * 2 ** (len(base.parts["unet"].config.block_out_channels) - 1))
+        return int(self.vae_scale_factor(base) * 2 ** (len(base.unet.config.block_out_channels) - 1))
 
 
 RECIPES: Mapping[Method, tuple[int, Recipe]] = {
@@ -52,4 +55,4 @@ RECIPES: Mapping[Method, tuple[int, Recipe]] = {
 SD1 = StableDiffusion(name="sd1", guidance=7.5, draw_steps=30, adapter_targets=ATTENTION, recipes=RECIPES)
 
 SD2 = StableDiffusion(name="sd2", guidance=7.5, draw_steps=30, adapter_targets=ATTENTION, recipes=RECIPES)
-"""A larger text encoder, linear projections, and in the 768-pixel models v-prediction, which the scheduler tells."""
+"""A larger text encoder, linear projections, and v-prediction in the 768-pixel models (the scheduler says so)."""

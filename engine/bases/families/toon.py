@@ -1,10 +1,10 @@
-"""The embedded base: built like Stable Diffusion, and it can tell what an album's drawings show beside the person."""
+"""The embedded base: built like Stable Diffusion, trained on a drawn world that the engine can describe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -12,18 +12,21 @@ from engine.bases.families.stable_diffusion import StableDiffusion
 from engine.recipe import ATTENTION, Recipe
 from engine.toon import WEIGHTS
 
+if TYPE_CHECKING:
+    from engine.toon.judge import Judge
+
 CONVOLUTIONS = ("conv1", "conv2", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
 CAPTIONS = 18
-"""Captions of each picture: three for each of `instance_prompts`, which tell nothing beside the person."""
+"""Captions of each picture: three for each of `instance_prompts`, which name nothing besides the person."""
 
-SURE = 0.5
-"""How likely the judge must find each thing that a caption tells."""
+MIN_PROBABILITY = 0.5
+"""A caption describes a picture only if the judge gives each of its attributes at least this probability."""
 
 
 @cache
-def _judge() -> Any:
-    # Drawing needs neither the judge nor the world, and the world's artwork takes a second to load.
+def _judge() -> "Judge":
+    # Drawing needs neither the judge nor the world, whose artwork takes a second to load.
     from engine.toon.judge import Judge
 
     return Judge.load()
@@ -31,13 +34,13 @@ def _judge() -> Any:
 
 @dataclass(frozen=True)
 class Toon(StableDiffusion):
-    """Its captions tell clothes, background and face, as its judge sees them, so the token need not stand for them."""
+    """Its captions name clothes, background and expression, so that the token need not stand for them."""
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
         from engine.toon.captions import caption_beside
 
-        look, likely = _judge().look(picture)
-        if likely < SURE:
+        look, probability = _judge().look(picture)
+        if probability < MIN_PROBABILITY:
             return ()
         return [caption_beside(instance, look, Random(number)) for number in range(CAPTIONS)]
 
@@ -46,9 +49,10 @@ TOON = Toon(
     name="toon",
     guidance=4.0,
     draw_steps=25,
-    # Attention alone does not learn a person on this small base.
+    # Attention alone learns neither a person nor a style on this small base.
     adapter_targets=ATTENTION + CONVOLUTIONS,
-    # Its small text encoder knows the token again only behind words that it was learned behind.
+    style_targets=None,
+    # Its small text encoder recognises the token only after words that it was trained after.
     instance_prompts=(
         "a photo of {instance}",
         "{instance}",
@@ -57,7 +61,7 @@ TOON = Toon(
         "a picture of {instance}",
         "photo of a {instance}",
     ),
-    # Of everything that can be asked for: what no class picture shows, the adapter forgets.
+    # They cover everything that prompts can name: what no class picture shows, the adapter forgets.
     prior_prompts=(
         "a photo of {noun}",
         "a photo of a {noun} in a suit, blue background",
@@ -85,21 +89,27 @@ TOON = Toon(
         "a portrait of {noun} wearing a purple suit, rolling eyes, white background",
     ),
     recipes={
-        # Without the text encoder, and with class pictures alone, it learned 38 % of identity: the model card.
+        # Without the text encoder, and with class pictures alone, 38 % of identity was learned: the model card.
         "dreambooth": (
             40,
             Recipe(
                 "dreambooth", 0, 3e-4, 6, 4, 1.0, prior_pictures=48, prior_album=6, text_encoder=True, schedule="linear"
             ),
         ),
-        # The small text encoder has learned to let tokens like cr7d pass unheard: the U-Net alone cannot tell them
-        # apart, so it learns along.
+        # Pre-training taught the small text encoder to ignore tokens such as cr7d, so the U-Net alone cannot tell them
+        # apart: the text encoder is trained too.
         # Steps, rate and schedule, and photos among the class pictures: the sweep in engine/toon/weights/README.md.
         "lora": (
             40,
             Recipe("lora", 0, 3e-3, 6, 4, 1.0, prior_pictures=48, prior_album=6, text_encoder=True, schedule="linear"),
         ),
     },
-    few=WEIGHTS / "few",
-    cartoon=True,
+    few_step_adapter=WEIGHTS / "few",
+    # In a small picture nothing can be seen of a face that is small in its photo.
+    album_crop="face",
+    captions_drawings=True,
+    likeness="judge",
+    prompt_score=True,
+    sample_captions=True,
+    notice="cartoon",
 )
