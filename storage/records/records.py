@@ -451,6 +451,14 @@ class Records:
         rows = await self._rows(select(tables.jobs).where(tables.jobs.c.id == job_id))
         return _job(rows[0]) if rows else None
 
+    async def requested_job(self, platform: str, platform_id: str, request: str) -> Job | None:
+        """The job that this account's person made by this request, as `create_job` takes it."""
+        jobs, users = tables.jobs, tables.users
+        account = (users.c.platform == platform, users.c.platform_id == platform_id)
+        person = select(func.coalesce(users.c.person_id, users.c.id)).where(*account).scalar_subquery()
+        rows = await self._rows(select(jobs).where(jobs.c.user_id == person, jobs.c.request == request))
+        return _job(rows[0]) if rows else None
+
     async def jobs_of(
         self, user_id: str, *, active_only: bool = False, since: datetime | None = None, limit: int = JOBS_MOST
     ) -> list[Job]:

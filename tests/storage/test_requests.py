@@ -119,3 +119,18 @@ async def test_the_mark_of_an_erased_request_ends(records: Records, ann: User, m
     monkeypatch.setattr("storage.records.people.now", lambda: later)
     back = await records.user("telegram", "11", "Ann", request=REQUEST)
     assert (await draw(records, back.id)).request == REQUEST
+
+
+async def test_the_job_of_a_request_is_found_through_its_persons_accounts_alone(records: Records, ann: User) -> None:
+    job, _ = await draw(records, ann.id), await records.user("telegram", "22", "Bob")
+    anna = await records.user("discord", "33", "Anna")
+
+    async def found(platform: str, platform_id: str, request: str = REQUEST) -> str | None:
+        requested = await records.requested_job(platform, platform_id, request)
+        return requested.id if requested else None
+
+    assert await found("telegram", "11") == job.id
+    assert await found("telegram", "11", "telegram:4712") is None
+    assert await found("telegram", "22") is await found("telegram", "nobody") is await found("discord", "33") is None
+    await records.link(anna.id, await records.link_code(ann.id))
+    assert await found("discord", "33") == job.id, "the accounts are one person's now"
