@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from engine.adapters import applied, lora
 from engine.adapters.deltas import compress, wearable
 from engine.adapters.learned_word import LearnedWord, heard
-from engine.bases.base import BaseModel, plain_parameters, small
+from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
+from engine.device.cores import small
 from engine.recipe import Recipe
 from storage.atomic import atomic_write
 from storage.errors import UserError

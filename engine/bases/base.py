@@ -15,21 +15,14 @@ from engine.bases.opening import EMBEDDED, WeightReader, open_pipeline, stored_w
 from engine.bases.quantised import free_bytes, quantise, too_large
 from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
+from engine.device.cores import small
 from engine.device.precision import best_device, resting_dtype
 from storage.errors import UserError
 
 LARGEST_SIDE = 1536
 """Pixels of the largest picture's side."""
 
-LARGE = 100_000_000
-"""Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
-
 Rests = Callable[["BaseModel"], torch.dtype | None]
-
-
-def small(base: "BaseModel") -> bool:
-    """Whether this is a model whose operations are short, on a CPU."""
-    return base.device.type == "cpu" and base.size < LARGE
 
 
 def as_drawn(base: "BaseModel") -> torch.dtype:

@@ -13,20 +13,36 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache
 from itertools import accumulate
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
-from engine.bases.base import BaseModel, small
-
 Done = TypeVar("Done")
 Item = TypeVar("Item")
+
+LARGE = 100_000_000
+"""Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
 
 MANY = 8
 """Rows from which on halves are quicker than one core alone."""
 
 
-def side_by_side(base: BaseModel, rows: int, work: Callable[[slice], Done]) -> list[Done]:
+class Model(Protocol):
+    """What decides whether a model is small: its device and how many parameters its denoiser has."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+def small(model: Model) -> bool:
+    """Whether this is a model on a CPU whose operations are too short for several cores to share."""
+    return model.device.type == "cpu" and model.size < LARGE
+
+
+def side_by_side(base: Model, rows: int, work: Callable[[slice], Done]) -> list[Done]:
     """What `work` makes of a batch's rows: of all of them, or of each half where that is quicker.
 
     Contexts that torch keeps for each thread, such as autocast and no_grad, are for `work` to enter. Whatever one half
@@ -71,7 +87,7 @@ def _start() -> None:
 
 
 @contextmanager
-def on_one_core(base: BaseModel) -> Iterator[None]:
+def on_one_core(base: Model) -> Iterator[None]:
     """Within, a small model's operations are not shared by several cores."""
     cores = torch.get_num_threads()
     if small(base):

@@ -19,13 +19,14 @@ from torch import Tensor
 from engine.adapters import lora
 from engine.adapters.adapters import AdapterFacts, AdapterKind, attach_fresh, detach, plain_copy, save_delta, save_lora
 from engine.adapters.learned_word import LearnedWord, heard
-from engine.bases.base import BaseModel, plain_parameters, small
+from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.families import Conditioning
 from engine.device import memory
-from engine.device.cores import on_one_core, side_by_side
+from engine.device.cores import on_one_core, side_by_side, small
 from engine.device.packed import packed
 from engine.device.precision import DTYPES, attention, autocast, compute_dtype
 from engine.drawing.denoising import Sampling, denoise, noise
+from engine.learning.checkpoints import load_checkpoint, save_checkpoint, settled
 from engine.learning.examples import (
     Chance,
     Example,
@@ -37,16 +38,7 @@ from engine.learning.examples import (
     learned_under,
 )
 from engine.learning.objectives import average, ema_decay, min_snr_weights, offset_noise, weighted_errors
-from engine.learning.optimisers import (
-    AdamW,
-    Group,
-    clip,
-    learning_rate_at,
-    load_checkpoint,
-    make,
-    save_checkpoint,
-    settled,
-)
+from engine.learning.optimisers import AdamW, Group, clip, learning_rate_at, make
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.recipe import Recipe
 from storage.errors import UserError

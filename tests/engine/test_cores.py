@@ -43,7 +43,7 @@ def test_few_rows_stay_together_on_one_core(tiny) -> None:
 
 
 def test_a_large_model_has_all_cores(tiny, monkeypatch) -> None:
-    monkeypatch.setattr("engine.bases.base.LARGE", 1)
+    monkeypatch.setattr("engine.device.cores.LARGE", 1)
     assert side_by_side(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
     with on_one_core(tiny):
         assert torch.get_num_threads() == 2

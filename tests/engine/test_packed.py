@@ -129,7 +129,7 @@ def test_a_base_that_rests_as_it_is_drawn_with_draws_the_same(
     folders, pictures, tmp_path: Path, monkeypatch, half
 ) -> None:
     assert BaseModel.load(str(folders("sd1")), CPU, as_drawn).dtype == torch.float32
-    monkeypatch.setattr("engine.bases.base.LARGE", 0)
+    monkeypatch.setattr("engine.device.cores.LARGE", 0)
     usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, as_drawn)
     assert (usual.unet.dtype, resting.unet.dtype, resting.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     assert resting.text_encoder.dtype == torch.float32 and resting.fingerprint == usual.fingerprint

@@ -17,7 +17,7 @@ from engine.adapters.adapters import FILE, LORA_METADATA, Attached, facts_of, re
 from engine.adapters.exchange import export
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import Drawing, draw
-from engine.learning import optimisers, training
+from engine.learning import checkpoints, training
 from engine.learning.examples import class_latents
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.learning.training import Progress, Stopped, train
@@ -120,14 +120,19 @@ def test_a_checkpoint_copies_only_what_it_must(tmp_path, monkeypatch) -> None:
     whole = torch.nn.Parameter(torch.randn(4, 6))
     gaps = torch.nn.Parameter(torch.randn(4, 6).T)
     parameters = [whole, gaps, torch.nn.Parameter(whole.detach())]
-    written, save = dict[str, torch.Tensor](), optimisers.save_file
-    monkeypatch.setattr(optimisers, "save_file", lambda tensors, *rest: written.update(tensors) or save(tensors, *rest))
+    written, save_file = dict[str, torch.Tensor](), checkpoints.save_file
+
+    def save(tensors: dict[str, torch.Tensor], *rest: object) -> None:
+        written.update(tensors)
+        save_file(tensors, *rest)
+
+    monkeypatch.setattr(checkpoints, "save_file", save)
     optimiser = torch.optim.SGD(parameters)
-    optimisers.save_checkpoint(tmp_path / "checkpoint", "run", 3, parameters, optimiser, None, {})
+    checkpoints.save_checkpoint(tmp_path / "checkpoint", "run", 3, parameters, optimiser, None, {})
     copied = [written[f"parameter.{number}"].data_ptr() != one.data_ptr() for number, one in enumerate(parameters)]
     assert copied == [False, True, True]
     others = [torch.nn.Parameter(torch.zeros_like(one)) for one in parameters]
-    assert optimisers.load_checkpoint(tmp_path / "checkpoint", "run", others, torch.optim.SGD(others), None) == (3, {})
+    assert checkpoints.load_checkpoint(tmp_path / "checkpoint", "run", others, torch.optim.SGD(others), None) == (3, {})
     assert all(torch.equal(one, other) for one, other in zip(parameters, others, strict=True))
 
 

@@ -1,0 +1,125 @@
+"""The checkpoint that holds everything a training run needs to resume."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from storage.atomic import atomic_write
+
+
+@contextmanager
+def settled(
+    optimiser: Optimizer, parameters: Sequence[torch.nn.Parameter], mean: Sequence[Tensor] | None
+) -> Iterator[None]:
+    """Within: the weights that are kept in the end, the running mean's or a schedule-free optimiser's own.
+
+    Afterwards training goes on, bit for bit, from the weights that it had.
+    """
+    if mean is None and not hasattr(optimiser, "eval"):
+        yield
+        return
+    before = [parameter.detach().clone() for parameter in parameters]
+    if hasattr(optimiser, "eval"):
+        optimiser.eval()
+    if mean is not None:
+        _put(parameters, mean)
+    try:
+        yield
+    finally:
+        if hasattr(optimiser, "train"):
+            optimiser.train()
+        _put(parameters, before)
+
+
+@torch.no_grad()
+def _put(parameters: Sequence[torch.nn.Parameter], values: Sequence[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
+
+
+def save_checkpoint(
+    path: Path,
+    run: str,
+    step: int,
+    parameters: Sequence[torch.nn.Parameter],
+    optimiser: Optimizer,
+    mean: Sequence[Tensor] | None,
+    scaler: dict[str, Any],
+) -> None:
+    """Write all that the next step depends on, complete or not at all: tensors as they are, the rest as JSON.
+
+    What chance decides needs no state: it follows from the seed and the step's number alone. `run` tells what was
+    being learned, and how, so that nothing else goes on from here.
+    """
+    state = optimiser.state_dict()
+    tensors, plain = dict[str, Tensor](), dict[str, dict[str, Any]]()
+    for number, parameter in enumerate(parameters):
+        tensors[f"parameter.{number}"] = parameter.detach()
+        for name, value in state["state"].get(number, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"state.{number}.{name}"] = value
+            else:
+                plain.setdefault(str(number), {})[name] = value
+    for number, value in enumerate(mean or ()):
+        tensors[f"mean.{number}"] = value
+    # A tensor's numbers are written as they are; what two share, or hold with gaps, safetensors would refuse. The rest,
+    # gigabytes in a large model, is not copied.
+    held = set[int]()
+    for name, value in tensors.items():
+        whole = value.detach().cpu().contiguous()
+        storage = whole.untyped_storage().data_ptr()
+        tensors[name] = whole.clone() if storage in held else whole
+        held.add(storage)
+    groups = [{name: value for name, value in group.items() if name != "params"} for group in state["param_groups"]]
+    facts = {"run": run, "step": step, "plain": plain, "groups": groups, "scaler": scaler}
+    with atomic_write(path) as draft:
+        save_file(tensors, draft, {"checkpoint": json.dumps(facts, default=_listed)})
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.item() if value.ndim == 0 else value.tolist()
+    raise TypeError(f"{type(value).__name__} in an optimiser's state")
+
+
+@torch.no_grad()
+def load_checkpoint(
+    path: Path,
+    run: str,
+    parameters: Sequence[torch.nn.Parameter],
+    optimiser: Optimizer,
+    mean: Sequence[Tensor] | None,
+) -> tuple[int, dict[str, Any]]:
+    """Put everything back where it was; the step to go on with, and the gradient scaler's state.
+
+    Without a checkpoint of this very run, that is step 0, and nothing is touched.
+    """
+    if not path.exists():
+        return 0, {}
+    with safe_open(path, "pt") as reader:
+        facts = json.loads(reader.metadata()["checkpoint"])
+        if facts["run"] != run:
+            return 0, {}
+        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (not a mapping)
+    for number, parameter in enumerate(parameters):
+        parameter.copy_(tensors[f"parameter.{number}"])
+    for number, value in enumerate(mean or ()):
+        value.copy_(tensors[f"mean.{number}"])
+    state: dict[int, dict[str, Any]] = {int(number): values for number, values in facts["plain"].items()}
+    for name, value in tensors.items():
+        if name.startswith("state."):
+            _, number, field = name.split(".", 2)
+            state.setdefault(int(number), {})[field] = value
+    now = optimiser.state_dict()["param_groups"]
+    groups = [{**old, **{k: tuple(v) if isinstance(old.get(k), tuple) else v for k, v in group.items()}}
+              for old, group in zip(now, facts["groups"], strict=True)]  # fmt: skip
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return int(facts["step"]), facts["scaler"]
