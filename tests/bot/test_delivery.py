@@ -13,6 +13,7 @@ from bot.delivery import Delivery
 from bot.messages import Message
 from storage.events import Event
 from storage.jobs import Imagine, JobKind, State
+from tests.until import until
 
 
 class Killed(BaseException):
@@ -62,8 +63,8 @@ def room() -> Room:
     return Room()
 
 
-def delivery_of(bot: Any, room: Room) -> Delivery:
-    return Delivery(bot.records, bot.events, room, bot.commands.answer)
+def delivery_of(bot: Any, room: Room, **every: float) -> Delivery:
+    return Delivery(bot.records, bot.events, room, bot.commands.answer, **every)
 
 
 async def asked(bot: Any, room: Room, delivery: Delivery) -> Any:
@@ -310,10 +311,12 @@ async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any,
     await delivery.flush()
     assert "step 3 of 10" in room.messages[1].text and "step" not in room.messages[0].text
     stuck.set()
-    async with asyncio.timeout(5):
-        while "step 2 of 10" not in room.messages[0].text:
-            await asyncio.sleep(0.01)
-            await delivery.flush()
+
+    async def told() -> bool:
+        await delivery.flush()
+        return "step 2 of 10" in room.messages[0].text
+
+    await until(told, within=5)
 
 
 async def test_rooms_that_take_nothing_do_not_hide_those_behind_them(bot: Any, room: Room) -> None:
@@ -364,9 +367,11 @@ async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None
     async with running(delivery):
         reply = await bot.say("/imagine mia7")
         await bot.say("/cancel")
-        async with asyncio.timeout(2):
-            while (await bot.records.job(reply.job_id)).delivered is None:
-                await asyncio.sleep(0.01)
+
+        async def delivered() -> bool:
+            return (await bot.records.job(reply.job_id)).delivered is not None
+
+        await until(delivered, within=2)
     assert room.messages[-1].text == "The drawing is cancelled."
 
 
@@ -415,19 +420,18 @@ async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
 
     slow = [await bot.say(f"/imagine mia7 --count 1 --seed {seed}", room="slow") for seed in (1, 2)]
     quick = await bot.say("/imagine mia7 --count 1")
-    delivery = delivery_of(bot, Slow())
-    delivery._sweep_every = 0.05
+    delivery = delivery_of(bot, Slow(), sweep_every=0.05)
     running = asyncio.create_task(delivery.run())
     await asyncio.sleep(0.05)
     await bot.engine.work_off()
-    async with asyncio.timeout(60):
-        while quick.job_id not in posted:
-            await asyncio.sleep(0.01)
+    await until(lambda: quick.job_id in posted)
     assert posted == [quick.job_id]
     let.set()
-    async with asyncio.timeout(20):
-        while await bot.records.undelivered("chat"):
-            await asyncio.sleep(0.01)
+
+    async def all_delivered() -> bool:
+        return not await bot.records.undelivered("chat")
+
+    await until(all_delivered, within=20)
     assert sorted(posted) == sorted([quick.job_id, *(reply.job_id for reply in slow)])
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -20,7 +20,7 @@ from storage.events import Event
 from storage.jobs import Imagine, JobKind, State
 from storage.open import Storage, open_storage
 from storage.records import Job
-from tests.bot.conftest import Engine
+from tests.fakes.engine import Engine
 from tests.platforms import discord_server, telegram_server
 from tests.platforms.discord_server import DiscordServer, Sent
 from tests.platforms.dying import Bot

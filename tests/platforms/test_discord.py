@@ -35,7 +35,7 @@ from storage.open import Storage, open_storage
 from storage.queue import work
 from storage.records import Job
 from storage.settings import StorageSettings
-from tests.bot.conftest import TWO_FACES, Engine, drawing
+from tests.fakes.engine import TWO_FACES, Engine, drawing
 from tests.platforms.discord_server import TOKEN, Asked, DiscordServer, Refused, Sent, check_form, check_message
 
 ANNA, BEN = 11, 12
@@ -843,7 +843,7 @@ async def test_files_are_as_large_as_the_interaction_allows(
     Image.effect_noise((1950, 1950), 90).convert("RGB").save(file := io.BytesIO(), "PNG", compress_level=0)
     large = file.getvalue()
     assert FILE < len(large) < 12 * 1024 * 1024
-    monkeypatch.setattr("tests.bot.conftest.drawing", lambda seed: large)
+    monkeypatch.setattr("tests.fakes.engine.drawing", lambda seed: large)
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
     drawn = await server.sees(ANNA, studio, "Here you are")
     await server.press(ANNA, drawn, "Post here")

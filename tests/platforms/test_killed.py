@@ -18,7 +18,7 @@ from bot.settings import BotSettings
 from storage.jobs import Inspect, JobKind, Train
 from storage.open import Storage, open_storage
 from storage.records import Job
-from tests.bot.conftest import Engine, drawing
+from tests.fakes.engine import Engine, drawing
 from tests.platforms import discord_server, telegram_server
 from tests.platforms.discord_server import Asked, DiscordServer
 from tests.platforms.dying import Bot

@@ -25,7 +25,7 @@ from bot.messages import Button, File, Message, Shown
 from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
 from storage.records import Records
-from tests.bot.conftest import drawing
+from tests.fakes.engine import drawing
 from tests.platforms import discord_server
 from tests.platforms.discord_server import DiscordServer, check_command, check_form, check_message
 from tests.platforms.telegram_server import TOKEN, Person, Rates, Server, said, served

@@ -37,7 +37,7 @@ from bot.table import COMMANDS
 from storage.jobs import Imagine, Inspect, Train
 from storage.open import Storage, open_storage
 from storage.records import Records
-from tests.bot.conftest import Engine, drawing
+from tests.fakes.engine import Engine, drawing
 from tests.platforms.telegram_server import (
     BOT,
     PARAMETERS,

@@ -53,7 +53,14 @@ class Chat:
     """The routes over one storage."""
 
     def __init__(
-        self, storage: Storage, signer: Signer, host: str = "127.0.0.1", operators: Collection[str] = ()
+        self,
+        storage: Storage,
+        signer: Signer,
+        host: str = "127.0.0.1",
+        operators: Collection[str] = (),
+        *,
+        edit_every: float = 1.0,
+        sweep_every: float = 2.0,
     ) -> None:
         self._blobs = storage.blobs
         self._records = storage.records
@@ -62,7 +69,14 @@ class Chat:
         self._operators = frozenset(operators)
         self.hub = Hub(storage.records, storage.blobs)
         self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
-        self.delivery = Delivery(storage.records, storage.events, self.hub, self.commands.answer)
+        self.delivery = Delivery(
+            storage.records,
+            storage.events,
+            self.hub,
+            self.commands.answer,
+            edit_every=edit_every,
+            sweep_every=sweep_every,
+        )
 
     def app(self) -> web.Application:
         """The web application."""
