@@ -16,7 +16,7 @@ from storage.errors import UnknownBlob
 from storage.folders import private_folder
 
 CHUNK = 1 << 20
-"""Bytes read at once by `stream`."""
+"""Bytes held in memory at once by `stream`, `fetch` and `store`."""
 
 _KEY = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
 
@@ -32,6 +32,20 @@ class Blobs(Protocol):
 
     def stream(self, key: str) -> AsyncIterator[bytes]:
         """In chunks. Raises UnknownBlob at the first."""
+
+    async def store(self, key: str, path: Path) -> None:
+        """Store the content of a file, whole or not at all, in place of what the key held. The file stays.
+
+        For what is too large for memory. File and blob may share their bytes on the disk from then on: the file may be
+        replaced or removed, but nobody may write into it. Raises FileNotFoundError, and then nothing has changed.
+        """
+
+    async def fetch(self, key: str, path: Path) -> None:
+        """Give the file `path`, in a folder that exists, the content of a blob, whole or not at all.
+
+        For what is too large for memory. File and blob may share their bytes on the disk, as after `store`. Raises
+        UnknownBlob, and then nothing has changed.
+        """
 
     async def exists(self, key: str) -> bool:
         """Whether the key holds something."""
@@ -61,8 +75,7 @@ class FolderBlobs:
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
         path = self.folder / checked(key)
-        # A leading dot is no key, so a half-written file is never seen.
-        draft = path.parent / f".{uuid.uuid4().hex}"
+        draft = _draft_for(path)
         descriptor = await asyncio.to_thread(_create, draft)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -74,6 +87,27 @@ class FolderBlobs:
                 await asyncio.to_thread(file.flush)
                 await asyncio.to_thread(os.fsync, file.fileno())
             await asyncio.to_thread(self._settle, draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    async def store(self, key: str, path: Path) -> None:
+        blob = self.folder / checked(key)
+        draft = _draft_for(blob)
+        try:
+            await asyncio.to_thread(_store_draft, path, draft)
+            await asyncio.to_thread(self._settle, draft, blob)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    async def fetch(self, key: str, path: Path) -> None:
+        blob, draft = self.folder / checked(key), _draft_for(path)
+        try:
+            await asyncio.to_thread(_link_or_copy, blob, draft)
+            draft.replace(path)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            if not path.parent.is_dir():
+                raise
+            raise UnknownBlob(key) from None
         finally:
             draft.unlink(missing_ok=True)
 
@@ -160,6 +194,12 @@ class MemoryBlobs:
         for start in range(0, len(data), CHUNK):
             yield data[start : start + CHUNK]
 
+    async def store(self, key: str, path: Path) -> None:
+        await self.put(key, await asyncio.to_thread(path.read_bytes))
+
+    async def fetch(self, key: str, path: Path) -> None:
+        await asyncio.to_thread(path.write_bytes, await self.get(key))
+
     async def exists(self, key: str) -> bool:
         return checked(key) in self._data
 
@@ -185,5 +225,38 @@ def _older(path: Path, age: timedelta) -> bool:
 
 
 def _create(path: Path) -> int:
+    """A descriptor of a new private file in a private folder."""
     private_folder(path.parent)
+    return _open_new(path)
+
+
+def _open_new(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def _draft_for(path: Path) -> Path:
+    """A name beside `path` under which it is written first. A leading dot is no key, so nobody sees half a blob."""
+    return path.parent / f".{uuid.uuid4().hex}"
+
+
+def _store_draft(path: Path, draft: Path) -> None:
+    """Make `draft` a private file with the content of `path`, on the disk and as old as this call."""
+    private_folder(draft.parent)
+    _link_or_copy(path, draft)
+    draft.chmod(0o600)
+    os.utime(draft)
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Make `target`, which does not exist, a hard link to `source`, or a copy where the file system allows no link."""
+    if source.is_dir():
+        raise IsADirectoryError(source)
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without hard links
+        with source.open("rb") as read, os.fdopen(_open_new(target), "wb") as written:
+            shutil.copyfileobj(read, written, CHUNK)

@@ -1,12 +1,18 @@
 import asyncio
+import errno
 import os
+import shutil
+import threading
+import tracemalloc
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.atomic import atomic_write
 from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs, checked
 from storage.errors import UnknownBlob
 
@@ -30,6 +36,121 @@ async def test_what_is_put_is_got(blobs: Blobs) -> None:
     assert await blobs.get("photos/a1/0") == b"second"
     assert await blobs.get("photos/a1/1.png") == b"in parts"
     assert await blobs.exists("photos/a1/0") and not await blobs.exists("photos/a1/2")
+
+
+def files(folder: Path) -> set[str]:
+    """The names of all files below a folder, drafts included."""
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(params=["links", "no links"])
+def links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system has hard links."""
+
+    def refuse(path: Path, target: Path) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    if request.param == "no links":
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    return request.param == "links"
+
+
+async def test_files_are_stored_and_fetched(blobs: Blobs, tmp_path: Path, links: bool) -> None:
+    file, fetched = tmp_path / "file", tmp_path / "fetched"
+    data = os.urandom(CHUNK * 2 + 1)
+    file.write_bytes(data)
+    fetched.write_bytes(b"before")
+    await blobs.put("checkpoints/j1/x", b"before")
+    for _ in range(2):
+        await blobs.store("checkpoints/j1/x", file)
+        await blobs.fetch("checkpoints/j1/x", fetched)
+        assert await blobs.get("checkpoints/j1/x") == file.read_bytes() == fetched.read_bytes() == data
+    file.unlink()
+    assert await blobs.get("checkpoints/j1/x") == data
+    await blobs.delete("checkpoints/j1/x")
+    assert fetched.read_bytes() == data and not await blobs.exists("checkpoints/j1/x")
+    assert files(tmp_path) == {"fetched"}
+
+
+async def test_a_stored_blob_outlives_what_replaces_its_file(blobs: Blobs, tmp_path: Path, links: bool) -> None:
+    """As a training replaces its checkpoint after each was stored."""
+    file, fetched = tmp_path / "checkpoint", tmp_path / "fetched"
+    file.write_bytes(b"first")
+    await blobs.store("checkpoints/j1/x", file)
+    await blobs.fetch("checkpoints/j1/x", fetched)
+    for path in (file, fetched):
+        with atomic_write(path) as draft:
+            draft.write_bytes(b"second")
+        assert await blobs.get("checkpoints/j1/x") == b"first"
+    await blobs.store("checkpoints/j1/x", file)
+    assert await blobs.get("checkpoints/j1/x") == b"second"
+
+
+async def test_a_file_is_as_old_as_its_storing(blobs: Blobs, tmp_path: Path, links: bool) -> None:
+    (tmp_path / "file").touch()
+    os.utime(tmp_path / "file", (0, 0))
+    await blobs.store("adapters/x", tmp_path / "file")
+    assert await blobs.list("adapters/", timedelta(hours=1)) == []
+    assert await blobs.list("adapters/", timedelta(0)) == ["adapters/x"]
+
+
+async def test_what_cannot_be_stored_or_fetched_changes_nothing(blobs: Blobs, tmp_path: Path, links: bool) -> None:
+    await blobs.put("b/1", b"old")
+    with pytest.raises(FileNotFoundError):
+        await blobs.store("b/1", tmp_path / "nothing")
+    (tmp_path / "file").write_bytes(b"mine")
+    for key in ("b", "b/2", "b/1/below"):
+        with pytest.raises(UnknownBlob):
+            await blobs.fetch(key, tmp_path / "file")
+    with pytest.raises(FileNotFoundError):
+        await blobs.fetch("b/1", tmp_path / "no folder" / "file")
+    assert await blobs.list() == ["b/1"] and await blobs.get("b/1") == b"old"
+    assert (tmp_path / "file").read_bytes() == b"mine"
+    assert files(tmp_path) <= {"file", "1"}
+
+
+async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path, links: bool) -> None:
+    blobs, large, size = FolderBlobs(tmp_path / "blobs"), tmp_path / "large", 32 * CHUNK
+    with large.open("wb") as file:
+        file.truncate(size)
+    await blobs.put("warm", b"")
+    tracemalloc.start()
+    try:
+        await blobs.store("adapters/x", large)
+        await blobs.fetch("adapters/x", tmp_path / "fetched")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (tmp_path / "fetched").stat().st_size == size
+    assert peak < 4 * CHUNK
+
+
+@pytest.mark.parametrize("slow", ["sync", "copy"])
+async def test_the_loop_goes_on_while_a_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str, links: bool
+) -> None:
+    """Nothing that waits for the disk waits on the loop, which alone opens the gate."""
+    if slow == "copy" and links:
+        pytest.skip("nothing is copied")
+    gate, reached, loop = threading.Event(), asyncio.Event(), asyncio.get_running_loop()
+    module, name = (os, "fsync") if slow == "sync" else (shutil, "copyfileobj")
+    quick = getattr(module, name)
+
+    def wait(*arguments: object) -> None:
+        loop.call_soon_threadsafe(reached.set)
+        assert gate.wait(30), "the loop stood still"
+        quick(*arguments)
+
+    monkeypatch.setattr(module, name, wait)
+    (tmp_path / "file").write_bytes(b"slow")
+    blobs = FolderBlobs(tmp_path / "blobs")
+    storing = asyncio.create_task(blobs.store("adapters/x", tmp_path / "file"))
+    await asyncio.wait_for(reached.wait(), 40)
+    assert not await blobs.exists("adapters/x")
+    gate.set()
+    await storing
+    await blobs.fetch("adapters/x", tmp_path / "fetched")
+    assert (tmp_path / "fetched").read_bytes() == b"slow"
 
 
 async def test_large_blobs_are_streamed_in_chunks(blobs: Blobs) -> None:
@@ -81,8 +202,12 @@ async def test_a_failed_put_leaves_what_was_there(blobs: Blobs) -> None:
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "../x", "a/../b", "a//b", "A", "a b", ".hidden", "a/.b", "a\n", "ä"]
 )
-async def test_what_is_no_key_is_refused(blobs: Blobs, key: str) -> None:
-    for call in (blobs.put(key, b""), blobs.get(key), blobs.exists(key), blobs.delete(key)):
+async def test_what_is_no_key_is_refused(blobs: Blobs, key: str, tmp_path: Path) -> None:
+    (file := tmp_path / "file").touch()
+    for call in (
+        blobs.put(key, b""), blobs.get(key), blobs.exists(key), blobs.delete(key), blobs.store(key, file),
+        blobs.fetch(key, file),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match="not a blob key"):
             await call
 
@@ -100,7 +225,12 @@ def test_no_key_leaves_the_folder(key: str) -> None:
 async def test_the_folder_is_private_and_holds_no_drafts(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "blobs"
     blobs = FolderBlobs(folder)
-    await asyncio.gather(*(blobs.put("photos/a/0", bytes([n]) * 1000) for n in range(8)))
+    (tmp_path / "file").write_bytes(bytes(1000))
+    (tmp_path / "file").chmod(0o644)
+    await asyncio.gather(
+        *(blobs.put("photos/a/0", bytes([n]) * 1000) for n in range(4)),
+        *(blobs.store("photos/a/0", tmp_path / "file") for _ in range(4)),
+    )
     assert len(set(await blobs.get("photos/a/0"))) == 1
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["0"]
     assert {path.stat().st_mode & 0o777 for path in [tmp_path / "deep", folder, folder / "photos"]} == {0o700}
