@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from engine.adapters import applied, lora
 from engine.adapters.deltas import compress, wearable
+from engine.adapters.file import FILE as FILE
 from engine.adapters.learned_word import LearnedWord, heard
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.opening import WeightReader
@@ -33,7 +34,6 @@ from engine.recipe import Recipe
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
-FILE = "adapter.safetensors"
 LORA_METADATA = "lora_adapter_metadata"
 """Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
 
