@@ -1,4 +1,7 @@
-"""The supervisor's side of the GPU process: start it, ask it, see it die or hang, start it anew. No torch here."""
+"""The supervisor's client of the GPU process: starts it, asks it, notices its death or silence, starts it again.
+
+No torch here.
+"""
 
 import asyncio
 import itertools
@@ -6,73 +9,71 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from storage.errors import UserError
+
 STALL = 600.0
-"""Seconds without any news during a request after which the GPU process counts as hung and is killed."""
+"""Seconds of silence during a request before the GPU process is killed and restarted."""
 
 ENVIRONMENT: Mapping[str, str] = {
-    # transformers would tell at every start that torchvision is not there, which nothing here needs.
+    # Otherwise transformers says at every start that torchvision is missing, which nothing here needs.
     "TRANSFORMERS_VERBOSITY": "error",
-    # A thread that waits for one whose core another program has taken would spin meanwhile, and so take that program's
-    # place (libgomp, in torch's builds for Linux). Two threads on two cores of which others took 70 %, pairs of runs by
-    # turns: 2.6 to 4.4 steps a second of a small training with spinning, 12.1 to 17.2 without.
+    # A thread that waits for another, whose core a third program has taken, would spin and keep that program from
+    # running (libgomp, in torch's builds for Linux). Two threads on two cores of which other programs took 70 %, pairs
+    # of runs in turn: 2.6 to 4.4 steps a second of a small training with spinning, 12.1 to 17.2 without.
     "OMP_WAIT_POLICY": "passive",
 }
-"""What must be said before torch is loaded; whoever starts the engine may say otherwise."""
+"""Environment variables that must be set before torch is loaded; the operator's own values come first."""
 
 STOPPING = 10.0
-"""Seconds in which a cancelled request stops, else it is left to itself: a step of a large model takes some."""
+"""Seconds for a cancelled request to stop, a step of a large model included. After them it is no longer waited for."""
+
+PROCESS = (sys.executable, "-m", "engine.work.gpu_process")
+"""The command line of the GPU process."""
 
 News = Mapping[str, Any]
 log = logging.getLogger(__name__)
 
 
 class GpuDied(Exception):
-    """The GPU process ended, or was killed for hanging, while it worked on this request."""
+    """The GPU process ended, or was killed for its silence, while it worked on this request."""
 
 
-class Refused(Exception):
-    """The GPU process refused or failed the request: `code` and `facts` say why."""
-
-    def __init__(self, code: str, facts: Mapping[str, Any]) -> None:
-        super().__init__(code)
-        self.code, self.facts = code, dict(facts)
+class RequestFailed(Exception):
+    """A fault of the engine's own ended the request; the GPU process has named it on standard error."""
 
 
 class BaseUnusable(Exception):
     """The GPU process cannot load the base model; it has said why on standard error."""
 
 
-class Cancelled(Exception):
-    """The request was cancelled and has stopped."""
+class GpuClient:
+    """Owns one GPU process. The first request starts it, and so does the first one after its death.
 
-
-class Gpu:
-    """Owns one GPU process. It is started by the first request and again by the first one after its death.
-
-    A spare process, which has imported torch and holds neither base model nor GPU memory, takes a dead one's place:
-    that import is most of what a restart takes.
+    A spare process, which has imported torch and holds neither base model nor GPU memory, replaces a dead one:
+    that import is most of a restart.
     """
 
-    def __init__(self, base_model: str | None = None, stall: float = STALL) -> None:
+    def __init__(self, base_model: str | None = None, stall: float = STALL, process: Sequence[str] = PROCESS) -> None:
         self._environment = {**ENVIRONMENT, **os.environ}
         if base_model:
             self._environment["AVATAR_BASE_MODEL"] = base_model
         self._stall = stall
+        self._command = process
         self._process: asyncio.subprocess.Process | None = None
         self._spare: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
-        self._ids = itertools.count(1)
+        self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Queue[News | None]] = {}
         self._ready = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
-        """The GPU process's number while it runs."""
+        """The GPU process's id while it runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
@@ -89,9 +90,12 @@ class Gpu:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "engine.work.gpu_process",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=self._environment, limit=2**20,
-        )  # fmt: skip
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=self._environment,
+            limit=2**20,
+        )
 
     async def ready(self) -> None:
         """Start the GPU process and wait until its base model is loaded.
@@ -108,56 +112,57 @@ class Gpu:
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stdout
-        # Whoever waits now or asks later, of this process, hears of its end.
-        mine = self._waiting
+        # All who wait for this process, now or later, are told of its end.
+        waiting = self._waiting
         while line := await process.stdout.readline():
             news = json.loads(line)
             if not ready.is_set():
                 ready.set()
                 self._spare = await self._spawn()
-            if news["id"] in mine:
-                mine[news["id"]].put_nowait(news)
+            if news["id"] in waiting:
+                waiting[news["id"]].put_nowait(news)
         await process.wait()
         log.warning("GPU process %d ended with status %s", process.pid, process.returncode)
         self._waiting = {}
         ready.set()
-        for waiting in mine.values():
-            waiting.put_nowait(None)
+        for queue in waiting.values():
+            queue.put_nowait(None)
 
     async def run(self, task: str, on_news: Callable[[News], None] = lambda news: None, **request: Any) -> News:
         """Ask for `task` and return the news `done`; other news goes to `on_news`.
 
-        Cancelling this coroutine cancels the request, and waits until it has stopped at its next step's boundary: until
-        then it may write into folders that whoever asked is about to remove.
+        Cancelling this coroutine cancels the request, and waits until it has stopped between two steps: until then it
+        may write into folders that the caller is about to remove.
 
         Raises:
             GpuDied: the process ended or hung; asking again starts a new one.
-            Refused: it cannot be done, and asking again would not help.
-            Cancelled: `cancel` ended it.
+            UserError: the request cannot be done, and asking again would not help.
+            RequestFailed: a fault of the engine's own.
         """
         await self.start()
-        id = str(next(self._ids))
-        news_of_it: asyncio.Queue[News | None] = asyncio.Queue()
-        self._waiting[id] = news_of_it
+        request_id = str(next(self._numbers))
+        queue: asyncio.Queue[News | None] = asyncio.Queue()
+        self._waiting[request_id] = queue
         try:
             if self.pid is None:
                 raise GpuDied
-            self._write({"id": id, "task": task, **request})
-            return await self._follow(news_of_it, on_news)
+            self._write({"id": request_id, "task": task, **request})
+            return await self._follow(queue, on_news)
         except asyncio.CancelledError:
-            self._write({"id": id, "task": "cancel"})
-            with suppress(TimeoutError, GpuDied, Refused, Cancelled):
+            self._write({"id": request_id, "task": "cancel"})
+            with suppress(TimeoutError, GpuDied, UserError, RequestFailed):
                 async with asyncio.timeout(STOPPING):
-                    await self._follow(news_of_it, lambda news: None)
+                    await self._follow(queue, lambda news: None)
             raise
         finally:
-            self._waiting.pop(id, None)
+            self._waiting.pop(request_id, None)
 
-    async def _follow(self, news_of_it: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
+    async def _follow(self, queue: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
+        """The news that ends a request: `done`, or `cancelled` after a cancellation of ours."""
         while True:
             try:
                 async with asyncio.timeout(self._stall):
-                    news = await news_of_it.get()
+                    news = await queue.get()
             except TimeoutError:
                 log.error("GPU process gave no news for %.0f s and is killed", self._stall)
                 self.kill()
@@ -165,12 +170,12 @@ class Gpu:
             if news is None:
                 raise GpuDied
             match news["news"]:
-                case "done":
+                case "done" | "cancelled":
                     return news
+                case "failed" if news["code"] == "internal":
+                    raise RequestFailed
                 case "failed":
-                    raise Refused(news["code"], news["facts"])
-                case "cancelled":
-                    raise Cancelled
+                    raise UserError(news["code"], **news["facts"])
                 case _:
                     on_news(news)
 
@@ -180,7 +185,7 @@ class Gpu:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
 
     def kill(self) -> None:
-        """End the process at once; whoever waits gets GpuDied."""
+        """End the process at once; requests under way raise GpuDied."""
         if self._process and self._process.returncode is None:
             self._process.kill()
 

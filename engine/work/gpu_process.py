@@ -1,16 +1,16 @@
-"""The GPU process: `python -m engine.work.gpu_process` holds the one resident base model and obeys its supervisor.
+"""The GPU process: `python -m engine.work.gpu_process` holds the resident base model and serves the supervisor.
 
 Requests come as JSON lines on standard input and news goes out as JSON lines on standard output:
 
-    {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process awaits it
-    {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done"
-                                         "prior" before, while class pictures are drawn, "checkpoint" between two
-                                         steps once one is written, "sample" after
+    {"task": "load"}                     {"id": "", "news": "ready", ...}: the first line; a spare process waits for it
+    {"id": "7", "task": "train", ...}    {"id": "7", "news": "step", "step": 3, ...} and at last "news": "done".
+                                         "prior" while class pictures are drawn before, "checkpoint" when one has been
+                                         written between two steps, "sample" while samples are drawn after
     {"id": "8", "task": "imagine", ...}  the same; drawn between two steps of a training that is under way
-    {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}
+    {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}, unless the request is over
 
-It knows folders and files, nothing of jobs, queues or people. It ends when its standard input does, so that it never
-outlives a killed supervisor.
+It knows folders and files, and nothing of jobs, queues or people. It ends when its standard input does, so that it
+never outlives a killed supervisor.
 """
 
 import json
@@ -27,7 +27,8 @@ from typing import Any, TextIO
 import torch
 from PIL import Image
 
-from engine.adapters.adapters import FILE, Attached
+from engine.adapters.adapters import Attached
+from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, as_drawn
 from engine.device import memory
 from engine.drawing.drawing import Drawing, Picture, check, company, draw_together
@@ -45,13 +46,13 @@ SAMPLES = (
     "a photo of {instance} in a suit",
     "portrait of {instance}, smiling, blue background",
 )
-"""What is drawn of a person who has just been learned."""
+"""The prompts of the samples that are drawn when a person has been learned."""
 
 ROWS = 16
-"""Most pictures that requests of several people are drawn with as one batch."""
+"""The most pictures in a batch of several people's requests."""
 
 NEWS_EVERY = 0.25
-"""Seconds between two pieces of news of one training's steps."""
+"""Least seconds between two news of a training's steps."""
 
 Request = Mapping[str, Any]
 
@@ -63,47 +64,66 @@ class GpuProcess:
         self._news, self._writing = news, threading.Lock()
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._later: list[Request] = []
+        self._open: set[str] = set()
+        """Requests that have come and have not been answered for good."""
         self._cancelled: set[str] = set()
+        """Those of them that are to stop."""
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
         self.base = BaseModel.load(base_source, rests=as_drawn)
         self.attached = Attached(self.base)
 
     def _read(self, requests: TextIO) -> None:
         for line in requests:
-            self._requests.put(json.loads(line))
+            self.receive(json.loads(line))
         os._exit(0)
 
-    def tell(self, id: str, news: str, **facts: Any) -> None:
+    def receive(self, request: Request) -> None:
+        """Put a request into the queue. Any thread may call this."""
+        self._requests.put(request)
+
+    def tell(self, request_id: str, news: str, **facts: Any) -> None:
+        """Write news of a request. Paths among the facts are written as text."""
         with self._writing:
-            self._news.write(json.dumps({"id": id, "news": news} | facts) + "\n")
+            self._news.write(json.dumps({"id": request_id, "news": news} | facts, default=str) + "\n")
             self._news.flush()
 
+    def _end(self, request_id: str, news: str, **facts: Any) -> None:
+        """Write a request's last news. A cancellation that comes later finds it over."""
+        self._open.discard(request_id)
+        self._cancelled.discard(request_id)
+        self.tell(request_id, news, **facts)
+
     def serve(self) -> None:
-        """Take one request after another, for ever; drawings go first, as many together as fit."""
+        """Serve one request after another, forever."""
         self.tell("", "ready", base=self.base.source, device=str(self.base.device))
         while True:
-            if not self._later:
-                self._sort_in(self._requests.get())
-            self._look()
-            if drawings := self._waiting_drawings():
-                self._imagine(drawings)
-            elif self._later:
-                request = self._later.pop(0)
-                self._guarded([request["id"]], partial(self._train, request))
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait for requests and serve the waiting drawings, as many together as fit, or else one training."""
+        if not self._later:
+            self._sort_in(self._requests.get())
+        self._look()
+        if drawings := self._waiting_drawings():
+            self._imagine(drawings)
+        elif self._later:
+            request = self._later.pop(0)
+            self._guarded([request["id"]], partial(self._train, request))
 
     def _sort_in(self, request: Request) -> None:
-        if request["task"] == "cancel":
-            self._cancelled.add(request["id"])
-        else:
+        if request["task"] != "cancel":
+            self._open.add(request["id"])
             self._later.append(request)
+        elif request["id"] in self._open:
+            self._cancelled.add(request["id"])
 
     def _look(self) -> None:
-        """Notice what has come, without waiting."""
+        """Take what has come, without waiting."""
         while not self._requests.empty():
             self._sort_in(self._requests.get())
 
     def _waiting_drawings(self) -> list[Request]:
-        """Take the requests for pictures that wait, the oldest first, as many as go into one batch."""
+        """Take the waiting requests for pictures, the oldest first, as many as fit into one batch."""
         taken: list[Request] = []
         rows = 0
         for request in [request for request in self._later if request["task"] == "imagine"]:
@@ -114,10 +134,10 @@ class GpuProcess:
             self._later.remove(request)
         return taken
 
-    def _guarded(self, ids: Sequence[str], work: Callable[[], None]) -> None:
-        """Do the work of these requests; whatever stops it is told to all of them."""
+    def _guarded(self, request_ids: Sequence[str], work: Callable[[], None]) -> None:
+        """Do the work of these requests. What stops it ends all of them."""
         try:
-            if self._cancelled.issuperset(ids):
+            if self._cancelled.issuperset(request_ids):
                 raise Stopped
             with memory.attempt():
                 work()
@@ -127,26 +147,22 @@ class GpuProcess:
         except Stopped:
             news: tuple[str, dict[str, Any]] = ("cancelled", {})
         except UserError as error:
-            facts = {
-                name: value if isinstance(value, int | float) else str(value) for name, value in error.facts.items()
-            }
-            news = ("failed", {"code": error.code, "facts": facts})
+            news = ("failed", {"code": error.code, "facts": error.facts})
         except Exception as error:
             # The type and place say what is wrong; the message could hold a prompt or a path.
             trace = error.__traceback__
             while trace and trace.tb_next:
                 trace = trace.tb_next
             place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
-            print(f"request {ids[0]} failed: {type(error).__name__} at {place}", file=sys.stderr, flush=True)
+            print(f"request {request_ids[0]} failed: {type(error).__name__} at {place}", file=sys.stderr, flush=True)
             news = ("failed", {"code": "internal", "facts": {}})
-        finally:
-            self._cancelled.difference_update(ids)
-        for id in ids:
-            self.tell(id, news[0], **news[1])
+        for request_id in request_ids:
+            if request_id in self._open:  # one of a batch may have its pictures already
+                self._end(request_id, news[0], **news[1])
 
     def _give_way(self, training_id: str) -> None:
-        """Between two steps of a training, of its class pictures or of its judgement: draw what is asked for, notice a
-        cancellation."""
+        """Between two steps of a training, of its class pictures or of its samples: serve the waiting drawings, and
+        raise Stopped if the training was cancelled."""
         self._look()
         while drawings := self._waiting_drawings():
             self._imagine(drawings)
@@ -155,13 +171,13 @@ class GpuProcess:
             raise Stopped
 
     def _giving_way(self, training_id: str, pictures: Iterable[Image.Image]) -> Iterator[Image.Image]:
-        """The pictures, one after another, for somebody who takes long over each."""
+        """The pictures, giving way before each, for work that takes long over one."""
         for picture in pictures:
             self._give_way(training_id)
             yield picture
 
     def _train(self, request: Request) -> None:
-        id, out = request["id"], Path(request["out"])
+        request_id, out = request["id"], Path(request["out"])
         side = self.base.side
         photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
         album = [face_crop(photo, side) if self.base.family.album_crop == "face" else photo for photo in photos]
@@ -176,22 +192,22 @@ class GpuProcess:
             nonlocal told
             if last or time.monotonic() - told >= NEWS_EVERY:
                 told = time.monotonic()
-                self.tell(id, news, **facts)
+                self.tell(request_id, news, **facts)
 
         def on_prior(drawn: int, of: int) -> None:
             told_of("prior", drawn=drawn, of=of)
-            self._give_way(id)
+            self._give_way(request_id)
 
         def on_step(progress: Progress) -> None:
             told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
                     seconds_left=progress.seconds_left, short=short)  # fmt: skip
-            self._give_way(id)
+            self._give_way(request_id)
 
         trained = training.train(
             self.base, album, request["token"], request["noun"], recipe, out / FILE,
             seed=request["seed"], checkpoint=Path(request["checkpoint"]), prior_folder=Path(request["priors"]),
             on_prior=on_prior, on_step=on_step, on_memory=on_memory,
-            on_checkpoint=lambda step: self.tell(id, "checkpoint", step=step),
+            on_checkpoint=lambda step: self.tell(request_id, "checkpoint", step=step),
         )  # fmt: skip
         instance = f"{request['token']} {request['noun']}"
         samples, images = [], []
@@ -201,11 +217,11 @@ class GpuProcess:
             drawn = draw_together(self.base, self.attached, [drawing], lambda step, of: told_of("sample"))[0]
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             images += [picture.image for picture in drawn]
-            self._give_way(id)
-        likeness = likeness_of(self.base, self._giving_way(id, album))
-        alike = round(likeness(self._giving_way(id, images)), 2) if likeness.known else None
-        self.tell(
-            id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
+            self._give_way(request_id)
+        likeness = likeness_of(self.base, self._giving_way(request_id, album))
+        alike = round(likeness(self._giving_way(request_id, images)), 2) if likeness.known else None
+        self._end(
+            request_id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
             recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), notice=self.base.family.notice,
             likeness=alike,
         )  # fmt: skip
@@ -234,12 +250,12 @@ class GpuProcess:
         batch = [(request, drawing) for request, drawing in batch if not self._gone(request["id"])]
         if not batch:
             return
-        began, ids = time.monotonic(), [request["id"] for request, _ in batch]
+        began, request_ids = time.monotonic(), [request["id"] for request, _ in batch]
 
         def cancelled(step: int, of: int) -> None:
             self._look()
-            # One who goes does not stop the others.
-            if all(id in self._cancelled for id in ids):
+            # One person who leaves does not stop the others.
+            if self._cancelled.issuperset(request_ids):
                 raise Stopped
 
         def work() -> None:
@@ -257,20 +273,19 @@ class GpuProcess:
                 if self._gone(request["id"]):
                     continue
                 paths = self._kept(pictures, drawing, Path(request["out"]), "picture")
-                self.tell(
+                self._end(
                     request["id"], "done", seconds=round(time.monotonic() - began, 2), drawn_with=len(batch),
                     pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
                     notice=self.base.family.notice,
                 )  # fmt: skip
 
-        self._guarded(ids, work)
+        self._guarded(request_ids, work)
 
-    def _gone(self, id: str) -> bool:
-        """Whether the request was cancelled; it is then answered and done with."""
-        if id not in self._cancelled:
+    def _gone(self, request_id: str) -> bool:
+        """Whether the request was cancelled; it is over then."""
+        if request_id not in self._cancelled:
             return False
-        self._cancelled.discard(id)
-        self.tell(id, "cancelled")
+        self._end(request_id, "cancelled")
         return True
 
     def _kept(self, pictures: Sequence[Picture], drawing: Drawing, out: Path, name: str) -> list[Path]:

@@ -1,6 +1,7 @@
-"""The jobs: claim one, bring its files to the GPU process, tell the news, write down how it ended.
+"""The handlers of jobs: claim one, bring its files to the GPU process, publish the news, record how it ended.
 
-Every write is fenced by the attempt that `claim` gave: a later attempt's claim makes an earlier one's writes nothing.
+Files go between blobs and the attempt's folder by path: an adapter has up to 0.5 GB and a large model's checkpoint
+10 GB, which must neither fill the supervisor's memory nor hold up the event loop that renews leases of 5 s.
 """
 
 import asyncio
@@ -8,297 +9,276 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
-from engine.work.gpu_client import Cancelled, Gpu, GpuDied, News, Refused
+from engine.adapters.file import FILE
+from engine.work.attempt import RENEW, Attempt, NotWanted
+from engine.work.gpu_client import GpuClient, GpuDied, News, RequestFailed
 from storage.blobs import Blobs
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
-from storage.events import Event, Events
-from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, JobKind, State, Train
+from storage.events import Events
+from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, JobKind, Train
 from storage.open import Storage
 from storage.queue import Handler
 from storage.records import AdapterOutcome, Avatar, Job, Records
 
-RENEW = 1.0
-"""Seconds between two looks whether a job is still ours and still wanted."""
-
-ADAPTER = "adapter.safetensors"
-"""As `engine.adapters.adapters.FILE`, which comes with torch."""
-
 CHECKPOINT = "checkpoint.safetensors"
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which an attempt's folder that nobody touched belongs to a supervisor that was killed."""
 
 log = logging.getLogger(__name__)
 
 
-class Tasks:
-    """The handlers of the three kinds of jobs, on one GPU process and one storage."""
+class Handlers:
+    """The handlers of the three kinds of jobs, on one GPU process and one storage.
 
-    def __init__(self, storage: Storage, gpu: Gpu, work: Path) -> None:
+    work: the folder in which each attempt gets a folder of its own; `styles` and `priors` lie beside it.
+    renew: seconds between two checks whether a job is still wanted.
+    """
+
+    def __init__(self, storage: Storage, gpu: GpuClient, work: Path, renew: float = RENEW) -> None:
         self._records: Records = storage.records
         self._blobs: Blobs = storage.blobs
         self._events: Events = storage.events
         self._queue = storage.queue
         self._gpu = gpu
         self._work = work
+        self._renew = renew
 
-    def handlers(self) -> Mapping[JobKind, Handler]:
-        """What `storage.queue.work` runs."""
-        return {
-            JobKind.INSPECT: lambda job: self._run(job, self._inspect),
-            JobKind.TRAIN: lambda job: self._run(job, self._train),
-            JobKind.IMAGINE: lambda job: self._run(job, self._imagine),
-        }
+    def by_kind(self) -> Mapping[JobKind, Handler]:
+        """The handlers as `storage.queue.work` takes them."""
+        return dict.fromkeys(JobKind, self.run)
 
     async def takes(self, job: Job) -> bool:
-        """Whether this engine has the job's style, or no other has it either."""
+        """Whether this engine has the job's style, or no other engine has it either."""
         style = job.payload.style if isinstance(job.payload, Imagine) else None
         if style is None or style in styles(self._work.parent):
             return True
         return style not in await self._queue.styles()
 
-    async def _run(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
-        """Work on a job, and leave nothing behind once it is over."""
-        try:
-            await self._attempt(job, task)
-        finally:
-            await uninterrupted(self._forget_checkpoints(job.id))
+    async def run(self, job: Job) -> None:
+        """Work on a job until it is over, and leave no checkpoint of it behind.
 
-    async def _forget_checkpoints(self, job_id: str) -> None:
-        """Half-learned weights do not outlive their job, least of all one that was forgotten."""
-        ended = await self._records.job(job_id)
-        if ended is None or ended.over:
+        A job that fails with a UserError is recorded as failed with its code and facts. What else is raised is left to
+        the queue.
+        """
+        try:
+            # A GPU process that dies costs an attempt, not the job.
+            while claimed := await self._records.claim(job.id):
+                if await self._ended(claimed):
+                    break
+        finally:
+            await uninterrupted(self._delete_checkpoint(job.id))
+
+    async def _ended(self, job: Job) -> bool:
+        """Make one attempt; False if the job is to be attempted again."""
+        attempt = Attempt(job, self._records, self._events, self._renew)
+        if job.attempt == 1:
+            await attempt.publish("started")
+        else:
+            await attempt.publish("retaken", attempt=job.attempt)
+        try:
+            async with self._folder(job.id) as folder, attempt.watched():
+                await self._dispatch(attempt, folder)
+        except GpuDied:
+            log.warning("job %s lost its GPU process in attempt %d", job.id, job.attempt)
+            return False
+        except UserError as error:
+            await attempt.fail(error.code, error.facts)
+        except RequestFailed:
+            await attempt.fail("internal", {})
+        except NotWanted:
+            await attempt.cancel()
+        return True
+
+    @asynccontextmanager
+    async def _folder(self, job_id: str) -> AsyncIterator[Path]:
+        """A folder for one attempt. It is removed in a thread: a file of 10 GB takes a while."""
+        folder = tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job_id}-")
+        try:
+            yield Path(folder.name)
+        finally:
+            await uninterrupted(asyncio.to_thread(folder.cleanup))
+
+    async def _delete_checkpoint(self, job_id: str) -> None:
+        """Half-learned weights do not outlive their job, least of all the job of a person who was forgotten."""
+        job = await self._records.job(job_id)
+        if job is None or job.over:
             await self._blobs.delete(f"checkpoints/{job_id}/")
 
-    async def _attempt(self, job: Job, task: Callable[["Attempt"], Coroutine[Any, Any, None]]) -> None:
-        """One attempt after another until the job is over: a GPU process that dies costs an attempt, not the job."""
-        while claimed := await self._records.claim(job.id):
-            attempt = Attempt(claimed, self._records, self._events)
-            await attempt.tell(
-                *(("started", {}) if claimed.attempt == 1 else ("retaken", {"attempt": claimed.attempt}))
-            )
-            try:
-                with tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job.id}-") as folder:
-                    attempt.folder = Path(folder)
-                    async with attempt.watched():
-                        await task(attempt)
-                break
-            except GpuDied:
-                log.warning("job %s lost its GPU process in attempt %d", job.id, claimed.attempt)
-            except Refused as refused:
-                await attempt.fail(refused.code, refused.facts)
-            except (Cancelled, NotWanted):
-                await attempt.finish(State.CANCELLED)
-                await attempt.tell("cancelled", {})
+    async def _dispatch(self, attempt: Attempt, folder: Path) -> None:
+        match attempt.job.payload:
+            case Inspect() as inspect:
+                await self._inspect(attempt, inspect, folder)
+            case Train() as train:
+                await self._train(attempt, train, folder)
+            case Imagine() as imagine:
+                await self._imagine(attempt, imagine, folder)
+            case payload:
+                assert_never(payload)
 
-    async def _inspect(self, attempt: "Attempt") -> None:
-        payload = attempt.job.payload
-        assert isinstance(payload, Inspect)
-        avatar = await self._records.avatar(payload.avatar_id)
-        if avatar is None:
-            raise UserError("missing_avatar")
+    async def _inspect(self, attempt: Attempt, inspect: Inspect, folder: Path) -> None:
+        avatar = await self._avatar(inspect.avatar_id)
         photos = await self._records.photos(avatar.id)
-        paths = await self._photos([photo.key for photo in photos], attempt.folder)
+        paths = await self._fetch_photos([photo.key for photo in photos], folder)
         verdicts = await inspected(paths, avatar.noun)
         await self._records.photo_verdicts(avatar.id, verdicts)
         await attempt.succeed({"verdicts": verdicts})
 
-    async def _train(self, attempt: "Attempt") -> None:
-        payload, folder = attempt.job.payload, attempt.folder
-        assert isinstance(payload, Train)
-        avatar = await self._records.avatar(payload.avatar_id)
-        if avatar is None:
-            raise UserError("missing_avatar")
+    async def _train(self, attempt: Attempt, train: Train, folder: Path) -> None:
+        # 1. What is learned from, and the checkpoint of an earlier attempt.
+        avatar = await self._avatar(train.avatar_id)
         photos = await self._records.photos(avatar.id)
         good = [photo for photo in photos if photo.verdict is None or photo.verdict["ok"]]
         if len(good) < PHOTOS_FEWEST:
             raise UserError("no_good_photos", good=len(good), needed=PHOTOS_FEWEST)
         checkpoint = folder / CHECKPOINT
         with suppress(UnknownBlob):
-            checkpoint.write_bytes(await self._blobs.get(f"checkpoints/{attempt.job.id}/{CHECKPOINT}"))
-        paths = await self._photos([photo.key for photo in good], folder)
+            await self._blobs.fetch(_checkpoint_key(attempt), checkpoint)
+        paths = await self._fetch_photos([photo.key for photo in good], folder)
+
+        # 2. The training, with its news.
+        storing = asyncio.Lock()
+
+        async def store_checkpoint() -> None:
+            # One after another, so that an older one never replaces a newer one.
+            async with storing:
+                if await attempt.wanted():
+                    await self._blobs.store(_checkpoint_key(attempt), checkpoint)
 
         def on_news(news: News) -> None:
             if news["news"] == "step":
                 facts = {"step": news["step"], "steps": news["steps"], "seconds_left": round(news["seconds_left"], 1)}
-                # Memory that ran short is told with the step, whose message stays.
-                attempt.soon(attempt.tell("step", facts | ({"short": True} if news.get("short") else {})))
+                # That memory ran short is told with the step, since a step's message stays.
+                attempt.start(attempt.publish("step", **facts, **({"short": True} if news.get("short") else {})))
             elif news["news"] == "checkpoint":
-                attempt.soon(self._keep_checkpoint(attempt, checkpoint))
+                attempt.start(store_checkpoint())
 
         done = await self._gpu.run(
-            "train", on_news, photos=[str(path) for path in paths], token=avatar.learned_as, noun=avatar.noun,
-            method=payload.method, steps=payload.steps, seed=payload.seed, out=str(folder / "out"),
-            checkpoint=str(checkpoint), priors=str(self._work.parent / "priors"),
-        )  # fmt: skip
-        # Keys hold the attempt, so an attempt that was overtaken cannot put its files in a later one's place.
-        place = f"{avatar.id}/{attempt.job.id}-{attempt.job.attempt}"
-        adapter = f"adapters/{place}/{ADAPTER}"
-        samples = [f"samples/{place}/{number}.png" for number in range(len(done["samples"]))]
-        await self._blobs.put(adapter, await read(done["adapter"]))
+            "train",
+            on_news,
+            photos=[str(path) for path in paths],
+            token=avatar.learned_as,
+            noun=avatar.noun,
+            method=train.method,
+            steps=train.steps,
+            seed=train.seed,
+            out=str(folder / "out"),
+            checkpoint=str(checkpoint),
+            priors=str(self._work.parent / "priors"),
+        )
+
+        # 3. What it made. Keys hold the attempt, so that an attempt that was overtaken replaces no file of a later one.
+        name = f"{avatar.id}/{attempt.job.id}-{attempt.job.attempt}"
+        adapter = f"adapters/{name}/{FILE}"
+        samples = [f"samples/{name}/{number}.png" for number in range(len(done["samples"]))]
+        await self._blobs.store(adapter, Path(done["adapter"]))
         for key, path in zip(samples, done["samples"], strict=True):
-            await self._blobs.put(key, await read(path))
-        result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")} | {
-            "samples": samples
-        }
+            await self._blobs.store(key, Path(path))
+        result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")}
         details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
         outcome = AdapterOutcome(avatar.id, adapter, details)
-        if not await attempt.succeed(result, adapter=outcome):
-            for key in (adapter, *samples):
-                await self._blobs.delete(key)
+        if not await attempt.succeed(result | {"samples": samples}, adapter=outcome):
+            await self._delete([adapter, *samples])
 
-    async def _keep_checkpoint(self, attempt: "Attempt", checkpoint: Path) -> None:
-        key = f"checkpoints/{attempt.job.id}/{CHECKPOINT}"
-        if await self._records.renew(attempt.job.id, attempt.job.attempt) == "go":
-            await self._blobs.put(key, await read(checkpoint))
-
-    async def _imagine(self, attempt: "Attempt") -> None:
-        payload, folder = attempt.job.payload, attempt.folder
-        assert isinstance(payload, Imagine)
+    async def _imagine(self, attempt: Attempt, imagine: Imagine, folder: Path) -> None:
+        # 1. The adapters, and the picture that is varied.
         adapters: list[str] = []
-        drawn: list[Avatar] = []
-        for number, avatar_id in enumerate(payload.avatar_ids):
-            avatar = await self._records.avatar(avatar_id)
-            if avatar is None or avatar.adapter_key is None:
+        avatars: list[Avatar] = []
+        for number, avatar_id in enumerate(imagine.avatar_ids):
+            avatar = await self._avatar(avatar_id)
+            if avatar.adapter_key is None:
                 raise UserError("missing_avatar")
-            drawn.append(avatar)
-            path = folder / str(number) / ADAPTER
-            path.parent.mkdir()
-            path.write_bytes(await self._blobs.get(avatar.adapter_key))
-            adapters.append(str(path.parent))
+            own = folder / str(number)
+            own.mkdir()
+            await self._blobs.fetch(avatar.adapter_key, own / FILE)
+            avatars.append(avatar)
+            adapters.append(str(own))
         weights = [1.0] * len(adapters)
-        if payload.style is not None:
+        if imagine.style is not None:
             offered = styles(self._work.parent)
-            if payload.style not in offered:
-                raise UserError("unknown_style", style=payload.style, styles=[*offered])
-            adapters.append(str(offered[payload.style]))
-            weights.append(payload.style_weight)
+            if imagine.style not in offered:
+                raise UserError("unknown_style", style=imagine.style, styles=[*offered])
+            adapters.append(str(offered[imagine.style]))
+            weights.append(imagine.style_weight)
         original = None
-        if payload.original is not None:
+        if imagine.original is not None:
             original = folder / "original.png"
             try:
-                original.write_bytes(await self._blobs.get(payload.original))
+                await self._blobs.fetch(imagine.original, original)
             except UnknownBlob:
                 raise UserError("picture_gone") from None
+
+        # 2. The drawing.
         drawing = {
-            "prompt": as_learned(payload.prompt, drawn), "count": payload.count, "steps": payload.steps,
-            "guidance": payload.guidance, "negative_prompt": payload.negative_prompt,
-            "width": payload.width, "height": payload.height,
-            "seed": seed_of(attempt.job.id) if payload.seed is None else payload.seed,
-            "avatars": adapters, "weights": weights,
-            "original": original and str(original), "strength": payload.strength,
-        }  # fmt: skip
+            "prompt": as_learned(imagine.prompt, avatars),
+            "count": imagine.count,
+            "steps": imagine.steps,
+            "guidance": imagine.guidance,
+            "negative_prompt": imagine.negative_prompt,
+            "width": imagine.width,
+            "height": imagine.height,
+            "seed": seed_of(attempt.job.id) if imagine.seed is None else imagine.seed,
+            "avatars": adapters,
+            "weights": weights,
+            "original": original and str(original),
+            "strength": imagine.strength,
+        }
         done = await self._gpu.run("imagine", drawing=drawing, out=str(folder / "out"))
+
+        # 3. The pictures.
         pictures = [
             (f"pictures/{attempt.job.id}/{attempt.job.attempt}-{number}.png", picture["seed"])
             for number, picture in enumerate(done["pictures"])
         ]
         for (key, _), picture in zip(pictures, done["pictures"], strict=True):
-            await self._blobs.put(key, await read(picture["path"]))
+            await self._blobs.store(key, Path(picture["path"]))
         result = {
-            "seconds": done["seconds"], "notice": done["notice"],
+            "seconds": done["seconds"],
+            "notice": done["notice"],
             "pictures": [{"key": key, "seed": seed} for key, seed in pictures],
-        }  # fmt: skip
+        }
         if not await attempt.succeed(result, pictures=pictures):
-            for key, _ in pictures:
-                await self._blobs.delete(key)
+            await self._delete([key for key, _ in pictures])
 
-    async def _photos(self, keys: list[str], folder: Path) -> list[Path]:
+    async def _avatar(self, avatar_id: str) -> Avatar:
+        """The avatar. Raises UserError `missing_avatar`."""
+        avatar = await self._records.avatar(avatar_id)
+        if avatar is None:
+            raise UserError("missing_avatar")
+        return avatar
+
+    async def _fetch_photos(self, keys: Sequence[str], folder: Path) -> list[Path]:
+        """The photos with these keys as files in `folder`."""
         paths = [folder / f"photo-{number:02d}" for number in range(len(keys))]
         for key, path in zip(keys, paths, strict=True):
-            path.write_bytes(await self._blobs.get(key))
+            await self._blobs.fetch(key, path)
         return paths
 
-
-class NotWanted(Exception):
-    """The job was cancelled by its person, or another attempt has it."""
-
-
-class Attempt:
-    """One attempt at a job: tells its news, watches whether it is still wanted, writes down its end."""
-
-    def __init__(self, job: Job, records: Records, events: Events) -> None:
-        self.job = job
-        self.folder = Path()
-        self._records, self._events = records, events
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def tell(self, code: str, facts: dict[str, Any]) -> None:
-        """Publish news of the job."""
-        await self._events.publish(Event(self.job.id, self.job.attempt, code, facts))
-
-    def soon(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the attempt; it is over before the attempt is."""
-        task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Within: once the job is cancelled or lost, the body is cancelled and NotWanted raised in its place."""
-        body = asyncio.current_task()
-        assert body
-        unwanted = False
-
-        async def watch() -> None:
-            nonlocal unwanted
-            # The flag is another process's, so nothing in this one could be awaited instead.
-            while await self._records.renew(self.job.id, self.job.attempt) == "go":  # noqa: ASYNC110
-                await asyncio.sleep(RENEW)
-            unwanted = True
-            body.cancel()
-
-        watching = asyncio.create_task(watch(), name=f"watch job {self.job.id}")
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Only our own cancellation turns into NotWanted: the process's end must go on up.
-            if unwanted and body.uncancel() == 0:
-                raise NotWanted from None
-            raise
-        finally:
-            watching.cancel()
-            await asyncio.gather(watching, *self._tasks, return_exceptions=True)
-
-    async def succeed(
-        self,
-        result: dict[str, Any],
-        *,
-        pictures: list[tuple[str, int]] | None = None,
-        adapter: AdapterOutcome | None = None,
-    ) -> bool:
-        """Write the success down. False if this attempt no longer runs the job."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        job = self.job
-        written = await self._records.finish(
-            job.id, job.attempt, State.SUCCEEDED, result, pictures=pictures or (), adapter=adapter
-        )
-        if written:
-            await self.tell("done", {})
-        return written
-
-    async def fail(self, code: str, facts: dict[str, Any]) -> None:
-        """Write the failure down."""
-        if await self.finish(State.FAILED, {"code": code, "facts": facts}):
-            await self.tell("failed", {"code": code})
-
-    async def finish(self, state: State, error: dict[str, Any] | None = None) -> bool:
-        """Write an end without result down. False if this attempt no longer runs the job."""
-        return await self._records.finish(self.job.id, self.job.attempt, state, error=error)
+    async def _delete(self, keys: Sequence[str]) -> None:
+        for key in keys:
+            await self._blobs.delete(key)
 
 
-async def inspected(photos: list[Path], noun: str) -> list[dict[str, Any]]:
-    """The photos' verdicts, from a process of its own: files from strangers may crash or bloat a decoder."""
+async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:
+    """The photos' verdicts, from a process of its own: files from strangers may crash or bloat a decoder.
+
+    Raises RuntimeError if that process fails.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "engine", "inspect", "--json", "--class", noun, *map(str, photos),
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        *(sys.executable, "-m", "engine", "inspect", "--json", "--class", noun, *map(str, photos)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
     try:
         output, _ = await process.communicate()
     except asyncio.CancelledError:
@@ -314,7 +294,7 @@ async def inspected(photos: list[Path], noun: str) -> list[dict[str, Any]]:
 
 
 def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:
-    """The prompt with what was learned in place of each token: "cr7d man", whatever the avatar is called by now."""
+    """The prompt with what the adapters learned in place of each token: "cr7d man", even if the avatar was renamed."""
     by_word = {avatar.learned_as: avatar for avatar in avatars} | {avatar.token: avatar for avatar in avatars}
     if not by_word:
         return prompt
@@ -328,15 +308,12 @@ def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:
 
 
 def styles(home: Path) -> dict[str, Path]:
-    """The styles that an engine of this data folder offers, by name: `styles/<name>` holds what finetune or import left
-    there. A name is of small letters, digits and hyphens, 32 at most."""
-    found = sorted((home / "styles").glob(f"*/{ADAPTER}"))
+    """The folders of the styles in a data folder, by name: `styles/<name>`, written by `finetune` or `import`.
+
+    A name has 1 to 32 small letters, digits and hyphens.
+    """
+    found = sorted((home / "styles").glob(f"*/{FILE}"))
     return {path.parent.name: path.parent for path in found if re.fullmatch(r"[a-z0-9-]{1,32}", path.parent.name)}
-
-
-async def read(path: str | Path) -> bytes:
-    """A file's content, read off the loop."""
-    return await asyncio.to_thread(Path(path).read_bytes)
 
 
 def seed_of(job_id: str) -> int:
@@ -345,9 +322,11 @@ def seed_of(job_id: str) -> int:
 
 
 def sweep(work: Path) -> None:
-    """Remove what attempts of killed supervisors left in the work folder: folders untouched for an hour."""
+    """Remove the folders that attempts of killed supervisors left in the work folder."""
     for folder in work.iterdir():
-        if folder.is_dir() and time.time() - folder.stat().st_mtime > 3600:
-            for path in sorted(folder.rglob("*"), reverse=True):
-                path.rmdir() if path.is_dir() else path.unlink()
-            folder.rmdir()
+        if folder.is_dir() and time.time() - folder.stat().st_mtime > LEFT_BEHIND:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _checkpoint_key(attempt: Attempt) -> str:
+    return f"checkpoints/{attempt.job.id}/{CHECKPOINT}"

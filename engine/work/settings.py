@@ -1,4 +1,4 @@
-"""The engine process's settings."""
+"""The settings of the engine."""
 
 from pydantic import Field
 
@@ -14,5 +14,5 @@ class EngineSettings(StorageSettings):
         description="Base model: a diffusers folder, hub id or .safetensors file; unset means the embedded one.",
     )
     gpu_stall: float = Field(
-        default=STALL, gt=0, description="Seconds without news after which the GPU process counts as hung."
+        default=STALL, gt=0, description="Seconds of silence before the GPU process is killed and restarted."
     )

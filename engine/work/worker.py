@@ -1,22 +1,20 @@
-"""`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process; no torch here."""
+"""`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process. No torch here."""
 
 import asyncio
-import logging
 import signal
 from pathlib import Path
 
-from engine.work.gpu_client import Gpu
-from engine.work.handlers import Tasks, styles, sweep
+from engine.work.gpu_client import GpuClient
+from engine.work.handlers import Handlers, styles, sweep
 from engine.work.settings import EngineSettings
+from storage.background import Background
 from storage.open import open_storage
 from storage.orphans import keep_swept
 from storage.queue import HEARTBEAT, Queue, work
 
-log = logging.getLogger(__name__)
-
 
 async def run(settings: EngineSettings) -> None:
-    """Work until SIGTERM or SIGINT; what runs then is handed back to the queue with its checkpoint.
+    """Work until SIGTERM or SIGINT; jobs under way then go back to the queue with their checkpoints.
 
     Raises:
         BaseUnusable: the base model cannot be loaded.
@@ -27,16 +25,16 @@ async def run(settings: EngineSettings) -> None:
     async with open_storage(settings) as storage:
         folder = settings.home / "work"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sweep(folder)
-        gpu = Gpu(settings.base_model, settings.gpu_stall)
+        await asyncio.to_thread(sweep, folder)
+        gpu, background = GpuClient(settings.base_model, settings.gpu_stall), Background()
         try:
             await gpu.ready()
             print("The engine is ready", flush=True)
-            sweeping = asyncio.create_task(keep_swept(storage.records, storage.blobs))
-            offering = asyncio.create_task(_offer(storage.queue, settings.home))
-            tasks = Tasks(storage, gpu, folder)
+            background.start(keep_swept(storage.records, storage.blobs), "sweep blobs")
+            background.start(_offer(storage.queue, settings.home), "offer styles")
+            handlers = Handlers(storage, gpu, folder)
             working = asyncio.create_task(
-                work(tasks.handlers(), storage.records, storage.queue, events=storage.events, takes=tasks.takes)
+                work(handlers.by_kind(), storage.records, storage.queue, events=storage.events, takes=handlers.takes)
             )
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -44,14 +42,14 @@ async def run(settings: EngineSettings) -> None:
                 working.result()
             stopping.cancel()
             working.cancel()
-            sweeping.cancel()
-            offering.cancel()
-            await asyncio.gather(working, stopping, sweeping, offering, return_exceptions=True)
+            await asyncio.gather(working, stopping, return_exceptions=True)
         finally:
+            await background.stop()
             await gpu.close()
 
 
 async def _offer(queue: Queue, home: Path) -> None:
+    """Offer this engine's styles for as long as it runs."""
     while True:
         await queue.offer(styles(home))
         await asyncio.sleep(HEARTBEAT)

@@ -14,19 +14,20 @@ import torch
 from PIL import Image
 
 from engine.adapters.adapters import FILE
-from engine.drawing.drawing import Drawing, Picture
+from engine.drawing.drawing import Drawing, Picture, draw_together
 from engine.learning.training import Trained, train
-from engine.work import gpu_process as gpu_process
-from engine.work.gpu_client import Cancelled, Gpu, Refused
+from engine.work import gpu_process
+from engine.work.gpu_client import GpuClient
 from engine.work.gpu_process import GpuProcess
+from storage.errors import UserError
 from tests.engine.tiny import LORA, SIDE, assert_same, load
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def gpu(folders) -> AsyncIterator[Gpu]:
-    process = Gpu(str(folders("sd1")))
+async def gpu(folders) -> AsyncIterator[GpuClient]:
+    process = GpuClient(str(folders("sd1")))
     await process.ready()
     yield process
     await process.close()
@@ -38,7 +39,7 @@ def wanted(out: Path, **changed: Any) -> dict[str, Any]:
 
 
 async def test_waiting_requests_are_drawn_together_during_a_training(
-    folders, pictures, tmp_path: Path, gpu: Gpu
+    folders, pictures, tmp_path: Path, gpu: GpuClient
 ) -> None:
     base = load(folders("sd1"))
     train(base, pictures, "zk1", "man", LORA, tmp_path / "ann" / FILE, side=SIDE)
@@ -61,7 +62,7 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
     done = await asyncio.gather(*(gpu.run("imagine", **request) for request in asked), return_exceptions=True)
     assert not training.done()
     assert [one["drawn_with"] for one in done[:3]] == [2, 2, 1]  # the third asked for other steps
-    assert isinstance(done[3], Refused) and done[3].code == "prompt_too_long"
+    assert isinstance(done[3], UserError) and done[3].code == "prompt_too_long"
     training.cancel()
     await asyncio.gather(training, return_exceptions=True)
     alone = await gpu.run("imagine", **wanted(tmp_path / "alone", avatars=[str(tmp_path / "ann" / FILE)]))
@@ -70,7 +71,9 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
         assert_same(one, other, 12)
 
 
-async def test_class_pictures_give_way_to_a_drawing_and_to_a_cancellation(pictures, tmp_path: Path, gpu: Gpu) -> None:
+async def test_class_pictures_give_way_to_a_drawing_and_to_a_cancellation(
+    pictures, tmp_path: Path, gpu: GpuClient
+) -> None:
     photo = tmp_path / "photo.png"
     pictures[0].save(photo)
     told: list[str] = []
@@ -88,16 +91,6 @@ async def test_class_pictures_give_way_to_a_drawing_and_to_a_cancellation(pictur
     assert set(told) == {"prior"}
 
 
-async def test_one_who_goes_does_not_stop_the_others(tmp_path: Path, gpu: Gpu) -> None:
-    leaving = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "1", steps=20)))
-    staying = asyncio.create_task(gpu.run("imagine", **wanted(tmp_path / "2", steps=20, seed=2)))
-    await asyncio.sleep(0.3)
-    leaving.cancel()
-    assert (await staying)["pictures"]
-    with pytest.raises((asyncio.CancelledError, Cancelled)):
-        await leaving
-
-
 class Silent(io.StringIO):
     """Standard input on which nothing comes and that never ends: its end would be this process's."""
 
@@ -106,15 +99,31 @@ class Silent(io.StringIO):
         return ""
 
 
+class Here:
+    """The GPU process in this one, and what it tells."""
+
+    def __init__(self, base: str) -> None:
+        self._written = io.StringIO()
+        self.process = GpuProcess(base, Silent(), self._written)
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._written.getvalue().splitlines()]
+
+    def serve(self, *requests: dict[str, Any]) -> None:
+        """Have it receive these and serve one turn."""
+        for request in requests:
+            self.process.receive(request)
+        self.process.turn()
+
+
 @pytest.fixture
-def here(folders) -> GpuProcess:
-    """What the GPU process does, in this one."""
-    return GpuProcess(str(folders("sd1")), Silent(), io.StringIO())
+def here(folders) -> Here:
+    return Here(str(folders("sd1")))
 
 
-def told(here: GpuProcess) -> list[dict[str, Any]]:
-    assert isinstance(here._news, io.StringIO)
-    return [json.loads(line) for line in here._news.getvalue().splitlines()]
+def imagine(number: int, out: Path, **changed: Any) -> dict[str, Any]:
+    return {"id": str(number), "task": "imagine", **wanted(out / str(number), **changed)}
 
 
 def training(folder: Path, pictures: Sequence[Image.Image]) -> dict[str, Any]:
@@ -137,7 +146,7 @@ SHORT = [
 
 @pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
 def test_too_little_memory_is_told_as_such_and_a_batch_is_halved_before(
-    here: GpuProcess, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    here: Here, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     room = 1
 
@@ -151,32 +160,82 @@ def test_too_little_memory_is_told_as_such_and_a_batch_is_halved_before(
 
     monkeypatch.setattr(gpu_process, "draw_together", drawn)
     monkeypatch.setattr("engine.learning.training.train", never)
-    asked = [{"id": str(number), **wanted(tmp_path / str(number))} for number in range(3)]
-    here._imagine(asked)
-    assert [(news["id"], news["news"]) for news in told(here)] == [("0", "done"), ("1", "done"), ("2", "done")]
+    here.serve(*(imagine(number, tmp_path) for number in range(3)))
+    assert [(news["id"], news["news"]) for news in here.told] == [("0", "done"), ("1", "done"), ("2", "done")]
     room = 0
-    here._imagine(asked[:1])
-    here._guarded(["t"], lambda: here._train(training(tmp_path, pictures)))
-    for news, id in zip(told(here)[3:], ("0", "t"), strict=True):
-        assert news == {"id": id, "news": "failed", "code": "out_of_memory", "facts": {}}
+    here.serve(imagine(3, tmp_path))
+    here.serve(training(tmp_path, pictures))
+    for news, request in zip(here.told[3:], ("3", "t"), strict=True):
+        assert news == {"id": request, "news": "failed", "code": "out_of_memory", "facts": {}}
 
 
-def test_another_error_is_a_fault_of_ours(here: GpuProcess) -> None:
-    here._guarded(["1"], lambda: exec("raise RuntimeError('shapes differ')"))
-    assert [news["code"] for news in told(here)] == ["internal"]
+def test_another_error_is_a_fault_of_ours(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a secret prompt")
+
+    monkeypatch.setattr(gpu_process, "draw_together", broken)
+    here.serve(imagine(1, tmp_path))
+    assert here.told == [{"id": "1", "news": "failed", "code": "internal", "facts": {}}]
+    logged = capfd.readouterr().err
+    assert "request 1 failed: RuntimeError at test_gpu.py" in logged and "secret" not in logged
+
+
+def test_one_person_who_leaves_does_not_stop_the_others(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def drawn(base: Any, attached: Any, drawings: Any, on_step: Any) -> list[list[Picture]]:
+        """The real drawing; one of its two requests is cancelled at the first step, and then the other as well."""
+
+        def step(number: int, of: int) -> None:
+            steps.append(number)
+            here.process.receive({"id": str(leaving[len(steps) > 1]), "task": "cancel"})
+            on_step(number, of)
+
+        return draw_together(base, attached, drawings, step)
+
+    monkeypatch.setattr(gpu_process, "draw_together", drawn)
+    leaving = (1, 1)
+    here.serve(imagine(1, tmp_path), imagine(2, tmp_path, seed=2))
+    assert sorted((news["id"], news["news"]) for news in here.told) == [("1", "cancelled"), ("2", "done")]
+    assert len(steps) == 2 and not (tmp_path / "1").exists() and (tmp_path / "2" / "picture-0.png").exists()
+    steps.clear()
+    leaving = (3, 4)
+    here.serve(imagine(3, tmp_path, steps=20), imagine(4, tmp_path, steps=20))
+    assert [(news["id"], news["news"]) for news in here.told[2:]] == [("3", "cancelled"), ("4", "cancelled")]
+    assert len(steps) == 2  # nobody wants the other 18
+
+
+def test_a_cancellation_that_comes_too_late_is_forgotten(
+    here: Here, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that had the same number later would be cancelled before it began."""
+    monkeypatch.setattr(gpu_process, "draw_together", lambda base, attached, drawings, on_step: [
+        [Picture(pictures[0], 1)] for _ in drawings
+    ])  # fmt: skip
+    late = {"id": "1", "task": "cancel"}
+    here.serve(imagine(1, tmp_path))
+    here.serve(late, {"id": "never", "task": "cancel"}, imagine(2, tmp_path))
+    here.serve(imagine(1, tmp_path), imagine(2, tmp_path, prompt=" "))
+    here.serve(late, imagine(2, tmp_path), {"id": "2", "task": "cancel"})
+    ends = [(news["id"], news["news"]) for news in here.told]
+    assert ends == [("1", "done"), ("2", "done"), ("2", "failed"), ("1", "done"), ("2", "cancelled")]
 
 
 def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellation_noticed(
-    here: GpuProcess, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    here: Here, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = Trained(steps=1, seconds=0.0, first_loss=0.0, last_loss=0.0, resumed_at=0)
     looked: list[list[str]] = []
 
     def describe(picture: Image.Image) -> np.ndarray:
         """Each look notes what has been answered so far, and is followed by a request; the seventh by the end."""
-        looked.append([news["id"] for news in told(here) if news["news"] == "done"])
+        looked.append([news["id"] for news in here.told if news["news"] == "done"])
         drawing = {"id": str(len(looked)), "task": "imagine", **wanted(tmp_path / "drawn")}
-        here._requests.put({"id": "t", "task": "cancel"} if len(looked) == 7 else drawing)
+        here.process.receive({"id": "t", "task": "cancel"} if len(looked) == 7 else drawing)
         return np.zeros(128)
 
     monkeypatch.setattr("engine.learning.training.train", lambda *arguments, **options: trained)
@@ -185,8 +244,9 @@ def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellat
     ])  # fmt: skip
     monkeypatch.setattr("engine.measuring.likeness.describe", describe)
     request = training(tmp_path, pictures[:2])
-    here._guarded(["t"], lambda: here._train(request))
+    here.serve(request)
     assert looked == [[], ["1"], ["1", "2"], ["1", "2", "3"], ["1", "2", "3", "4"]]  # two photos and three samples
-    assert told(here)[-1] | {"id": "t", "news": "done", "likeness": 1.0} == told(here)[-1]
-    here._guarded(["t"], lambda: here._train(request))
-    assert len(looked) == 7 and told(here)[-1] == {"id": "t", "news": "cancelled"}
+    assert here.told[-1] | {"id": "t", "news": "done", "likeness": 1.0} == here.told[-1]
+    here.process.turn()  # what the last look asked for
+    here.serve(request)
+    assert len(looked) == 7 and here.told[-1] == {"id": "t", "news": "cancelled"}

@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.work.gpu_client import BaseUnusable, Gpu, GpuDied, Refused
+from engine.work.gpu_client import BaseUnusable, GpuClient, GpuDied, RequestFailed
+from storage.errors import UserError
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-async def gpu(tiny_folder: Path) -> AsyncIterator[Gpu]:
-    gpu = Gpu(str(tiny_folder))
+async def gpu(tiny_folder: Path) -> AsyncIterator[GpuClient]:
+    gpu = GpuClient(str(tiny_folder))
     yield gpu
     await gpu.close()
 
@@ -64,13 +65,14 @@ async def test_a_picture_is_drawn_while_a_training_runs_and_the_training_can_be_
     training.cancel()
     with pytest.raises(asyncio.CancelledError):
         await training
-    # It has stopped by then, and writes no more into folders that are about to be removed.
+    # It has stopped by then, and writes no more into folders that are about to be removed: not while the process, which
+    # is free at once, serves a second training to its end.
     shutil.rmtree(tmp_path / "out", ignore_errors=True)
     (tmp_path / "checkpoint").unlink(missing_ok=True)
-    await asyncio.sleep(0.5)
+    second = tmp_path / "second"
+    await asyncio.wait_for(gpu.run("train", **lesson(photos, second, 2)), 120)
+    assert (second / "out").exists()
     assert not (tmp_path / "out").exists() and not (tmp_path / "checkpoint").exists()
-    # The process has let go of the training and is free at once.
-    await asyncio.wait_for(gpu.run("imagine", drawing=drawing(), out=str(tmp_path / "free")), 60)
 
 
 async def test_a_killed_process_is_told_and_the_next_request_starts_another(gpu, photos, tmp_path) -> None:
@@ -85,22 +87,49 @@ async def test_a_killed_process_is_told_and_the_next_request_starts_another(gpu,
     assert gpu.pid != killed
 
 
-async def test_a_cancelled_request_is_over_once_its_process_says_so(gpu, photos, tmp_path) -> None:
-    steps = asyncio.Queue()
-    training = asyncio.create_task(gpu.run("train", steps.put_nowait, **lesson(photos, tmp_path, 20_000)))
-    while (await asyncio.wait_for(steps.get(), 120))["news"] != "step":
-        pass
-    os.kill(gpu.pid, signal.SIGSTOP)
+SLOW_TO_STOP = """
+import json, sys
+from pathlib import Path
+
+def tell(**news):
+    print(json.dumps(news), flush=True)
+
+for line in sys.stdin:
+    request = json.loads(line)
+    match request["task"]:
+        case "load":
+            tell(id="", news="ready")
+        case "train":
+            training = request
+            tell(id=request["id"], news="step")
+        case "cancel":
+            tell(id=request["id"], news="step")  # the one that it was at
+            Path(training["out"]).write_text("the last that the training writes")
+            tell(id=request["id"], news="cancelled")
+        case "fail":
+            tell(id=request["id"], news="failed", code="internal", facts={})
+"""
+"""Speaks as the GPU process does, with a training that still writes a file after it has been cancelled."""
+
+
+async def test_a_cancelled_request_is_over_once_its_process_says_so(tmp_path: Path) -> None:
+    gpu = GpuClient(process=[sys.executable, "-c", SLOW_TO_STOP])
+    steps: asyncio.Queue[object] = asyncio.Queue()
+    out = tmp_path / "out"
+    training = asyncio.create_task(gpu.run("train", steps.put_nowait, out=str(out)))
+    await asyncio.wait_for(steps.get(), 60)
+    assert not out.exists()
     training.cancel()
-    await asyncio.sleep(0.5)
-    assert not training.done()
-    os.kill(gpu.pid, signal.SIGCONT)
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(training, 5)
+        await asyncio.wait_for(training, 60)
+    assert out.exists() and steps.empty()
+    with pytest.raises(RequestFailed):
+        await gpu.run("fail")
+    await gpu.close()
 
 
 async def test_a_process_that_hangs_is_killed(tiny_folder, tmp_path) -> None:
-    gpu = Gpu(str(tiny_folder), stall=1.0)
+    gpu = GpuClient(str(tiny_folder), stall=1.0)
     await gpu.ready()
     os.kill(gpu.pid, signal.SIGSTOP)
     try:
@@ -111,18 +140,18 @@ async def test_a_process_that_hangs_is_killed(tiny_folder, tmp_path) -> None:
 
 
 async def test_what_cannot_be_done_is_refused_with_a_code(gpu, tmp_path) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         await gpu.run("imagine", drawing=drawing("x" * 10_000), out=str(tmp_path / "drawn"))
     assert refused.value.code == "prompt_too_long"
     assert refused.value.facts == {"length": 10_000, "limit": 1000}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(UserError) as refused:
         await gpu.run("imagine", drawing=drawing(avatars=[str(tmp_path)]), out=str(tmp_path / "drawn"))
     assert refused.value.code == "missing_avatar"
     assert not (tmp_path / "drawn").exists()
 
 
 async def test_an_unusable_base_model_is_told_at_the_start(tmp_path: Path) -> None:
-    gpu = Gpu(str(tmp_path / "nothing"))
+    gpu = GpuClient(str(tmp_path / "nothing"))
     with pytest.raises(BaseUnusable):
         await asyncio.wait_for(gpu.ready(), 60)
     await gpu.close()
@@ -158,7 +187,7 @@ def test_threads_that_wait_do_not_spin_unless_the_operator_wants_it(asked: str |
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells another process's environment")
-async def test_the_gpu_process_is_told_how_threads_wait(gpu: Gpu) -> None:
+async def test_the_gpu_process_is_told_how_threads_wait(gpu: GpuClient) -> None:
     await gpu.ready()
     told = await asyncio.to_thread(Path(f"/proc/{gpu.pid}/environ").read_bytes)
     assert b"OMP_WAIT_POLICY=passive" in told.split(b"\0")

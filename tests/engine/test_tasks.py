@@ -1,32 +1,45 @@
-"""What an engine gathers for a drawing before it comes to the GPU."""
+"""What an engine does around a request to the GPU process: it gathers files, stores results and records the end."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import os
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine.work.gpu_client import Cancelled
-from engine.work.handlers import ADAPTER, Tasks, read, styles
-from storage.blobs import MemoryBlobs
-from storage.errors import UserError
-from storage.events import MemoryEvents
-from storage.jobs import Imagine, JobKind
+from engine.adapters.file import FILE
+from engine.work.attempt import NotWanted
+from engine.work.gpu_client import GpuDied, RequestFailed
+from engine.work.handlers import CHECKPOINT, LEFT_BEHIND, Handlers, styles, sweep
+from storage.atomic import atomic_write
+from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs
+from storage.events import Event, MemoryEvents
+from storage.jobs import Imagine, JobKind, Payload, State, Train
 from storage.records import Job, Records
 
+RENEW = 0.01
+LARGE = bytes(range(256)) * 4096 * 3  # several chunks
 
-class Asked:
-    """Stands where the GPU process is, and keeps what it is asked for."""
 
-    def __init__(self) -> None:
-        self.drawing: dict[str, Any] = {}
-        self.original = b""
+def read(path: str | Path) -> bytes:
+    return Path(path).read_bytes()
 
-    async def run(self, task: str, *, drawing: dict[str, Any], out: str) -> None:
-        self.drawing = drawing
-        self.original = await read(drawing["original"])
-        raise Cancelled
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+class Gpu:
+    """Stands where the GPU process is."""
+
+    def __init__(self, *turns: Callable[..., Any]) -> None:
+        self.turns = list(turns)
+
+    async def run(self, task: str, on_news: Any = None, **request: Any) -> Any:
+        return await self.turns.pop(0)(request, on_news)
 
 
 class Others:
@@ -36,6 +49,28 @@ class Others:
         return ["chalk"]
 
 
+class Heard(MemoryEvents):
+    """Events, and what was published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: list[Event] = []
+
+    async def publish(self, event: Event) -> None:
+        self.published.append(event)
+        await super().publish(event)
+
+
+class ByPath(FolderBlobs):
+    """Blobs too large for memory."""
+
+    async def get(self, key: str) -> bytes:
+        raise AssertionError(f"{key} was read whole")
+
+    async def put(self, key: str, data: object) -> None:
+        raise AssertionError(f"{key} was written from memory")
+
+
 @pytest.fixture
 async def records(tmp_path: Path) -> AsyncIterator[Records]:
     records = await Records.open(f"sqlite+aiosqlite:///{tmp_path}/records.sqlite")
@@ -43,38 +78,186 @@ async def records(tmp_path: Path) -> AsyncIterator[Records]:
     await records.close()
 
 
+class Engine:
+    """The handlers over these records and blobs, a user and an avatar with five photos."""
+
+    def __init__(self, records: Records, blobs: Blobs, home: Path, *turns: Callable[..., Any]) -> None:
+        self.records, self.blobs, self.home = records, blobs, home
+        self.events, self.gpu = Heard(), Gpu(*turns)
+        (home / "work").mkdir(exist_ok=True)
+        storage: Any = SimpleNamespace(records=records, blobs=blobs, events=self.events, queue=Others())
+        gpu: Any = self.gpu
+        self.handlers = Handlers(storage, gpu, home / "work", renew=RENEW)
+
+    async def job(self, payload: Payload) -> Job:
+        user = await self.records.user("chat", "ann", "Ann")
+        kind = JobKind.TRAIN if isinstance(payload, Train) else JobKind.IMAGINE
+        return await self.records.create_job(kind, user.id, "chat", "studio", payload)
+
+    async def done(self, payload: Payload) -> Job:
+        """The job after its handler."""
+        job = await self.job(payload)
+        await self.handlers.by_kind()[job.kind](job)
+        ended = await self.records.job(job.id)
+        assert ended is not None and not list((self.home / "work").iterdir())
+        return ended
+
+    async def avatar(self) -> str:
+        user = await self.records.user("chat", "ann", "Ann")
+        keys = [f"photos/a/{number}" for number in range(5)]
+        for key in keys:
+            (self.home / "photo").write_bytes(key.encode())
+            await self.blobs.store(key, self.home / "photo")
+            (self.home / "photo").unlink()
+        return (await self.records.create_avatar(user.id, "zk7", "man", keys, "1")).id
+
+
 async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp_path: Path) -> None:
     for name in ("inks", "oils", "No Name"):
         (tmp_path / "styles" / name).mkdir(parents=True)
-        (tmp_path / "styles" / name / ADAPTER).touch()
+        (tmp_path / "styles" / name / FILE).touch()
     (tmp_path / "styles" / "unfinished").mkdir()
-    (tmp_path / "work").mkdir()
     assert [*styles(tmp_path)] == ["inks", "oils"]
-    blobs, asked = MemoryBlobs(), Asked()
-    storage: Any = SimpleNamespace(records=records, blobs=blobs, events=MemoryEvents(), queue=Others())
-    gpu: Any = asked
-    tasks = Tasks(storage, gpu, tmp_path / "work")
-    imagine = tasks.handlers()[JobKind.IMAGINE]
-    user = await records.user("chat", "ann", "Ann")
+    drawn: dict[str, Any] = {}
 
-    async def job(payload: Imagine) -> Job:
-        return await records.create_job(JobKind.IMAGINE, user.id, "chat", "studio", payload)
+    async def draw(request: dict[str, Any], on_news: object) -> None:
+        drawn.update(request["drawing"], content=read(request["drawing"]["original"]))
+        raise NotWanted
 
-    await blobs.put("pictures/1/0.png", b"a picture")
-    await imagine(
-        await job(Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils", style_weight=0.6))
-    )
-    assert asked.original == b"a picture"
-    assert asked.drawing["strength"] == 0.3
-    assert asked.drawing["avatars"] == [str(tmp_path / "styles" / "oils")]
-    assert asked.drawing["weights"] == [0.6]
-    with pytest.raises(UserError, match="picture_gone"):
-        await imagine(await job(Imagine("a man", original="pictures/1/9.png")))
+    engine = Engine(records, MemoryBlobs(), tmp_path, draw)
+    await engine.blobs.put("pictures/1/0.png", b"a picture")
+    asked = Imagine("a man", original="pictures/1/0.png", strength=0.3, style="oils", style_weight=0.6)
+    assert (await engine.done(asked)).state == State.CANCELLED
+    assert drawn["content"] == b"a picture"
+    assert drawn["strength"] == 0.3
+    assert drawn["avatars"] == [str(tmp_path / "styles" / "oils")]
+    assert drawn["weights"] == [0.6]
+    gone = await engine.done(Imagine("a man", original="pictures/1/9.png"))
+    assert (gone.state, gone.error) == (State.FAILED, {"code": "picture_gone", "facts": {}})
     for name in ("ink", "../styles/oils", "unfinished"):
-        with pytest.raises(UserError, match="unknown_style") as refused:
-            await imagine(await job(Imagine("a man", style=name)))
-        assert refused.value.facts["styles"] == ["inks", "oils"]
-    # A style that another engine has is left to that one; what nobody has any more is taken, to say so.
-    taken = {style: await tasks.takes(await job(Imagine("a man", style=style))) for style in (None, "oils", "gone")}
+        refused = await engine.done(Imagine("a man", style=name))
+        assert refused.error == {"code": "unknown_style", "facts": {"style": name, "styles": ["inks", "oils"]}}
+    # A style that another engine has is left to that one; one that no engine has is taken, to say so.
+    takes = engine.handlers.takes
+    taken = {style: await takes(await engine.job(Imagine("a man", style=style))) for style in (None, "oils", "gone")}
     assert taken == {None: True, "oils": True, "gone": True}
-    assert not await tasks.takes(await job(Imagine("a man", style="chalk")))
+    assert not await takes(await engine.job(Imagine("a man", style="chalk")))
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["hard links", "copies"])
+async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    """Two attempts. In the first the disk is slow with a checkpoint, until the attempt has been renewed three times."""
+    if not linked:
+        monkeypatch.setattr(Path, "hardlink_to", lambda path, target: (_ for _ in ()).throw(OSError("no links here")))
+    loop, gate, fsync, renew = asyncio.get_running_loop(), threading.Event(), os.fsync, records.renew
+    slow, kept, renewed = asyncio.Event(), asyncio.Event(), 0
+
+    def slow_fsync(descriptor: int) -> None:
+        loop.call_soon_threadsafe(slow.set)
+        assert gate.wait(30), "the event loop stood still while a file was stored"
+        fsync(descriptor)
+
+    async def counted(job_id: str, attempt: int) -> Any:
+        nonlocal renewed
+        renewed += slow.is_set()
+        if renewed == 3:
+            gate.set()
+            kept.set()
+        return await renew(job_id, attempt)
+
+    def write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with atomic_write(path) as draft:
+            draft.write_bytes(content)
+
+    async def dies(request: dict[str, Any], on_news: Any) -> None:
+        assert [read(photo) for photo in request["photos"]] == [b"photos/a/%d" % number for number in range(5)]
+        assert CHECKPOINT not in names(Path(request["checkpoint"]).parent)
+        monkeypatch.setattr(os, "fsync", slow_fsync)
+        monkeypatch.setattr(records, "renew", counted)
+        write(Path(request["checkpoint"]), b"1" + LARGE)
+        on_news({"news": "checkpoint", "step": 1})
+        await asyncio.wait_for(kept.wait(), 40)
+        raise GpuDied
+
+    async def learns(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        checkpoint = Path(request["checkpoint"])
+        assert read(checkpoint) == b"1" + LARGE
+        [key] = await engine.blobs.list("checkpoints/")
+        # The GPU process writes the next one: what is stored stays whole until that is stored.
+        write(checkpoint, b"2" + LARGE)
+        assert (tmp_path / "blobs" / key).read_bytes() == b"1" + LARGE
+        on_news({"news": "checkpoint", "step": 2})
+        on_news({"news": "step", "step": 2, "steps": 9, "seconds_left": 1.234, "short": True})
+        async with asyncio.timeout(30):
+            while (tmp_path / "blobs" / key).read_bytes() == b"1" + LARGE:
+                await asyncio.sleep(0)
+        assert (tmp_path / "blobs" / key).read_bytes() == b"2" + LARGE
+        out = Path(request["out"])
+        for name in (FILE, "0.png"):
+            write(out / name, name.encode() + LARGE)
+        return {
+            "adapter": str(out / FILE), "samples": [str(out / "0.png")], "steps": 9, "seconds": 1.0, "resumed_at": 1,
+            "recipe": {}, "notice": None, "likeness": None,
+        }  # fmt: skip
+
+    engine = Engine(records, ByPath(tmp_path / "blobs"), tmp_path, dies, learns)
+    avatar = await engine.avatar()
+    ended = await engine.done(Train(avatar))
+    assert gate.is_set() and len(LARGE) > 2 * CHUNK
+    assert (ended.state, ended.attempt, ended.result["resumed_at"]) == (State.SUCCEEDED, 2, 1)
+    stored = {key: (tmp_path / "blobs" / key).read_bytes() for key in await engine.blobs.list()}
+    folder = f"{avatar}/{ended.id}-2"
+    assert stored.pop(f"adapters/{folder}/{FILE}") == FILE.encode() + LARGE
+    assert stored.pop(f"samples/{folder}/0.png") == b"0.png" + LARGE
+    assert [*stored] == [f"photos/a/{number}" for number in range(5)]  # and no checkpoint
+    told = [(event.attempt, event.code, event.facts) for event in engine.events.published]
+    step = {"step": 2, "steps": 9, "seconds_left": 1.2, "short": True}
+    assert told == [(1, "started", {}), (2, "retaken", {"attempt": 2}), (2, "step", step), (2, "done", {})]
+
+
+async def test_a_drawing_s_files_go_by_path(records: Records, tmp_path: Path) -> None:
+    async def learns(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        (out := Path(request["out"])).mkdir()
+        (out / FILE).write_bytes(LARGE)
+        return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
+                "notice": None, "likeness": None}  # fmt: skip
+
+    async def draws(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        [adapter] = request["drawing"]["avatars"]
+        assert (Path(adapter) / FILE).read_bytes() == LARGE
+        (out := Path(request["out"])).mkdir()
+        (out / "0.png").write_bytes(b"drawn")
+        return {"seconds": 1.0, "notice": None, "pictures": [{"path": str(out / "0.png"), "seed": 5}]}
+
+    engine = Engine(records, ByPath(tmp_path / "blobs"), tmp_path, learns, draws)
+    avatar = await engine.avatar()
+    assert (await engine.done(Train(avatar))).state == State.SUCCEEDED
+    drawn = await engine.done(Imagine("zk7 man", (avatar,)))
+    [picture] = drawn.result["pictures"]
+    assert (tmp_path / "blobs" / picture["key"]).read_bytes() == b"drawn" and picture["seed"] == 5
+
+
+async def test_a_fault_of_ours_and_a_refusal_end_the_job_in_any_attempt(records: Records, tmp_path: Path) -> None:
+    async def dies(*arguments: Any) -> None:
+        raise GpuDied
+
+    async def fails(*arguments: Any) -> None:
+        raise RequestFailed
+
+    engine = Engine(records, MemoryBlobs(), tmp_path, dies, fails)
+    failed = await engine.done(Imagine("a man"))
+    assert (failed.state, failed.attempt, failed.error) == (State.FAILED, 2, {"code": "internal", "facts": {}})
+    assert [(event.code, event.facts) for event in engine.events.published][-1] == ("failed", {"code": "internal"})
+
+
+def test_only_what_killed_supervisors_left_is_swept(tmp_path: Path) -> None:
+    for name in ("old", "young"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / CHECKPOINT).touch()
+    old = (tmp_path / "old").stat().st_mtime - LEFT_BEHIND - 1
+    os.utime(tmp_path / "old", (old, old))
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["young"]
