@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,11 +41,11 @@ def test_one_beyond_a_limit_is_refused(name: str, value: float) -> None:
 
 
 def test_a_family_is_told_from_the_denoisers_configuration() -> None:
-    assert family_of({"in_channels": 16, "cross_attention_dim": 192}) is TOON
-    assert family_of({"in_channels": 4, "cross_attention_dim": 768}) is SD1
-    assert family_of({"in_channels": 4, "cross_attention_dim": 1024, "use_linear_projection": True}) is SD2
-    assert family_of({"in_channels": 4, "cross_attention_dim": 2048, "addition_embed_type": "text_time"}) is SDXL
-    klein = {"_class_name": "Flux2Transformer2DModel", "in_channels": 128, "guidance_embeds": False}
+    assert family_of(SimpleNamespace(in_channels=16, cross_attention_dim=192)) is TOON
+    assert family_of(SimpleNamespace(in_channels=4, cross_attention_dim=768)) is SD1
+    assert family_of(SimpleNamespace(in_channels=4, cross_attention_dim=1024, use_linear_projection=True)) is SD2
+    assert family_of(SimpleNamespace(in_channels=4, cross_attention_dim=2048, addition_embed_type="text_time")) is SDXL
+    klein = SimpleNamespace(_class_name="Flux2Transformer2DModel", in_channels=128, guidance_embeds=False)
     assert family_of(klein) is KLEIN
     assert family_of(klein, {"is_distilled": True}) is KLEIN_DISTILLED
 
@@ -59,7 +61,7 @@ def test_a_family_is_told_from_the_denoisers_configuration() -> None:
 )
 def test_other_families_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="no family"):
-        family_of(config)
+        family_of(SimpleNamespace(**config))
 
 
 def test_the_seeds_run_is_the_seeds_parameters() -> None:
