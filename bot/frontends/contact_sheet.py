@@ -7,6 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
+from storage.atomic import atomic_write
+
 _MARGIN, _GAP, _CELL, _COLUMNS = 72, 20, 272, 4
 _WIDTH = 2 * _MARGIN + _COLUMNS * _CELL + (_COLUMNS - 1) * _GAP
 _INNER = _WIDTH - 2 * _MARGIN
@@ -51,8 +53,8 @@ def contact_sheet(path: Path, title: str, subtitle: str, album: Sequence[Path], 
             with Image.open(io.BytesIO(picture)) as opened:
                 _paste(sheet, opened.convert("RGB"), _MARGIN + number * (_CELL + _GAP), top + 54, _CELL, 22)
         top += row_height
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_write(path) as draft:
+        sheet.save(draft)
 
 
 def _opened(path: Path) -> Image.Image | None:

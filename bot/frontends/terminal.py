@@ -29,6 +29,7 @@ from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import jobs as replies
 from bot.settings import BotSettings
 from bot.table import Source
+from storage.atomic import write_bytes
 from storage.blobs import Blobs
 from storage.open import open_storage
 
@@ -293,9 +294,8 @@ async def _play(
 
 
 def _write(out: Path, name: str, pictures: Sequence[bytes]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     for number, picture in enumerate(pictures, start=1):
-        (out / f"{name}-{number}.png").write_bytes(picture)
+        write_bytes(out / f"{name}-{number}.png", picture)
 
 
 def _slug(prompt: str) -> str:

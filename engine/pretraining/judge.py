@@ -19,6 +19,7 @@ from engine.pretraining import pictures
 from engine.pretraining.loop import join, pretrain
 from engine.toon import SIZE, world
 from engine.toon.judge import ATTRIBUTES, Judge, as_input, seen_as
+from storage.atomic import atomic_write, write_text
 
 EMPHASIS = {"eyes": 3.0, "clothes": 3.0, "hair_style": 2.0, "facial_hair": 2.0}
 """How much more the errors of what is told by few pixels count in learning."""
@@ -83,11 +84,9 @@ def main(
     best = pretrain(judge, loss, work, steps=steps, learning_rate=rate, on_save=measure)
     if rank:
         return
-    out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: tensor.half().contiguous() for name, tensor in best.state_dict().items()}, out / "judge.safetensors"
-    )
-    (out / "accuracy.json").write_text(json.dumps(measure(best, steps), indent=1) + "\n")
+    with atomic_write(out / "judge.safetensors") as draft:
+        save_file({name: tensor.half().contiguous() for name, tensor in best.state_dict().items()}, draft)
+    write_text(out / "accuracy.json", json.dumps(measure(best, steps), indent=1) + "\n")
 
 
 if __name__ == "__main__":

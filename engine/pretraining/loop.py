@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, nn
 
 from engine.learning import objectives
-from storage.atomic import atomic_write
+from storage.atomic import atomic_write, write_text
 
 
 def join() -> tuple[int, int]:
@@ -123,7 +123,7 @@ def pretrain(
 
 def load_as_float32(config: Path) -> None:
     """Have transformers load half-precision weights as float32: it goes by what their configuration says."""
-    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
+    write_text(config, config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 
 def _log(out: Path, board: object, row: dict[str, float]) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 from engine.toon import SIZE
 from engine.toon.captions import caption
 from engine.toon.world import COLOURS, HAIR_COLOURS, SKINS, Look, Person, Scene, artwork, rasterised
+from storage.atomic import atomic_write, write_text
 
 TRIGGER = "peeps style"
 """What each caption begins with, so that no long one loses it: words that the base has no meaning for."""
@@ -129,13 +130,13 @@ def captioned(count: int, seed: int) -> Iterator[tuple[Scene, str]]:
 
 def write(out: Path, count: int, seed: int) -> None:
     """Write the set. What names the pictures comes last, so a folder with it is complete."""
-    out.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, (scene, text) in enumerate(captioned(count, seed)):
         name = f"{number:05d}.png"
-        render(scene).save(out / name)
+        with atomic_write(out / name) as draft:
+            render(scene).save(draft)
         rows.append(json.dumps({"file_name": name, "text": text}) + "\n")
-    (out / "metadata.jsonl").write_text("".join(rows), encoding="utf-8")
+    write_text(out / "metadata.jsonl", "".join(rows))
 
 
 if __name__ == "__main__":

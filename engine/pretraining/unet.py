@@ -37,7 +37,7 @@ from engine.pretraining.vae import NOISE, mean_of
 from engine.toon import world
 from engine.toon.captions import caption
 from engine.toon.world import Look, Person, Scene
-from storage.atomic import atomic_write
+from storage.atomic import atomic_write, write_text
 
 EMPTY_SHARE = 12
 
@@ -215,7 +215,8 @@ def main(
         sheet = Image.new("RGB", (len(PROMPTS) * 128, 128))
         for number, picture in enumerate(drawn):
             sheet.paste(picture, (number * 128, 0))
-        sheet.save(work / f"sheet-{step:06d}.png")
+        with atomic_write(work / f"sheet-{step:06d}.png") as draft:
+            sheet.save(draft)
         return {}
 
     best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.999, save_every=500, on_save=measure)
@@ -226,7 +227,8 @@ def main(
     for config in out.rglob("*.json"):
         # Where a part lay when it was loaded is nobody's business, and JSON knows no infinity.
         lines = config.read_text().splitlines(keepends=True)
-        config.write_text("".join(line for line in lines if '"_name_or_path"' not in line and "-Infinity" not in line))
+        kept = (line for line in lines if '"_name_or_path"' not in line and "-Infinity" not in line)
+        write_text(config, "".join(kept))
 
 
 if __name__ == "__main__":

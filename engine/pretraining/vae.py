@@ -23,6 +23,7 @@ from engine.device.precision import autocast
 from engine.pretraining import pictures
 from engine.pretraining.loop import join, pretrain
 from engine.toon import SIZE
+from storage.atomic import atomic_write
 
 NOISE = 0.05
 """Standard deviation of the noise on latents of unit variance that a sampled latent has."""
@@ -138,7 +139,8 @@ def main(
         drawing = torch.cat([module.decode(mean_of(module, part)).sample for part in held_out.split(16)])
         pairs = torch.stack((held_out[:8], drawing[:8].clamp(-1, 1)), dim=1).flatten(0, 1)
         sheet = pairs.unflatten(0, (4, 4)).permute(0, 3, 1, 4, 2).reshape(4 * SIZE, 4 * SIZE, 3)
-        Image.fromarray(((sheet + 1) * 127.5).round().byte().numpy()).save(work / "sheet.png")
+        with atomic_write(work / "sheet.png") as draft:
+            Image.fromarray(((sheet + 1) * 127.5).round().byte().numpy()).save(draft)
         return {"psnr": psnr(drawing, held_out)}
 
     best = pretrain(vae, loss, work, steps=steps, learning_rate=peak, on_save=measure, weight_decay=0.0)

@@ -1,8 +1,27 @@
+"""A file is replaced as a whole or not at all, and no draft is left behind."""
+
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from storage import atomic
+from storage.atomic import atomic_write, write_bytes, write_text
+
+CRASH = """
+import os, sys
+from pathlib import Path
 from storage.atomic import atomic_write
+
+if sys.argv[2] == "before the rename":
+    Path.replace = lambda draft, path: os._exit(9)
+with atomic_write(Path(sys.argv[1])) as draft:
+    draft.write_text("sec")
+    if sys.argv[2] == "while writing":
+        os._exit(9)
+"""
 
 
 def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:
@@ -10,6 +29,7 @@ def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:
     with atomic_write(file) as draft:
         draft.write_text("first")
         assert not file.exists()
+        assert draft.parent == file.parent and draft.name.startswith(".") and draft.suffix == ".json"
     with pytest.raises(KeyboardInterrupt), atomic_write(file) as draft:
         draft.write_text("sec")
         raise KeyboardInterrupt
@@ -18,3 +38,67 @@ def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:
         draft.write_text("second")
     assert file.read_text() == "second"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_text_and_bytes_are_written_in_one_call(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "text", "Grüße\n")
+    write_bytes(tmp_path / "bytes", b"\xff")
+    assert (tmp_path / "a" / "text").read_bytes() == "Grüße\n".encode()
+    assert (tmp_path / "bytes").read_bytes() == b"\xff"
+
+
+@pytest.mark.parametrize("moment", ["while writing", "before the rename"])
+def test_a_crash_leaves_the_old_file(tmp_path: Path, moment: str) -> None:
+    file = tmp_path / "file"
+    write_text(file, "first")
+    assert subprocess.run([sys.executable, "-c", CRASH, file, moment]).returncode == 9
+    assert file.read_text() == "first"
+    (draft,) = tmp_path.glob(".*")
+    # The crashed process left its draft. A draft that another process may still be writing is not touched.
+    write_text(file, "second")
+    assert draft.exists()
+    old = draft.stat().st_mtime - atomic.STALE_SECONDS - 1
+    os.utime(draft, (old, old))
+    write_text(file, "third")
+    assert list(tmp_path.iterdir()) == [file] and file.read_text() == "third"
+
+
+def test_no_draft_stays_if_the_rename_fails(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_writers_of_one_path_do_not_share_a_draft(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    with atomic_write(file) as first, atomic_write(file) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert file.read_text() == "first" and list(tmp_path.iterdir()) == [file]
+
+
+def test_the_file_is_synced_before_the_rename_and_its_folders_after(tmp_path: Path, monkeypatch) -> None:
+    done = list[int | str]()
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def renamed(draft: Path, path: Path) -> Path:
+        done.append("renamed")
+        return replace(draft, path)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    with atomic_write(tmp_path / "a" / "b" / "file") as draft:
+        draft.write_text("text")
+    folders = (tmp_path / "a" / "b", tmp_path / "a", tmp_path)
+    assert done == [(tmp_path / "a" / "b" / "file").stat().st_ino, "renamed", *(one.stat().st_ino for one in folders)]
