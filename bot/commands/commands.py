@@ -5,7 +5,7 @@ the delivery loop asks `answer` for the message that ends it. The commands thems
 """
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -70,26 +70,26 @@ class Commands:
         self, caller: Caller, command: str, values: Mapping[str, Value], photos: AsyncIterator[Upload] | None = None
     ) -> Reply:
         """Run a command of the table with the values of its options. Never raises on wrong input."""
-        return await self._kindly(self._run(caller, command, values, photos or _no_photos()))
+        return await self._kindly(caller, lambda: self._run(caller, command, values, photos or _no_photos()))
 
     async def line(
         self, caller: Caller, text: str, photos: AsyncIterator[Upload] | None = None, *, consent: bool = False
     ) -> Reply:
         """Run a command as somebody typed it; `consent` is a ticked box beside it. Never raises on wrong input."""
-        return await self._kindly(self._line(caller, text, photos or _no_photos(), consent))
+        return await self._kindly(caller, lambda: self._line(caller, text, photos or _no_photos(), consent))
 
     async def press(self, caller: Caller, action: str) -> Reply:
         """Run what a button stands for. Never raises on wrong input."""
-        return await self._kindly(self._press(caller, action))
+        return await self._kindly(caller, lambda: self._press(caller, action))
 
     async def vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
         """Vary a picture, "2:job" counted from 1, under another prompt. Never raises on wrong input."""
-        return await self._kindly(self._vary(caller, picture, prompt))
+        return await self._kindly(caller, lambda: self._vary(caller, picture, prompt))
 
     async def edit(self, caller: Caller, job_id: str, shown: Collection[str], values: Mapping[str, Value]) -> Reply:
         """Draw what the person asked for before, but by the `values` of those options that they were `shown`. Never
         raises on wrong input."""
-        return await self._kindly(self._edit(caller, job_id, shown, values))
+        return await self._kindly(caller, lambda: self._edit(caller, job_id, shown, values))
 
     async def options(self, job: Job) -> dict[str, Value]:
         """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
@@ -142,15 +142,25 @@ class Commands:
         user = await self._desk.user(caller)
         return any(avatar.adapter_key == key for avatar in await self._desk.records.avatars_of(user.id))
 
-    async def _kindly(self, call: Awaitable[Reply]) -> Reply:
+    async def _kindly(self, caller: Caller, call: Callable[[], Awaitable[Reply]]) -> Reply:
         try:
-            return await call
+            return await self._made_before(caller) or await call()
         except UserError as error:
             return Reply(replies.refusal(error), private=True)
         except Exception:
             error_id = uuid4().hex[:8]
             log.exception("error %s while answering a command", error_id)
             return Reply(replies.apology(error_id), private=True)
+
+    async def _made_before(self, caller: Caller) -> Reply | None:
+        """The reply for the job that an earlier delivery of this request made."""
+        records = self._desk.records
+        job = (
+            await records.requested_job(caller.platform, caller.platform_id, caller.request) if caller.request else None
+        )
+        if job is None:
+            return None
+        return Reply(replies.under_way(job, None, "started", {}), job_id=job.id, spent=True)
 
     async def _line(self, caller: Caller, text: str, photos: AsyncIterator[Upload], consent: bool) -> Reply:
         line = parse(text)

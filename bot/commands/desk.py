@@ -127,7 +127,14 @@ class Desk:
         """Write a job down."""
         kind = _KINDS[type(payload)]
         return await self.records.create_job(
-            kind, user.id, caller.platform, caller.room, payload, caller.place, spoken()
+            kind,
+            user.id,
+            caller.platform,
+            caller.room,
+            payload,
+            caller.place,
+            spoken(),
+            request=caller.request or None,
         )
 
     async def enqueue(self, job: Job) -> None:
