@@ -1,38 +1,38 @@
 """Gathering photos in a private chat until a command can be run with them.
 
 Telegram sends an album as single messages in any order, with nothing that marks the last one, and some people send one
-photo after another. Photos are copied into a tray as they come: each album has one of its own, and photos without an
-album share the chat's loose one. Trays are written down, so a restart goes on with them. A tray is settled once
-nothing has come for a moment; nothing is ever run with photos before somebody pressed the button of the consent.
+photo after another. Each photo is copied into a tray: each album has its own tray, and photos without an album share
+the chat's loose tray. Trays are written down, so that they outlive a restart. A tray is settled once no photo has come
+for a moment. No command runs with photos before the person agreed, by the button or by --consent in the line.
 """
 
 import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from telegram import Bot
+from telegram import Bot, User
 from telegram import Message as Got
 from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot import limits
 from bot.commands.commands import COMMANDS, Commands
+from bot.frontends.locks import Locks
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.outbox import Outbox
-from bot.frontends.telegram.rooms import NAME, Place
+from bot.frontends.telegram.rooms import NAME, Room
 from bot.language import ENGLISH, say, speak, speaking, spoken
-from bot.lines import Line, parse
+from bot.lines import parse
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import jobs as replies
 from bot.replies import telegram as wording
 from bot.table import OptionKind
 from storage.blobs import Blobs
 from storage.errors import UserError
-from storage.jobs import Inspect
-from storage.records import Job, Records
+from storage.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ PHOTOS = "telegram/photos"
 """`<chat>/<tray>/<mark of the file>`: {"message", "blob"}"""
 LOOSE = "loose"
 KEPT = timedelta(days=1)
-"""How long photos wait for the rest."""
+"""How long photos wait for others, or for their command."""
 INCOMING = f"incoming/{NAME}"
-"""`<chat>/<tray>/<mark>` below it. A private chat has its person's id, and what is below that goes with the person."""
+"""The prefix of `<chat>/<tray>/<mark>`. A private chat has its person's id, and /forget erases all blobs below it."""
 CHAT_MOST = 6 * limits.PHOTOS_MOST
 """Photos that one chat may have waiting."""
 
@@ -53,13 +53,13 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Tray:
-    """Photos that belong together. `line` is the command they were sent for, once it is known.
+    """Photos that belong together, and their person (user: the id, name: the full name).
 
-    complete: nobody has to press Done. asked: the message that shows the tray, with its buttons.
-    started: when its command was begun, so that a restart finds the job that came of it.
-    over: how it ended; the tray stays for a while, so that late photos of its album start nothing.
-    seen: the marks of the photos it had when it ended.
-    language: what its person reads.
+    line: the command they were sent for, once it is known. complete: the person need not press Done. asked: the
+    reference of the message that shows the tray, with its buttons. started: when its command was first run, in ISO
+    format; it is part of the request, by which a command that is run again finds its job. over: how the tray ended; it
+    is kept for a while, so that late photos of its album start nothing. seen: the marks of the photos it had when it
+    ended. language: what its person reads.
     """
 
     user: int
@@ -82,7 +82,7 @@ class _Photo:
 
 
 class Albums:
-    """The trays of all private chats. Whoever calls holds the chat's `turn`."""
+    """The trays of all private chats. The caller holds the chat's lock of `turns`."""
 
     def __init__(
         self,
@@ -91,8 +91,8 @@ class Albums:
         blobs: Blobs,
         commands: Commands,
         outbox: Outbox,
-        turn: Callable[[int], AbstractAsyncContextManager[object]],
-        answered: Callable[[Caller, Place, Reply], Awaitable[None]],
+        turns: Locks[int],
+        show: Callable[[Caller, Room, Reply], Awaitable[None]],
         quiet: float,
     ) -> None:
         self._bot = bot
@@ -100,12 +100,13 @@ class Albums:
         self._blobs = blobs
         self._commands = commands
         self._outbox = outbox
-        self._turn = turn
-        self._answered = answered
+        self._turns = turns
+        self._show_reply = show
         self._quiet = quiet
         self._timers: dict[tuple[int, str], asyncio.TimerHandle] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        self._said: dict[tuple[int, str], Message] = {}
+        # What each tray's message shows, so that it is not replaced by an equal one.
+        self._shown: dict[tuple[int, str], Message] = {}
 
     async def resume(self) -> None:
         """Go on with the trays of an earlier process."""
@@ -120,25 +121,25 @@ class Albums:
             timer.cancel()
         await asyncio.gather(*self._settling, return_exceptions=True)
 
-    # Photos come in
+    # Photos and their command
 
     async def take(self, message: Got, line: str | None) -> None:
         """Copy one photo into its tray. `line` is the command in its caption."""
         user = message.from_user
         assert user is not None
         chat, tray = message.chat.id, _tray_of(message)
-        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, complete=tray != LOOSE, language=spoken())
+        known = await self._tray_for(chat, tray, user)
         picked = _picked(message)
         if picked is None:
-            await self._outbox.say(Place(chat), wording.no_picture(), reply_to=message.message_id)
+            await self._outbox.say(Room(chat), wording.no_picture(), reply_to=message.message_id)
             return
         file_id, mark, size = picked
-        if known.over == "moved" and (loose := await self._tray(chat, LOOSE)) is not None:
+        if known.over == "moved" and (loose := await self._tray(chat, LOOSE)) is not None and not loose.over:
             tray, known = LOOSE, loose
         if known.over is not None:
             if known.over != "dropped" and mark not in known.seen:
                 await self._keep(chat, tray, replace(known, seen=(*known.seen, mark)))
-                await self._outbox.say(Place(chat), wording.too_late(), reply_to=message.message_id)
+                await self._outbox.say(Room(chat), wording.too_late(), reply_to=message.message_id)
             return
         key = f"{chat}/{tray}/{mark}"
         if await self._records.note(PHOTOS, key) is None:
@@ -151,7 +152,7 @@ class Albums:
                     UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
                 )
             if refused is not None:
-                await self._outbox.say(Place(chat), refused, reply_to=message.message_id)
+                await self._outbox.say(Room(chat), refused, reply_to=message.message_id)
             else:
                 body = {"message": message.message_id, "blob": f"{INCOMING}/{key}"}
                 await self._records.note_add(PHOTOS, key, body, f"{NAME}:{chat}")
@@ -159,7 +160,7 @@ class Albums:
         self._settle_later(chat, tray)
 
     async def _copy(self, file_id: str, size: int, blob: str, number: int) -> Message | None:
-        """Fetch a file into the blobs; what to say if that cannot be."""
+        """Fetch a file into the blobs; return a refusal if that is not possible."""
         too_large = replies.refusal(
             UserError("photo_large", number=number, megabytes=limits.PHOTO_BYTES // 1024 // 1024)
         )
@@ -182,7 +183,7 @@ class Albums:
         return wording.not_fetched()
 
     async def order(self, message: Got, line: str) -> None:
-        """A command that wants photos came without any: find those that are meant."""
+        """Somebody sent a command that takes photos without any: find the photos that it is for."""
         user = message.from_user
         assert user is not None
         chat, replied = message.chat.id, message.reply_to_message
@@ -191,12 +192,12 @@ class Albums:
         else:
             waiting = [tray for tray, known in (await self._open(chat)).items() if known.line is None]
             if len(waiting) > 1:
-                await self._outbox.say(Place(chat), wording.which(), reply_to=message.message_id)
+                await self._outbox.say(Room(chat), wording.which(), reply_to=message.message_id)
                 return
             tray = waiting[0] if waiting else LOOSE
-        known = await self._tray(chat, tray) or Tray(user.id, user.full_name, language=spoken())
+        known = await self._tray_for(chat, tray, user)
         if known.over is not None:
-            await self._outbox.say(Place(chat), wording.too_late(), reply_to=message.message_id)
+            await self._outbox.say(Room(chat), wording.too_late(), reply_to=message.message_id)
             return
         photos = await self._photos(chat, tray)
         await self._keep(chat, tray, replace(known, line=line, complete=known.complete or bool(photos)))
@@ -212,14 +213,8 @@ class Albums:
 
     # What people press
 
-    async def began(self, chat: int, tray: str) -> None:
-        """The tray's command was run by an earlier attempt: erase its photos here, if that has not been done."""
-        known = await self._tray(chat, tray)
-        if known is not None and known.started is not None:
-            await self.end(chat, tray, "taken")
-
     async def done(self, chat: int, tray: str) -> str | None:
-        """The Done button; what to say beside it, if it was too early."""
+        """[Done]: the tray is complete. Returns an alert if there is something left to do."""
         known, count = await self._tray(chat, tray), len(await self._photos(chat, tray))
         if known is None or known.over:
             return say(wording.GONE)
@@ -232,7 +227,7 @@ class Albums:
         return None
 
     async def drop(self, chat: int, tray: str) -> bool:
-        """The button that throws the photos away; False if they were gone."""
+        """[Forget them]: erase the photos. False if they were gone."""
         known = await self._tray(chat, tray)
         if known is None or known.over:
             return False
@@ -240,21 +235,25 @@ class Albums:
         return True
 
     async def agree(self, caller: Caller, chat: int, tray: str) -> Reply | str:
-        """The button of the consent: run the command with the photos. What to say instead, if they are gone."""
+        """[They agreed]: run the command with the photos. Returns an alert if they are gone.
+
+        The request is the tray's and not the press's, so that any number of presses makes one job.
+        """
         known = await self._tray(chat, tray)
         if known is None or known.line is None:
             return say(wording.GONE)
         if known.over:
-            return say(wording.TAKEN)
+            return await self._unanswered(caller, chat, tray, known) or say(wording.TAKEN)
         line = parse(known.line)
-        if known.started is not None and (job := await self._begun(caller, known.started, line)) is not None:
-            await self.end(chat, tray, "taken")
-            return Reply(replies.under_way(job, line.values.get("token"), "started", {}), job_id=job.id)  # type: ignore[arg-type]
         photos = (await self._photos(chat, tray))[: limits.PHOTOS_MOST]
-        known = replace(known, started=datetime.now(UTC).isoformat())
-        await self._keep(chat, tray, known)
+        if known.started is None:
+            known = replace(known, started=datetime.now(UTC).isoformat())
+            await self._keep(chat, tray, known)
         reply = await self._commands.run(
-            caller, line.command, {**line.values, "consent": True}, self._uploads([photo.blob for photo in photos])
+            replace(caller, request=self._request(chat, tray, known)),
+            line.command,
+            {**line.values, "consent": True},
+            self._uploads([photo.blob for photo in photos]),
         )
         if reply.job_id is not None:
             await self.end(chat, tray, "taken")
@@ -262,33 +261,30 @@ class Albums:
             await self._keep(chat, tray, replace(known, started=None))
         return reply
 
-    async def _begun(self, caller: Caller, started: str, line: Line) -> Job | None:
-        """The job that an earlier process made of this tray, before it died."""
-        user = await self._records.user(caller.platform, caller.platform_id, caller.name)
-        for job in await self._records.jobs_of(user.id):
-            if job.room != caller.room or job.created < datetime.fromisoformat(started):
-                continue
-            if isinstance(job.payload, Inspect):
-                avatar = await self._records.avatar(job.payload.avatar_id)
-                if avatar is not None and avatar.token == line.values.get("token"):
-                    return job
-        return None
+    async def _unanswered(self, caller: Caller, chat: int, tray: str, known: Tray) -> Reply | None:
+        """The reply of a tray's command whose process died before it showed the reply."""
+        request = self._request(chat, tray, known)
+        job = await self._records.requested_job(caller.platform, caller.platform_id, request)
+        if job is None or job.progress_ref is not None:
+            return None
+        # A request that made a job before is not run again, but gets that job's reply.
+        return await self._commands.run(replace(caller, request=request), "train", {})
+
+    def _request(self, chat: int, tray: str, known: Tray) -> str:
+        return f"{NAME}:{self._bot.id}:{chat}/{tray}/{known.started}"
 
     async def _uploads(self, blobs: list[str]) -> AsyncIterator[Upload]:
         for blob in blobs:
             yield Upload(self._blobs.stream(blob))
 
     async def end(self, chat: int, tray: str, how: str) -> None:
-        """Erase the tray's photos here. An album's tray stays closed for a day; the loose one can be filled anew."""
+        """Erase the tray's photos here. The tray stays closed for a day; the loose one can be filled again."""
         self._stop_timer(chat, tray)
-        self._said.pop((chat, tray), None)
+        self._shown.pop((chat, tray), None)
         known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
         if known is not None and not known.over:
-            if tray == LOOSE:
-                await self._records.note_delete(TRAYS, f"{chat}/{tray}")
-            else:
-                seen = tuple(photo.mark for photo in photos)
-                await self._keep(chat, tray, replace(known, name="", line="", over=how, seen=seen))
+            seen = tuple(photo.mark for photo in photos)
+            await self._keep(chat, tray, replace(known, name="", line="", over=how, seen=seen))
         for photo in photos:
             await self._records.note_delete(PHOTOS, f"{chat}/{tray}/{photo.mark}")
         await self._blobs.delete(f"{INCOMING}/{chat}/{tray}/")
@@ -299,13 +295,13 @@ class Albums:
             if note.created > datetime.now(UTC) - KEPT:
                 continue
             chat, tray = int(note.key.partition("/")[0]), note.key.partition("/")[2]
-            async with self._turn(chat):
+            async with self._turns[chat]:
                 photos = await self._photos(chat, tray)
                 await self.end(chat, tray, "expired")
                 await self._records.note_delete(TRAYS, note.key)
                 if photos:
                     with suppress(TelegramError, Unreachable), speaking(note.body.get("language")):
-                        await self._outbox.say(Place(chat), wording.expired(len(photos)))
+                        await self._outbox.say(Room(chat), wording.expired(len(photos)))
 
     # What to do with a tray
 
@@ -320,11 +316,11 @@ class Albums:
 
     def _settle_now(self, chat: int, tray: str) -> None:
         async def settle() -> None:
-            async with self._turn(chat):
+            async with self._turns[chat]:
                 try:
                     await self.settle(chat, tray)
                 except Unreachable:
-                    pass  # whoever blocks the bot finds the tray again by sending on
+                    pass  # a person who blocked the bot finds the tray again by sending another photo
                 except TelegramError as error:
                     log.warning("an album was not answered yet: %s", type(error).__name__)
                     self._settle_later(chat, tray)
@@ -338,11 +334,11 @@ class Albums:
         known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
         if known is None or known.over:
             return
-        # After a restart, nothing else tells.
+        # After a restart, no update tells the language.
         speak(known.language)
         if known.line is None:
             loose = await self._tray(chat, LOOSE)
-            if tray != LOOSE and loose is not None and loose.line is not None:
+            if tray != LOOSE and loose is not None and loose.line is not None and not loose.over:
                 # The person gave the command first, and sends the photos as an album after it.
                 await self._pour(chat, tray, known, photos)
                 await self.settle(chat, LOOSE)
@@ -359,12 +355,12 @@ class Albums:
             caller = _caller(known, chat)
             reply = await self.agree(caller, chat, tray)
             if isinstance(reply, Reply):
-                await self._answered(caller, Place(chat), reply)
+                await self._show_reply(caller, Room(chat), reply)
         else:
             await self._show(chat, tray, known, wording.consent(known.line or "", len(photos), tray))
 
     async def _refused(self, known: Tray, chat: int) -> Message | None:
-        """What is wrong with the tray's line, found by running it without the consent, which has to be all it lacks."""
+        """What is wrong with the tray's line. It is run without the consent, which must be all that it lacks."""
         try:
             line = parse(known.line or "")
         except UserError as error:
@@ -374,7 +370,7 @@ class Albums:
         return None if reply.message == replies.refusal(UserError("consent")) else reply.message
 
     async def _pour(self, chat: int, tray: str, known: Tray, photos: list[_Photo]) -> None:
-        """Move an album's photos into the loose tray; the album is complete, so no Done is needed."""
+        """Move an album's photos into the loose tray, which is complete with them."""
         for photo in photos:
             blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
             await self._blobs.put(blob, await self._blobs.get(photo.blob))
@@ -382,20 +378,29 @@ class Albums:
             await self._records.note_add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body, f"{NAME}:{chat}")
         await self.end(chat, tray, "moved")
         loose = await self._tray(chat, LOOSE)
-        if loose is not None and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
+        if loose is not None and not loose.over and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
             await self._keep(chat, LOOSE, replace(loose, complete=True))
 
     async def _show(self, chat: int, tray: str, known: Tray, message: Message) -> None:
-        if known.asked is not None and self._said.get((chat, tray)) == message:
+        if known.asked is not None and self._shown.get((chat, tray)) == message:
             return
-        # A new message instead of an edit: below the photos, where the person looks.
-        asked = await self._outbox.say(Place(chat), message)
-        self._said[chat, tray] = message
+        # A new message instead of an edit, so that it is below the photos.
+        asked = await self._outbox.say(Room(chat), message)
+        self._shown[chat, tray] = message
         await self._keep(chat, tray, replace(known, asked=asked))
         if known.asked is not None:
             await self._outbox.edits.delete(known.asked)
 
     # Notes
+
+    async def _tray_for(self, chat: int, tray: str, user: User) -> Tray:
+        """The tray for a photo or a command that comes now: an album's own, even if closed, or an open loose one."""
+        known = await self._tray(chat, tray)
+        if known is not None and known.over and tray == LOOSE:
+            # Deleted, or the photos that come now would be as old as the last ones.
+            await self._records.note_delete(TRAYS, f"{chat}/{tray}")
+            known = None
+        return known or Tray(user.id, user.full_name, complete=tray != LOOSE, language=spoken())
 
     async def _tray(self, chat: int, tray: str) -> Tray | None:
         note = await self._records.note(TRAYS, f"{chat}/{tray}")
@@ -420,13 +425,13 @@ class Albums:
 
 
 def takes_photos(line: str) -> bool:
-    """Whether a line's command wants photos."""
+    """Whether a line's command takes photos."""
     command = COMMANDS.get(line.strip().removeprefix("/").partition(" ")[0].lower())
     return command is not None and any(option.kind == OptionKind.PHOTOS for option in command.options)
 
 
 def is_file(message: Got) -> bool:
-    """Whether the message brings something that may be a photo."""
+    """Whether the message has a file, which may be a photo."""
     return bool(message.photo or message.document or message.video or message.animation or message.sticker)
 
 
@@ -435,7 +440,7 @@ def _by_a_person(message: Got) -> bool:
 
 
 def _picked(message: Got) -> tuple[str, str, int] | None:
-    """A picture's file id, a mark that is the same wherever it is sent, and its bytes as far as they are known."""
+    """A picture's file id, a mark that is the same wherever it is sent, and its size in bytes, 0 if unknown."""
     if message.photo:
         file = message.photo[-1]
     elif message.document and (message.document.mime_type or "").startswith("image/") and not message.animation:
@@ -446,7 +451,7 @@ def _picked(message: Got) -> tuple[str, str, int] | None:
 
 
 def _mark(text: str) -> str:
-    # Telegram's ids tell capital from small letters, blob keys do not have both.
+    # Telegram's ids are case-sensitive; blob keys have small letters only.
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -460,4 +465,4 @@ def _tray(body: dict[str, object]) -> Tray:
 
 
 def _caller(known: Tray, chat: int) -> Caller:
-    return Caller(NAME, str(known.user), known.name, Place(chat).room, str(chat), direct=True)
+    return Caller(NAME, str(known.user), known.name, str(Room(chat)), str(chat), direct=True)

@@ -31,18 +31,18 @@ from telegram.error import (
 
 from bot.frontends.telegram.connection import CONNECTIONS, Broken, NeverSent
 from bot.frontends.telegram.pace import Pace
-from bot.frontends.telegram.rooms import Moves, Place
+from bot.frontends.telegram.rooms import ChatMigrations, Room
 from bot.messages import Shown
 
 log = logging.getLogger(__name__)
 
 TRIES = 3
 _WORTH_IT = 3.0
-"""Seconds of silence after which people still want to see that the bot is at it."""
+"""Seconds of silence up to which the typing sign is still worth sending; after longer ones the reply itself is near."""
 PHOTO_MOST = 10_000_000
 """Bytes of a picture that Telegram shows as such."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
-"""What is in the library's errors for answers that do not come from the Bot API but from what stands before it."""
+"""Parts of the library's error texts for answers of a proxy in front of the Bot API."""
 
 _SHUT = (
     "chat not found",
@@ -52,7 +52,7 @@ _SHUT = (
     "chat_restricted",
     "topic_closed",
 )
-"""What is in the refusals, as bad requests, of a chat that takes nothing from the bot until somebody changes that."""
+"""Parts of the texts of bad requests, for a chat that takes no message of the bot until somebody changes that."""
 
 _Result = TypeVar("_Result")
 Loaded = Sequence[tuple[Shown, bytes]]
@@ -69,17 +69,17 @@ class Calls:
     `reply_to`: the message that is answered; it may be gone by now.
     """
 
-    def __init__(self, bot: Bot, moves: Moves, pace: Pace) -> None:
+    def __init__(self, bot: Bot, migrations: ChatMigrations, pace: Pace) -> None:
         self._bot = bot
-        self._moves = moves
+        self._migrations = migrations
         self._pace = pace
-        self._noticing: set[asyncio.Task[None]] = set()
-        # Few connections that are used again are quicker than one for each person.
+        self._acknowledging: set[asyncio.Task[None]] = set()
+        # A few connections that are reused are quicker than one for each person.
         self._few = asyncio.Semaphore(CONNECTIONS // 2)
 
     async def text(
         self,
-        place: Place,
+        room: Room,
         text: str,
         *,
         entities: Sequence[MessageEntity] = (),
@@ -90,7 +90,7 @@ class Calls:
     ) -> Sent:
         """Send a text. `before`, `after`: as for `at_turn`."""
 
-        async def send(to: Place) -> Sent:
+        async def send(to: Room) -> Sent:
             return await self._bot.send_message(
                 text=text,
                 entities=entities,
@@ -99,11 +99,11 @@ class Calls:
                 **self._where(to, reply_to),
             )
 
-        return await self.at_turn(place, 1, send, before, after)
+        return await self.at_turn(room, 1, send, before, after)
 
     async def document(
         self,
-        place: Place,
+        room: Room,
         data: bytes,
         name: str,
         caption: str,
@@ -112,15 +112,15 @@ class Calls:
     ) -> Sent:
         """Send a file. `before`, `after`: as for `at_turn`."""
 
-        async def send(to: Place) -> Sent:
+        async def send(to: Room) -> Sent:
             where = self._where(to, None)
             return await self._bot.send_document(document=data, filename=name, caption=caption, **where)
 
-        return await self.at_turn(place, 1, send, before, after)
+        return await self.at_turn(room, 1, send, before, after)
 
     async def album(
         self,
-        place: Place,
+        room: Room,
         some: Loaded,
         caption: str,
         *,
@@ -131,18 +131,18 @@ class Calls:
     ) -> Sequence[Sent]:
         """Send 1 to 10 pictures together, the caption on the first; as files if `documents`, or if they must be."""
 
-        def way(as_files: bool) -> Callable[[Place], Awaitable[Sequence[Sent]]]:
-            async def send(to: Place) -> Sequence[Sent]:
+        def way(as_files: bool) -> Callable[[Room], Awaitable[Sequence[Sent]]]:
+            async def send(to: Room) -> Sequence[Sent]:
                 return await self._album(self._where(to, reply_to), some, caption, as_files)
 
             return send
 
         documents = documents or any(len(data) > PHOTO_MOST for _, data in some)
         try:
-            return await self.at_turn(place, len(some), way(documents), before, after)
+            return await self.at_turn(room, len(some), way(documents), before, after)
         except BadRequest:
             # Telegram shows no picture that is too large or too narrow; as files it takes them.
-            return await self.at_turn(place, len(some), way(True), before, after)
+            return await self.at_turn(room, len(some), way(True), before, after)
 
     async def _album(self, where: dict[str, Any], some: Loaded, caption: str, documents: bool) -> Sequence[Sent]:
         names = [f"{number if shown.seed is None else shown.seed}.png" for number, (shown, _) in enumerate(some, 1)]
@@ -158,18 +158,18 @@ class Calls:
         ]
         return await self._bot.send_media_group(media=media, **where)
 
-    def _where(self, place: Place, reply_to: int | None) -> dict[str, Any]:
+    def _where(self, room: Room, reply_to: int | None) -> dict[str, Any]:
         return {
-            "chat_id": self._moves.now(place.chat),
-            "message_thread_id": place.thread,
+            "chat_id": self._migrations.current_id(room.chat),
+            "message_thread_id": room.topic,
             "reply_parameters": ReplyParameters(reply_to, allow_sending_without_reply=True) if reply_to else None,
         }
 
     async def at_turn(
         self,
-        place: Place,
+        room: Room,
         count: int,
-        send: Callable[[Place], Awaitable[_Result]],
+        send: Callable[[Room], Awaitable[_Result]],
         before: Callable[[], Awaitable[None]] | None = None,
         after: Callable[[], Awaitable[None]] | None = None,
     ) -> _Result:
@@ -179,13 +179,13 @@ class Calls:
         """
         tries = 0
         while True:
-            if self._pace.wait(place.chat, count) > 0:
-                self._notice(place)
-            await self._pace.turn(place.chat, count)
+            if self._pace.wait(room.chat, count) > 0:
+                self._acknowledge(room)
+            await self._pace.turn(room.chat, count)
             if before is not None:
                 await before()
             try:
-                return await send(place)
+                return await send(room)
             except TelegramError as error:
                 if not had_no_effect(error):
                     raise
@@ -193,43 +193,43 @@ class Calls:
                     await after()
                 tries += 1
                 if isinstance(error, RetryAfter):
-                    self._pace.pause(place.chat, seconds_of(error))
+                    self._pace.pause(room.chat, seconds_of(error))
                 elif isinstance(error, ChatMigrated):
-                    await self._moves.add(place.chat, error.new_chat_id)
+                    await self._migrations.add(room.chat, error.new_chat_id)
                 elif is_shut(error):
                     raise Unreachable from error
-                elif isinstance(error, BadRequest) and "thread not found" in error.message and place.thread:
-                    place = Place(place.chat)
+                elif isinstance(error, BadRequest) and "thread not found" in error.message and room.topic:
+                    room = Room(room.chat)
                 elif isinstance(error, (BadRequest, InvalidToken, Conflict)) or tries >= TRIES:
                     raise
                 else:
                     await asyncio.sleep(0.5 * tries)
 
-    def _notice(self, place: Place) -> None:
-        self._noticing.add(task := asyncio.create_task(self.typing(place)))
-        task.add_done_callback(self._noticing.discard)
+    def _acknowledge(self, room: Room) -> None:
+        self._acknowledging.add(task := asyncio.create_task(self.typing(room)))
+        task.add_done_callback(self._acknowledging.discard)
 
-    async def typing(self, place: Place) -> None:
-        """Let the person see that the bot is at it, where the words have to wait."""
+    async def typing(self, room: Room) -> None:
+        """Acknowledge a command: show that the bot is typing, where the reply has to wait."""
         for _ in range(TRIES):
-            if (silence := self._pace.silence(place.chat)) > _WORTH_IT:
+            if (silence := self._pace.silence(room.chat)) > _WORTH_IT:
                 return
             await asyncio.sleep(silence)
             try:
                 async with self._few:
                     await self._bot.send_chat_action(
-                        self._moves.now(place.chat), ChatAction.TYPING, message_thread_id=place.thread
+                        self._migrations.current_id(room.chat), ChatAction.TYPING, message_thread_id=room.topic
                     )
             except RetryAfter as error:
-                self._pace.pause(place.chat, seconds_of(error))
+                self._pace.pause(room.chat, seconds_of(error))
             except TelegramError:
                 continue
             else:
                 return
 
     async def close(self) -> None:
-        """Wait for what runs beside."""
-        await asyncio.gather(*self._noticing, return_exceptions=True)
+        """Finish the acknowledgements that are under way."""
+        await asyncio.gather(*self._acknowledging, return_exceptions=True)
 
 
 def seconds_of(error: RetryAfter) -> float:

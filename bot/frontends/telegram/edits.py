@@ -1,4 +1,4 @@
-"""Messages that change: progress at a bearable pace, and what a message says for good."""
+"""Edits of sent messages: progress at a limited pace, and a message's last text at once."""
 
 import asyncio
 import logging
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakValueDictionary
 
 from telegram import Bot, InlineKeyboardMarkup, InputMediaPhoto, LinkPreviewOptions, MessageEntity
 from telegram.error import BadRequest, ChatMigrated, Forbidden, NetworkError, RetryAfter, TelegramError
 
+from bot.frontends.locks import Locks
 from bot.frontends.telegram.calls import TRIES, is_shut, seconds_of
 from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, text_of
-from bot.frontends.telegram.rooms import Moves, Place
+from bot.frontends.telegram.rooms import ChatMigrations, Room
 from bot.messages import Message
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob
@@ -36,44 +36,44 @@ class Gaps:
 
 
 class Edits:
-    """Edits of one bot's messages. Doing one again changes nothing, so none needs a record."""
+    """Edits of one bot's messages. An edit can be repeated without harm, so none is written down."""
 
-    def __init__(self, bot: Bot, blobs: Blobs, moves: Moves, gaps: Gaps) -> None:
+    def __init__(self, bot: Bot, blobs: Blobs, migrations: ChatMigrations, gaps: Gaps) -> None:
         self._bot = bot
         self._blobs = blobs
-        self._moves = moves
+        self._migrations = migrations
         self._gaps = gaps
         self._waiting: dict[str, Message] = {}
         self._pacing: dict[int, asyncio.Task[None]] = {}
         self._edited: dict[int, float] = {}
-        self._editing: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
-        # What a message says now and which picture it has, so that nothing is edited to what it is.
+        self._editing = Locks[int]()
+        # Text, buttons and picture of each message now, so that no edit is sent that changes nothing.
         self._shown: OrderedDict[str, tuple[str, InlineKeyboardMarkup | None, str | None]] = OrderedDict()
 
     async def close(self) -> None:
-        """Leave out the edits that still wait."""
+        """Drop the edits that still wait."""
         for task in self._pacing.values():
             task.cancel()
         await asyncio.gather(*self._pacing.values(), return_exceptions=True)
 
     async def edit(self, ref: str, message: Message) -> None:
-        """Show this in place of what the message says: at once, or at its turn if it is progress."""
+        """Replace the message's content: at once, or at its turn if it is progress."""
         if ref == NOWHERE:
             return
-        place, _ = split(ref)
+        room, _ = split(ref)
         if message.progress is None:
             self._waiting.pop(ref, None)
             if await self._edit_now(ref, message) != "later":
                 return
         self._waiting[ref] = message
-        if place.chat not in self._pacing:
-            self._pacing[place.chat] = asyncio.create_task(self._pace_edits(place))
+        if room.chat not in self._pacing:
+            self._pacing[room.chat] = asyncio.create_task(self._pace_edits(room))
 
     async def fill(
         self, ref: str, text: str, entities: Sequence[MessageEntity], markup: InlineKeyboardMarkup | None
     ) -> bool:
-        """Let a message say this. False if it is gone. Raises TelegramError if that has to be tried later."""
-        place, number = split(ref)
+        """Edit a text into a message. False if the message is gone. Raises TelegramError if it is to be tried later."""
+        room, number = split(ref)
         for left in reversed(range(TRIES)):
             try:
                 await self._bot.edit_message_text(
@@ -81,7 +81,7 @@ class Edits:
                     entities=entities,
                     reply_markup=markup,
                     link_preview_options=LinkPreviewOptions(is_disabled=True),
-                    chat_id=self._moves.now(place.chat),
+                    chat_id=self._migrations.current_id(room.chat),
                     message_id=number,
                 )
             except RetryAfter as error:
@@ -91,7 +91,7 @@ class Edits:
                 continue
             except ChatMigrated as error:
                 # The group's old messages stay behind, out of reach.
-                await self._moves.add(place.chat, error.new_chat_id)
+                await self._migrations.add(room.chat, error.new_chat_id)
                 return False
             except (BadRequest, Forbidden) as error:
                 if _no_longer_there(error):
@@ -107,11 +107,11 @@ class Edits:
         self.remember(ref, text, markup)
         return True
 
-    async def _pace_edits(self, place: Place) -> None:
-        gap = self._gaps.private if place.private else self._gaps.group
+    async def _pace_edits(self, room: Room) -> None:
+        gap = self._gaps.private if room.private else self._gaps.group
         try:
-            while ref := next((ref for ref in self._waiting if split(ref)[0].chat == place.chat), None):
-                await asyncio.sleep(max(0.0, self._edited.get(place.chat, 0.0) + gap - time.monotonic()))
+            while ref := next((ref for ref in self._waiting if split(ref)[0].chat == room.chat), None):
+                await asyncio.sleep(max(0.0, self._edited.get(room.chat, 0.0) + gap - time.monotonic()))
                 message = self._waiting.pop(ref, None)
                 if message is None:
                     continue
@@ -121,13 +121,12 @@ class Edits:
                 except Exception:
                     log.exception("a message was not edited")
         finally:
-            del self._pacing[place.chat]
+            del self._pacing[room.chat]
 
     async def _edit_now(self, ref: str, message: Message) -> Literal["shown", "gone", "later"]:
-        """Show this in place of what the message says. It may be gone, or have to be tried later."""
-        place, number = split(ref)
-        lock = self._editing.setdefault(place.chat, asyncio.Lock())
-        async with lock:
+        """Replace the message's content now. It may be gone, or the edit may have to be tried later."""
+        room, number = split(ref)
+        async with self._editing[room.chat]:
             picture = message.pictures[0].key if message.pictures else None
             now = (
                 clipped(text_of(message), CAPTION_MOST if picture else TEXT_MOST),
@@ -138,15 +137,15 @@ class Edits:
                 return "shown"
             if len(self._edited) > _SHOWN_MOST:
                 self._edited.clear()
-            self._edited[place.chat] = time.monotonic()
+            self._edited[room.chat] = time.monotonic()
             try:
-                await self._replace(place, number, ref, now)
+                await self._replace(room, number, ref, now)
             except RetryAfter as error:
-                self._edited[place.chat] = time.monotonic() + seconds_of(error)
+                self._edited[room.chat] = time.monotonic() + seconds_of(error)
                 return "later"
             except ChatMigrated as error:
                 # The group's old messages stay behind, out of reach.
-                await self._moves.add(place.chat, error.new_chat_id)
+                await self._migrations.add(room.chat, error.new_chat_id)
                 return "gone"
             except (BadRequest, Forbidden) as error:
                 if not _no_longer_there(error):
@@ -159,11 +158,12 @@ class Edits:
             return "shown"
 
     async def _replace(
-        self, place: Place, number: int, ref: str, now: tuple[str, InlineKeyboardMarkup | None, str | None]
+        self, room: Room, number: int, ref: str, now: tuple[str, InlineKeyboardMarkup | None, str | None]
     ) -> None:
         text, markup, picture = now
         before = self._shown.get(ref)
-        where: dict[str, Any] = {"chat_id": self._moves.now(place.chat), "message_id": number, "reply_markup": markup}
+        chat = self._migrations.current_id(room.chat)
+        where: dict[str, Any] = {"chat_id": chat, "message_id": number, "reply_markup": markup}
         try:
             if picture is not None and (before is None or before[2] != picture):
                 with suppress(UnknownBlob):
@@ -185,30 +185,30 @@ class Edits:
             if "message is not modified" not in error.message.lower():
                 raise
 
-    async def spend(self, place: Place, number: int) -> None:
+    async def spend(self, room: Room, number: int) -> None:
         """Take the buttons off a message."""
-        self._shown.pop(f"{place.room}#{number}", None)
+        self._shown.pop(f"{room}#{number}", None)
         with suppress(TelegramError):
-            await self._bot.edit_message_reply_markup(chat_id=self._moves.now(place.chat), message_id=number)
+            await self._bot.edit_message_reply_markup(chat_id=self._migrations.current_id(room.chat), message_id=number)
 
     async def delete(self, ref: str) -> None:
-        """Take a message away, if it is still there."""
-        place, number = split(ref)
+        """Delete a message, if it is still there."""
+        room, number = split(ref)
         with suppress(TelegramError):
-            await self._bot.delete_message(self._moves.now(place.chat), number)
+            await self._bot.delete_message(self._migrations.current_id(room.chat), number)
 
     def remember(self, ref: str, text: str, markup: InlineKeyboardMarkup | None, picture: str | None = None) -> None:
-        """What a message says now."""
+        """Remember what a message shows now."""
         self._shown[ref] = (text, markup, picture)
         self._shown.move_to_end(ref)
         while len(self._shown) > _SHOWN_MOST:
             self._shown.popitem(last=False)
 
 
-def split(ref: str) -> tuple[Place, int]:
-    """A reference's place and message id."""
+def split(ref: str) -> tuple[Room, int]:
+    """The room and the message id of a reference."""
     room, _, number = ref.rpartition("#")
-    return Place.of(room), int(number)
+    return Room.read(room), int(number)
 
 
 def _no_longer_there(error: TelegramError) -> bool:

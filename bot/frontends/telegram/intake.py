@@ -1,7 +1,7 @@
-"""How updates come in: polled or by webhook, written down before Telegram forgets them, handled once.
+"""Receiving updates by polling or webhook: each is written down before Telegram forgets it, and handled once.
 
-Telegram hands an update out until it is confirmed. Confirming it before it is handled would lose it with the process,
-and confirming it afterwards would let one slow update hold up all others; so it is confirmed once it is in the records.
+Telegram delivers an update until it is confirmed. Confirmed before it is handled, it would be lost with the process;
+confirmed afterwards, one slow update would hold up all others. So it is confirmed once it is in the records.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from telegram.error import Conflict, InvalidToken, RetryAfter, TelegramError
 from bot.frontends.telegram.calls import seconds_of
 from bot.frontends.telegram.rooms import NAME
 from storage.cancellation import uninterrupted
-from storage.records import Note, Records
+from storage.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,15 @@ KINDS = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.IN
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
 BATCH = 100
-"""Updates that come at once at most: where so many come, more are waiting."""
+"""Updates that one poll gets at most: if it gets so many, more are waiting."""
+PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
+"""Seconds before an update is handled again because Telegram could not be reached. After the last it is given up."""
 _KEPT = timedelta(days=2)
 _BODY_MOST = 1024 * 1024
 _LATE = 20.0
-"""Seconds that an answer to the polling may be late."""
+"""Seconds that an answer to a poll may be late."""
 _FAREWELL = 10.0
-"""Seconds that updates have to be handled once the process ends."""
+"""Seconds that the last updates have once the process ends."""
 
 
 class Interrupted(Exception):
@@ -46,25 +48,25 @@ class Interrupted(Exception):
 
 
 class Intake:
-    """Gets updates and starts their handling.
+    """Receives updates and handles each in a task of its own.
 
-    `handle` gets each, with its note if it was begun before; when it raises Interrupted it is called again after the
-    next of the `pauses`, in seconds. `came` is told of them as soon as they are there, and must be quick.
+    handle: handles one update; when it raises Interrupted it is called again after the next of the `pauses`, in
+    seconds. on_arrival: called with new updates before anything else is done with them, and must be quick.
     """
 
     def __init__(
         self,
         bot: Bot,
         records: Records,
-        handle: Callable[[Update, Note | None], Awaitable[None]],
-        pauses: Sequence[float] = (2.0, 5.0, 15.0, 60.0, 300.0),
-        came: Callable[[Sequence[Update]], None] = lambda updates: None,
+        handle: Callable[[Update], Awaitable[None]],
+        pauses: Sequence[float] = PAUSES,
+        on_arrival: Callable[[Sequence[Update]], None] = lambda updates: None,
     ) -> None:
         self._bot = bot
         self._records = records
         self._handle = handle
         self._pauses = pauses
-        self._came = came
+        self._on_arrival = on_arrival
         self._handling: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connected_until = 0.0
@@ -75,52 +77,48 @@ class Intake:
         return time.monotonic() < self._connected_until
 
     async def resume(self, age: timedelta = timedelta()) -> None:
-        """Handle what an earlier process left at least this long ago, in the order in which it came."""
-        left = [note for note in await self._records.notes(INBOX) if note.body]
-        for note in sorted(left, key=lambda note: int(note.key)):
+        """Handle what an earlier process received at least this long ago and did not finish, in order of arrival."""
+        unfinished = [note for note in await self._records.notes(INBOX) if note.body]
+        for note in sorted(unfinished, key=lambda note: int(note.key)):
             if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
-                self._start(note.body["update"], note)
+                self._start(note.body["update"])
 
     async def take(self, updates: Sequence[Update]) -> None:
-        """Write updates down and start their handling, but for those that were here before."""
+        """Write updates down and start to handle those that were not received before."""
         taken: dict[str, tuple[dict[str, object], str | None]] = {}
         for update in updates:
             who = update.effective_user
             taken[str(update.update_id)] = {"update": update.to_dict()}, f"{NAME}:{who.id}" if who else None
-        self._came(updates)
+        self._on_arrival(updates)
         new = await self._records.notes_add(INBOX, taken)
         for key, (body, _) in taken.items():
             if key in new:
-                self._start(body["update"], None)  # type: ignore[arg-type]
+                self._start(body["update"])  # type: ignore[arg-type]
 
-    def _start(self, body: dict[str, object], note: Note | None) -> None:
-        self._tasks.add(task := asyncio.create_task(self._through(body, note)))
+    def _start(self, body: dict[str, object]) -> None:
+        self._tasks.add(task := asyncio.create_task(self._handle_until_done(Update.de_json(body, self._bot))))
         task.add_done_callback(self._tasks.discard)
 
-    async def _through(self, body: dict[str, object], note: Note | None) -> None:
-        update = Update.de_json(body, self._bot)
+    async def _handle_until_done(self, update: Update) -> None:
         self._handling.add(update.update_id)
         try:
-            await self._attempt(update, note)
+            await self._try(update)
+            await self._records.note_set(INBOX, str(update.update_id), {})
         finally:
             self._handling.discard(update.update_id)
 
-    async def _attempt(self, update: Update, note: Note | None) -> None:
-        key = str(update.update_id)
+    async def _try(self, update: Update) -> None:
         for pause in self._pauses:
             try:
-                await self._handle(update, note)
-                break
+                await self._handle(update)
             except Interrupted:
-                # What it began is found by the moment at which the update came.
-                note = await self._records.note(INBOX, key)
                 await asyncio.sleep(pause)
             except Exception:
-                log.exception("update %s was not handled", key)
-                break
-        else:
-            log.error("update %s was given up, since Telegram took no answer", key)
-        await self._records.note_set(INBOX, key, {})
+                log.exception("update %s was not handled", update.update_id)
+                return
+            else:
+                return
+        log.error("update %s was given up, since Telegram took no answer", update.update_id)
 
     @property
     def busy(self) -> int:
@@ -128,7 +126,7 @@ class Intake:
         return len(self._tasks)
 
     async def close(self) -> None:
-        """Finish what was begun; what takes too long is left to the next process."""
+        """Finish the updates under way; what takes too long is left to the next process."""
         if self._tasks:
             _, slow = await asyncio.wait(self._tasks, timeout=_FAREWELL)
             for task in slow:
@@ -163,7 +161,7 @@ class Intake:
             except InvalidToken:
                 raise
             except Exception as error:
-                # Nothing is held open any more for as long as Telegram has time to answer.
+                # No poll is open now, so the bot counts as connected only for as long as an answer may be late.
                 self._connected_until = min(self._connected_until, time.monotonic() + _LATE)
                 pause = _pause(error, pause)
                 await asyncio.sleep(pause)
@@ -171,7 +169,7 @@ class Intake:
     # Webhook
 
     async def listen(self, url: str, host: str, port: int, secret: str) -> None:
-        """Be called by Telegram, forever."""
+        """Register the webhook and serve it, forever. Raises InvalidToken."""
 
         async def called(request: web.Request) -> web.Response:
             if not hmac.compare_digest(request.headers.get(SECRET, "").encode(), secret.encode()):
@@ -207,7 +205,7 @@ class Intake:
 
 
 def _pause(error: Exception, before: float) -> float:
-    """How many seconds to wait after an error, if it was `before` after the last one."""
+    """Seconds to wait after an error, if it was `before` after the last one."""
     if isinstance(error, RetryAfter):
         return seconds_of(error)
     if isinstance(error, Conflict):
@@ -218,5 +216,5 @@ def _pause(error: Exception, before: float) -> float:
 
 
 def secret_of(token: str) -> str:
-    """What Telegram shows at the webhook: the same for every process of a bot, and no way back to its token."""
+    """The secret that Telegram sends to the webhook: equal for all processes of a bot, and a hash of its token."""
     return hmac.new(token.encode(), b"avatar-diffusion webhook", hashlib.sha256).hexdigest()

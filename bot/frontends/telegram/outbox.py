@@ -1,20 +1,20 @@
 """What the bot sends: the delivery loop's port to Telegram.
 
 Telegram takes a message as often as it is sent, and cannot be asked what it has. If the line breaks or the process dies
-while a message is sent, nobody can know whether it is there. So whatever must not come twice is written down:
+while a message is sent, nobody can know whether it is there. So the ledger has everything that must not come twice:
 
-- The answer that ends a job comes as an edit, which can be done as often as like: first a message is sent that only
-  says that the job is over, then it is filled with the answer. Should the first be lost sight of, another one is sent
-  and filled; what is left behind holds no answer.
-- An album cannot be filled afterwards. One whose fate is unknown is not sent again; the answer below it has a button
-  that shows the pictures.
-- The reply to a command goes out at once, since its person waits. If its fate is unknown the person is told so, and can
-  send the command again.
+- The answer that ends a job comes as an edit, which can be repeated: first a placeholder is sent that only says that
+  the job is over, then an edit fills it with the answer. If nobody knows whether the placeholder arrived, another is
+  sent and filled; the one left behind holds no answer.
+- An album cannot be filled afterwards. If nobody knows whether it arrived it is not sent again; the answer below it has
+  a button that shows the pictures.
+- The reply to a command goes out at once, since its person waits. If nobody knows whether it arrived the person is told
+  so, and can send the command again.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +25,7 @@ from telegram import Message as Sent
 from telegram.error import TelegramError
 
 from bot.frontends.files import content
+from bot.frontends.ledger import Entry, Ledger
 from bot.frontends.telegram.calls import Calls, Loaded, Unreachable
 from bot.frontends.telegram.edits import NOWHERE, Edits, Gaps
 from bot.frontends.telegram.pace import Pace
@@ -38,7 +39,7 @@ from bot.frontends.telegram.rendering import (
     text_of,
     units,
 )
-from bot.frontends.telegram.rooms import NAME, Moves, Place
+from bot.frontends.telegram.rooms import NAME, ChatMigrations, Room
 from bot.language import say
 from bot.messages import Message, Shown
 from bot.replies import account
@@ -50,45 +51,36 @@ from storage.records import Records
 
 PICTURES = "telegram/pictures"
 """`<room>#<message>`: {"picture"}, as `Commands.vary` takes it, so that a reply to it can vary it."""
-SENT = "telegram/sent"
-"""`<room>|<dedupe>`: {"ref", "files"} once all is sent; before that how far it is:
-
-album: the pictures are sent, `files` being the ids under which Telegram has them. handed: so many files are sent.
-stub: the reference of the message to fill. sending: what was being sent, "album", "file" or "text".
-unseen: nobody knows whether the album or a file arrived.
-"""
 ASKER = "telegram/asker"
-"""`<job>`: {"user", "message", "update"}: who asked for it, with which message, in which update."""
-MISSED = "telegram/missed"
-"""`<room>|<job>`: an answer for somebody who had blocked the bot, or whose group had and who has no private chat."""
+"""`<job>`: {"user", "message"}: the person who asked for it, and their message."""
 
 FILE_MOST = 50_000_000
 """Bytes of a file that a bot may send."""
-_PATIENCE = 3.0
+_POST_WAIT_MOST = 3.0
 """Seconds that the delivery loop waits for one answer before it turns to the others."""
 _LEASE = 5.0
-"""Seconds after which another process may send what one that fell silent was sending."""
+"""Seconds of silence after which another process may send what this one was sending."""
 _NAMES_MOST = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """Where it is written down how far a message is: the note's key, and the account that the message is for."""
+class _Outgoing:
+    """A message on its way.
 
-    key: str
-    owner: str | None
+    if_unsure: what is sent in its place if nobody knows whether an earlier try arrived. entry: its key in the ledger,
+    None for a message that may come twice. state: how far it is, as the ledger has it:
 
-
-@dataclass(frozen=True, slots=True)
-class _Going:
-    """A message on its way. `instead`: what is said if a former try's fate is unknown."""
+    - album: the pictures are sent; files: the ids under which Telegram has them; handed: how many files are sent;
+    - stub: the reference of the placeholder; ref: the reference of the message once all of it is sent;
+    - sending: what was being sent, "album", "file" or "text"; unseen: nobody knows whether the album or a file arrived.
+    """
 
     message: Message
     reply_to: int | None = None
     mention: User | None = None
     link: tuple[str, str] | None = None
-    instead: Message | None = None
-    entry: _Entry | None = None
+    if_unsure: Message | None = None
+    entry: Entry | None = None
     state: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,17 +88,19 @@ class Outbox:
     """Sends and edits."""
 
     def __init__(
-        self, bot: Bot, records: Records, blobs: Blobs, moves: Moves, pace: Pace, gaps: Gaps | None = None
+        self, bot: Bot, records: Records, blobs: Blobs, migrations: ChatMigrations, pace: Pace, gaps: Gaps | None = None
     ) -> None:
         self._bot = bot
         self._records = records
         self._blobs = blobs
-        self._moves = moves
-        self.calls = Calls(bot, moves, pace)
-        self.edits = Edits(bot, blobs, moves, gaps or Gaps())
+        self._migrations = migrations
+        self.ledger = Ledger(records, NAME)
+        self.calls = Calls(bot, migrations, pace)
+        self.edits = Edits(bot, blobs, migrations, gaps or Gaps())
         self._holder = uuid4().hex
         self._renewing: asyncio.Task[None] | None = None
         self._names: OrderedDict[int, str] = OrderedDict()
+        # Answers that are being sent, by their keys in the ledger.
         self._posting: dict[str, asyncio.Task[str]] = {}
 
     @property
@@ -121,59 +115,59 @@ class Outbox:
             await self._renewing
         await self.calls.close()
 
-    # The port
+    # The delivery loop's port
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
         if dedupe is None:
-            return await self.say(Place.of(room), message)
+            return await self.say(Room.read(room), message)
         key = f"{room}|{dedupe}"
         if key not in self._posting:
-            self._posting[key] = task = asyncio.create_task(self._alone(Place.of(room), message, key, dedupe))
-            task.add_done_callback(lambda ended: self._posted(key, ended))
-        # A room that has to wait must not hold up the others; the next call of the loop joins the same sending.
-        return await asyncio.wait_for(asyncio.shield(self._posting[key]), _PATIENCE)
+            self._posting[key] = task = asyncio.create_task(self._post_once(Room.read(room), message, key, dedupe))
+            task.add_done_callback(lambda ended: self._on_posted(key, ended))
+        # A room that has to wait must not hold up the others; the next call of the loop joins the same task.
+        return await asyncio.wait_for(asyncio.shield(self._posting[key]), _POST_WAIT_MOST)
 
-    def _posted(self, key: str, ended: asyncio.Task[str]) -> None:
+    def _on_posted(self, key: str, ended: asyncio.Task[str]) -> None:
         del self._posting[key]
         if not ended.cancelled():
-            ended.exception()  # whoever waits is told; nobody else has to be
+            ended.exception()  # retrieved, or asyncio would log what the waiting caller handles
 
-    async def _alone(self, place: Place, message: Message, key: str, job_id: str) -> str:
-        """Answer, unless another process of this bot is at it: the loop asks again, and finds it sent."""
+    async def _post_once(self, room: Room, message: Message, key: str, job_id: str) -> str:
+        """Answer, unless another process of this bot is sending the answer: the loop asks again, and finds it sent."""
         if not await self._records.hold(key, self._holder, _LEASE):
             raise TimeoutError
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
         try:
-            return await self._answer(place, message, key, job_id)
+            return await self._answer(room, message, key, job_id)
         finally:
             await self._records.let_go(key, self._holder)
 
     async def _renew(self) -> None:
         while self._posting:
             await asyncio.sleep(_LEASE / 5)
-            with suppress(Exception):  # the next time may fare better
+            with suppress(Exception):  # the next renewal may succeed
                 await self._records.hold_on(self._holder, _LEASE)
 
-    async def _answer(self, place: Place, message: Message, key: str, job_id: str) -> str:
-        reply_to, mention, owner = await self._asker(place, job_id)
-        entry = _Entry(key, owner)
+    async def _answer(self, room: Room, message: Message, key: str, job_id: str) -> str:
+        reply_to, mention, owner = await self._asker(room, job_id)
+        entry = Entry(key, owner)
         try:
-            going = await self._going(_Going(message, reply_to, mention, entry=entry))
-            if going.state.get("ref"):
-                return str(going.state["ref"])
+            outgoing = await self._resumed(_Outgoing(message, reply_to, mention, entry=entry))
+            if outgoing.state.get("ref"):
+                return str(outgoing.state["ref"])
             job = await self._records.job(job_id)
-            # What it is called would have to be looked up, and "Training: done" says enough for a moment.
+            # The avatar's name would have to be looked up, and "Training: done" says enough for a moment.
             over = replies.ended(job, None) if job is not None and job.over else wording.moment()
-            return await self._fill(place, going, over)
+            return await self._fill(room, outgoing, over)
         except Unreachable:
             ref = NOWHERE
-            if not place.private and (asker := await self._records.note(ASKER, job_id)) is not None:
-                alone = Place(int(asker.body["user"]))
-                ref = await self._answer(alone, message, f"{alone.room}|{job_id}", job_id)
+            if not room.private and (asker := await self._records.note(ASKER, job_id)) is not None:
+                private = Room(int(asker.body["user"]))
+                ref = await self._answer(private, message, f"{private}|{job_id}", job_id)
             if ref == NOWHERE:
-                await self._records.note_set(MISSED, key, {}, owner)
-            await self._note(entry, {"ref": ref})
+                await self.ledger.miss(str(room), job_id, owner)
+            await self.ledger.write(entry, {"ref": ref})
             return ref
 
     async def edit(self, ref: str, message: Message) -> None:
@@ -183,238 +177,234 @@ class Outbox:
 
     async def say(
         self,
-        place: Place,
+        room: Room,
         message: Message,
         *,
         reply_to: int | None = None,
         dedupe: str | None = None,
         owner: str | None = None,
         link: tuple[str, str] | None = None,
-        instead: Message | None = None,
+        if_unsure: Message | None = None,
     ) -> str:
         """Send a message and return its reference; one of the same `dedupe` that was sent is not sent again.
 
         `owner`: the account that it is for, as platform:id, where that is not clear from a private chat.
-        `link`: the label and address of a button. `instead`: what is said if nobody knows whether a former try got
-        through; without it the message comes again. Raises Unreachable, and TelegramError if Telegram does not take it.
+        `link`: the label and address of a button. `if_unsure`: what is sent instead if nobody knows whether an earlier
+        try arrived; without it the message is sent again. Raises Unreachable, and TelegramError if Telegram refuses.
         """
-        going = _Going(message, reply_to, link=link, instead=instead)
+        outgoing = _Outgoing(message, reply_to, link=link, if_unsure=if_unsure)
         if dedupe is not None:
-            entry = _Entry(f"{place.room}|{dedupe}", owner or _owner(place))
-            going = await self._going(replace(going, entry=entry))
-            if going.state.get("ref"):
-                return str(going.state["ref"])
-        return await self._send(place, going)
+            entry = Entry(f"{room}|{dedupe}", owner or _owner(room))
+            outgoing = await self._resumed(replace(outgoing, entry=entry))
+            if outgoing.state.get("ref"):
+                return str(outgoing.state["ref"])
+        return await self._send(room, outgoing)
 
-    async def _going(self, going: _Going) -> _Going:
-        """With how far an earlier try got."""
-        assert going.entry
-        note = await self._records.note(SENT, going.entry.key)
+    async def _resumed(self, outgoing: _Outgoing) -> _Outgoing:
+        """The message with what the ledger says of an earlier try."""
+        assert outgoing.entry
+        note = await self.ledger.find(outgoing.entry.key)
         state = dict(note.body) if note else {}
         match state.pop("sending", None):
             case "album":
                 state |= {"album": True, "unseen": True}
             case "file":
                 state |= {"handed": state.get("handed", 0) + 1, "unseen": True}
-            case "text" if going.instead is not None:
-                going = replace(going, message=going.instead)
-        return replace(going, state=state)
+            case "text" if outgoing.if_unsure is not None:
+                outgoing = replace(outgoing, message=outgoing.if_unsure)
+        return replace(outgoing, state=state)
 
-    async def _send(self, place: Place, going: _Going) -> str:
-        """Send all of it, at once."""
-        text, entities, markup = await self._parts(place, going)
+    async def _send(self, room: Room, outgoing: _Outgoing) -> str:
+        """Send all of it at once; return its reference."""
+        text, entities, markup = await self._parts(room, outgoing)
         # What must not come twice is one message; anything else may take several.
-        parts = pieces(text) if going.entry is None else [clipped(text, TEXT_MOST)]
+        parts = pieces(text) if outgoing.entry is None else [clipped(text, TEXT_MOST)]
         ref = NOWHERE
         for number, part in enumerate(parts, start=1):
             shown = markup if number == len(parts) else None
             sent = await self.calls.text(
-                place, part, entities=entities, markup=shown, reply_to=going.reply_to, **self._noting(going, "text")
+                room,
+                part,
+                entities=entities,
+                markup=shown,
+                reply_to=outgoing.reply_to,
+                **self._writing(outgoing, "text"),
             )
-            ref = f"{place.room}#{sent.message_id}"
+            ref = f"{room}#{sent.message_id}"
             self.edits.remember(ref, part, shown)
-        await self._sent(going, ref)
+        await self._write_sent(outgoing, ref)
         return ref
 
-    async def _fill(self, place: Place, going: _Going, over: Message) -> str:
-        """Send what is no answer yet, unless that was done, and let it say the answer."""
-        text, entities, markup = await self._parts(place, going)
+    async def _fill(self, room: Room, outgoing: _Outgoing, over: Message) -> str:
+        """Send a placeholder that says `over`, unless there is one, and edit the answer into it; its reference."""
+        text, entities, markup = await self._parts(room, outgoing)
         while True:
-            if "stub" not in going.state:
-                head, named = _addressed(over.text, going.mention)
-                sent = await self.calls.text(place, head, entities=named, reply_to=going.reply_to)
-                going.state["stub"] = f"{place.room}#{sent.message_id}"
-                await self._keep(going)
-            ref = str(going.state["stub"])
+            if "stub" not in outgoing.state:
+                head, named = _addressed(over.text, outgoing.mention)
+                sent = await self.calls.text(room, head, entities=named, reply_to=outgoing.reply_to)
+                outgoing.state["stub"] = f"{room}#{sent.message_id}"
+                await self._write(outgoing)
+            ref = str(outgoing.state["stub"])
             if await self.edits.fill(ref, clipped(text, TEXT_MOST), entities, markup):
                 break
-            del going.state["stub"]
-        await self._sent(going, ref)
+            del outgoing.state["stub"]
+        await self._write_sent(outgoing, ref)
         return ref
 
-    async def _parts(self, place: Place, going: _Going) -> tuple[str, list[MessageEntity], InlineKeyboardMarkup | None]:
-        """Send pictures and files; the text that goes with them, and its buttons."""
-        message, state = going.message, going.state
+    async def _parts(
+        self, room: Room, outgoing: _Outgoing
+    ) -> tuple[str, list[MessageEntity], InlineKeyboardMarkup | None]:
+        """Send pictures and files; return the text that goes below them, its entities and its buttons."""
+        message, state = outgoing.message, outgoing.state
         pictures = await self._loaded(message.pictures)
-        own = [InlineKeyboardButton(going.link[0], url=going.link[1])] if going.link else []
+        own = [InlineKeyboardButton(outgoing.link[0], url=outgoing.link[1])] if outgoing.link else []
         if pictures and "album" not in state:
             caption = clipped(message.prompt or pictures[0][0].text, CAPTION_MOST)
-            sent = await self._pictures(place, pictures, caption, going)
+            sent = await self._pictures(room, pictures, caption, outgoing)
             state["files"] = [one.photo[-1].file_id for one in sent if one.photo]
             for one, (shown, _) in zip(sent, pictures, strict=True):
                 if message.job and shown.seed is not None:
                     picture = {"picture": f"{message.pictures.index(shown) + 1}:{message.job}"}
-                    owner = going.entry.owner if going.entry else _owner(place)
-                    await self._records.note_set(PICTURES, f"{place.room}#{one.message_id}", picture, owner)
+                    owner = outgoing.entry.owner if outgoing.entry else _owner(room)
+                    await self._records.note_set(PICTURES, f"{room}#{one.message_id}", picture, owner)
             state["album"] = True
-            await self._keep(going)
+            await self._write(outgoing)
         if message.job and pictures and state.get("unseen"):
             own.append(InlineKeyboardButton(say(wording.PICTURES), callback_data=f"t.pics:{message.job}"))
         if message.job and any(shown.seed is not None for shown, _ in pictures):
             own.append(InlineKeyboardButton(say(wording.ORIGINALS), callback_data=f"t.files:{message.job}"))
-        lacking = await self._hand_out(place, going) if place.private else []
-        text, entities = _addressed("\n".join([text_of(message), *lacking]), going.mention)
+        missing = await self._hand_out(room, outgoing) if room.private else []
+        text, entities = _addressed("\n".join([text_of(message), *missing]), outgoing.mention)
         return text, entities, keyboard(message.buttons, own)
 
-    async def _hand_out(self, place: Place, going: _Going) -> list[str]:
-        """Send files to save; what to say of those that can't be sent."""
-        lacking = [say(wording.FILE_UNSEEN)] if going.message.files and going.state.get("unseen") else []
-        for number, file in enumerate(going.message.files, start=1):
-            if going.state.get("handed", 0) >= number:
+    async def _hand_out(self, room: Room, outgoing: _Outgoing) -> list[str]:
+        """Send files to save; return a line for each that cannot be sent."""
+        missing = [say(wording.FILE_UNSEEN)] if outgoing.message.files and outgoing.state.get("unseen") else []
+        for number, file in enumerate(outgoing.message.files, start=1):
+            if outgoing.state.get("handed", 0) >= number:
                 continue
             try:
                 data = await content(self._blobs, file, FILE_MOST)
             except UnknownBlob:
-                lacking.append(account.file_gone(file))
+                missing.append(account.file_gone(file))
                 continue
             if data is None:
-                lacking.append(account.file_large(file, FILE_MOST))
+                missing.append(account.file_large(file, FILE_MOST))
                 continue
             caption = clipped(file.text, CAPTION_MOST)
-            await self.calls.document(place, data, file.name, caption, **self._noting(going, "file"))
-            going.state["handed"] = number
-        return lacking
+            await self.calls.document(room, data, file.name, caption, **self._writing(outgoing, "file"))
+            outgoing.state["handed"] = number
+        return missing
 
     async def album(
-        self, place: Place, pictures: Sequence[Shown], reply_to: int | None, dedupe: str, *, documents: bool = False
+        self, room: Room, pictures: Sequence[Shown], reply_to: int | None, dedupe: str, *, documents: bool = False
     ) -> None:
-        """Send pictures by themselves, as `documents` with every pixel; those of the same `dedupe` are sent once."""
-        entry = _Entry(f"{place.room}|{dedupe}", _owner(place))
-        going = await self._going(_Going(Message(""), reply_to, entry=entry))
-        if going.state.get("unseen"):
-            await self.say(place, wording.unsure(), reply_to=reply_to)
-        elif "album" not in going.state:
-            await self._pictures(place, await self._loaded(pictures), "", going, documents)
-        going.state.update(album=True, unseen=False)
-        await self._keep(going)
+        """Send pictures alone, once for each `dedupe`. `documents`: as files, which Telegram does not compress."""
+        entry = Entry(f"{room}|{dedupe}", _owner(room))
+        outgoing = await self._resumed(_Outgoing(Message(""), reply_to, entry=entry))
+        if outgoing.state.get("unseen"):
+            await self.say(room, wording.unsure(), reply_to=reply_to)
+        elif "album" not in outgoing.state:
+            await self._pictures(room, await self._loaded(pictures), "", outgoing, documents)
+        outgoing.state.update(album=True, unseen=False)
+        await self._write(outgoing)
 
     async def _pictures(
-        self, place: Place, pictures: Loaded, caption: str, going: _Going, documents: bool = False
+        self, room: Room, pictures: Loaded, caption: str, outgoing: _Outgoing, documents: bool = False
     ) -> list[Sent]:
-        """Send pictures as albums, the caption on the first; a message for each."""
+        """Send pictures as albums, the caption on the first; return their messages, one for each picture."""
         messages: list[Sent] = []
         for start in range(0, len(pictures), ALBUM_MOST):
             sent = await self.calls.album(
-                place,
+                room,
                 pictures[start : start + ALBUM_MOST],
                 caption if start == 0 else "",
-                reply_to=going.reply_to,
+                reply_to=outgoing.reply_to,
                 documents=documents,
-                **self._noting(going, "album"),
+                **self._writing(outgoing, "album"),
             )
             messages += sent
         return messages
 
     async def _loaded(self, pictures: Sequence[Shown]) -> Loaded:
-        """The pictures with their bytes, without those that were erased."""
+        """The pictures with their bytes. Those that were erased are left out."""
         loaded = []
         for shown in pictures:
             with suppress(UnknownBlob):
                 loaded.append((shown, await self._blobs.get(shown.key)))
         return loaded
 
-    # What is written down
+    # The ledger
 
-    def _noting(self, going: _Going, what: str) -> dict[str, Callable[[], Awaitable[None]]]:
-        """Before something is sent, that it is; and that it is not, once that is sure."""
-        if going.entry is None:
+    def _writing(self, outgoing: _Outgoing, part: str) -> dict[str, Callable[[], Awaitable[None]]]:
+        """Callbacks for `Calls`: before a part is sent, write down that it is; if it surely was not, take that back."""
+        if outgoing.entry is None:
             return {}
-        entry = going.entry
+        entry = outgoing.entry
         return {
-            "before": lambda: self._note(entry, {**going.state, "sending": what}),
-            "after": lambda: self._note(entry, going.state),
+            "before": lambda: self.ledger.write(entry, {**outgoing.state, "sending": part}),
+            "after": lambda: self.ledger.write(entry, outgoing.state),
         }
 
-    async def _keep(self, going: _Going) -> None:
-        if going.entry is not None:
-            await self._note(going.entry, going.state)
+    async def _write(self, outgoing: _Outgoing) -> None:
+        if outgoing.entry is not None:
+            await self.ledger.write(outgoing.entry, outgoing.state)
 
-    async def _sent(self, going: _Going, ref: str) -> None:
-        if going.entry is not None:
-            await self._note(going.entry, {"ref": ref, "files": going.state.get("files", [])})
+    async def _write_sent(self, outgoing: _Outgoing, ref: str) -> None:
+        if outgoing.entry is not None:
+            await self.ledger.write(outgoing.entry, {"ref": ref, "files": outgoing.state.get("files", [])})
 
-    async def _note(self, entry: _Entry, state: Mapping[str, Any]) -> None:
-        await self._records.note_set(SENT, entry.key, state, entry.owner)
+    # The person an answer is for
 
-    # Whom an answer is for
-
-    def know(self, user: User) -> None:
-        """Remember what somebody is called, in this process alone."""
+    def remember_name(self, user: User) -> None:
+        """Remember somebody's first name, in this process alone."""
         self._names[user.id] = user.first_name
         self._names.move_to_end(user.id)
         while len(self._names) > _NAMES_MOST:
             self._names.popitem(last=False)
 
-    async def asked(self, job_id: str, user: int, message: int | None, update: int) -> None:
+    async def remember_asker(self, job_id: str, user: int, message: int | None) -> None:
         """The answer to this job goes to this person, as a reply to this message."""
-        await self._records.note_set(
-            ASKER, job_id, {"user": user, "message": message, "update": update}, f"{NAME}:{user}"
-        )
+        await self._records.note_set(ASKER, job_id, {"user": user, "message": message}, f"{NAME}:{user}")
 
-    async def _asker(self, place: Place, job_id: str) -> tuple[int | None, User | None, str | None]:
+    async def _asker(self, room: Room, job_id: str) -> tuple[int | None, User | None, str | None]:
         """The message that a job's answer is a reply to, the person to mention, and the account it is for."""
         note = await self._records.note(ASKER, job_id)
         if note is None:
-            return None, None, _owner(place)
-        if place.private:
-            # An answer that its group did not take has nothing here to reply to.
+            return None, None, _owner(room)
+        if room.private:
+            # The message that an answer from a group replies to is not here.
             job = await self._records.job(job_id)
-            here = job is not None and job.room == place.room
-            return note.body["message"] if here else None, None, _owner(place)
+            here = job is not None and job.room == str(room)
+            return note.body["message"] if here else None, None, _owner(room)
         user = int(note.body["user"])
         name = self._names.get(user)
         if name is None:
             with suppress(TelegramError):
-                member = await self._bot.get_chat_member(self._moves.now(place.chat), user)
+                member = await self._bot.get_chat_member(self._migrations.current_id(room.chat), user)
                 name = member.user.first_name
         return note.body["message"], User(user, name or "…", False) if name else None, f"{NAME}:{user}"
 
-    async def picture(self, place: Place, message: int) -> str | None:
-        """Which picture a message of the bot shows, as `Commands.vary` takes it."""
-        note = await self._records.note(PICTURES, f"{place.room}#{message}")
+    async def picture(self, room: Room, message: int) -> str | None:
+        """The picture that a message of the bot shows, as `Commands.vary` takes it."""
+        note = await self._records.note(PICTURES, f"{room}#{message}")
         return str(note.body["picture"]) if note else None
 
     async def missed(self, chat: int) -> list[tuple[str, str]]:
         """The answers that could not be shown in this chat or its topics: the room and the job of each."""
-        found = [note.key.split("|") for note in await self._records.notes(MISSED, Place(chat).room)]
+        found = await self.ledger.missed(str(Room(chat)))
         # The id of another chat may begin like this one's.
-        return [(room, job_id) for room, job_id in found if Place.of(room).chat == chat]
-
-    async def caught_up(self, job_id: str) -> None:
-        """This answer is shown now, or never can be; wherever else it was missed it need not follow."""
-        for note in await self._records.notes(MISSED):
-            if note.key.endswith(f"|{job_id}"):
-                await self._records.note_delete(MISSED, note.key)
+        return [(room, job_id) for room, job_id in found if Room.read(room).chat == chat]
 
 
 def _addressed(text: str, user: User | None) -> tuple[str, list[MessageEntity]]:
-    """The text to somebody by name, if to anybody, so that they are notified."""
+    """The text after a mention of the person, which makes Telegram notify them; just the text if there is no person."""
     if user is None:
         return text, []
     name = user.first_name or "…"
     return f"{name}, {text}", [MessageEntity(MessageEntity.TEXT_MENTION, 0, units(name), user=user)]
 
 
-def _owner(place: Place) -> str | None:
-    """Whose private chat it is, as platform:id."""
-    return f"{NAME}:{place.chat}" if place.private else None
+def _owner(room: Room) -> str | None:
+    """The account, as platform:id, that a private chat belongs to; None for a group."""
+    return f"{NAME}:{room.chat}" if room.private else None

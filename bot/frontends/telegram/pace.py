@@ -3,15 +3,16 @@
 Source: "My bot is hitting limits" in Telegram's bot FAQ. Every picture of an album counts as a message.
 
 The library's own AIORateLimiter keeps to the overall and the group rate alone, takes an album for one message, and lets
-all chats wait where Telegram asks for silence in one. And it waits inside of the call: what is about to be sent would
-have to be written down, as perhaps sent, long before its turn.
+all chats wait where Telegram asks for silence in one. And it waits inside of the call, so a message would have to be
+written down as perhaps sent long before its turn.
 """
 
 import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
+
+from bot.frontends.locks import Locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,11 @@ class Pace:
         self._private, self._group = private, group
         self._chats: dict[int, _Window] = {}
         self._paused: dict[int, float] = {}
-        self._turns: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
+        self._turns = Locks[int]()
 
     async def turn(self, chat: int, count: int = 1) -> None:
         """Return once `count` messages may be sent to this chat; they count as sent."""
-        lock = self._turns.setdefault(chat, asyncio.Lock())
-        async with lock:
+        async with self._turns[chat]:
             window = self._window(chat)
             while True:
                 wait = self._wait(chat, window, count)
@@ -68,8 +68,7 @@ class Pace:
 
     def wait(self, chat: int, count: int = 1) -> float:
         """Seconds until `count` messages may be sent to this chat, if nobody else asks meanwhile."""
-        lock = self._turns.get(chat)
-        if lock is not None and lock.locked():
+        if self._turns.locked(chat):
             return max(self._overall.rate.seconds, self._overall.wait(count, time.monotonic()))
         return self._wait(chat, self._window(chat), count)
 

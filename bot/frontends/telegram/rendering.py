@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from telegram import InlineKeyboardButton, InlineKeyboardMarkup
 
+from bot.frontends.progress import with_progress_bar
 from bot.messages import Button, Message
 
 TEXT_MOST = 4096
@@ -11,7 +12,6 @@ CAPTION_MOST = 1024
 ALBUM_MOST = 10
 ALERT_MOST = 200
 ACTION_BYTES = 64
-_BAR = 10
 _ROW_UNITS = 28
 """Characters that the labels of one row of buttons may have together."""
 
@@ -45,16 +45,12 @@ def pieces(text: str, most: int = TEXT_MOST) -> list[str]:
 
 
 def text_of(message: Message) -> str:
-    """What the message says, with a bar under it while something can be measured."""
-    progress = message.progress
-    if progress is None or progress.fraction is None:
-        return message.text
-    full = round(max(0.0, min(1.0, progress.fraction)) * _BAR)
-    return f"{message.text}\n{'▰' * full}{'▱' * (_BAR - full)} {round(progress.fraction * 100)} %"
+    """The message's text, with a bar under it while its progress is measured."""
+    return with_progress_bar(message.text, message.progress)
 
 
 def keyboard(buttons: Sequence[Button], own: Sequence[InlineKeyboardButton] = ()) -> InlineKeyboardMarkup | None:
-    """The buttons in rows that a phone shows whole. Raises ValueError for an action that Telegram would refuse."""
+    """The buttons in rows that fit a phone's width. Raises ValueError for an action that Telegram would refuse."""
     for button in buttons:
         if not 1 <= len(button.action.encode()) <= ACTION_BYTES:
             raise ValueError(f"a button's action has 1 to {ACTION_BYTES} bytes: {button.action.partition(':')[0]}")

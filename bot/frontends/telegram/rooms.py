@@ -1,4 +1,4 @@
-"""Where a Telegram message is: a chat, perhaps a topic in it, and the room that the rest of the bot knows it by."""
+"""Rooms on Telegram: a chat or one topic of it, and the id that the chat has now."""
 
 from dataclasses import dataclass
 
@@ -6,63 +6,63 @@ from storage.records import Records
 
 NAME = "telegram"
 _MOVED = "telegram/moved"
+"""`<first chat id>`: {"to": <chat id now>}"""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A chat (negative for groups) and a topic of it. The chat is the one that Telegram knew first; see `Moves`."""
+class Room:
+    """A chat (negative for groups) and a topic of it, in the records spelled "telegram:<chat>" or
+    "telegram:<chat>:<topic>". `chat` is the id that Telegram gave the chat first; see `ChatMigrations`."""
 
     chat: int
-    thread: int | None = None
+    topic: int | None = None
+
+    def __str__(self) -> str:
+        return f"{NAME}:{self.chat}" + (f":{self.topic}" if self.topic else "")
 
     @property
     def private(self) -> bool:
         """Whether it is a chat with one person, whose id it has."""
         return self.chat > 0
 
-    @property
-    def room(self) -> str:
-        """`telegram:<chat>` or `telegram:<chat>:<topic>`; no room of another platform is called so."""
-        return f"{NAME}:{self.chat}" + (f":{self.thread}" if self.thread else "")
-
     @classmethod
-    def of(cls, room: str) -> "Place":
-        """The place of a room. Raises ValueError for other platforms' rooms."""
-        name, _, rest = room.partition(":")
+    def read(cls, text: str) -> "Room":
+        """The room that is spelled so. Raises ValueError for rooms of other platforms."""
+        name, _, rest = text.partition(":")
         if name != NAME:
-            raise ValueError(f"not a room of Telegram: {room}")
-        chat, _, thread = rest.partition(":")
-        return cls(int(chat), int(thread) if thread else None)
+            raise ValueError(f"not a room of Telegram: {text}")
+        chat, _, topic = rest.partition(":")
+        return cls(int(chat), int(topic) if topic else None)
 
 
-class Moves:
+class ChatMigrations:
     """Groups that became supergroups and so got another id. Their rooms, jobs and grants keep the first one."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._now: dict[int, int] = {}
+        self._current: dict[int, int] = {}
         self._first: dict[int, int] = {}
 
     async def load(self) -> None:
-        """Remember what earlier processes learned."""
+        """Read what earlier processes wrote down."""
         for note in await self._records.notes(_MOVED):
-            self._know(int(note.key), int(note.body["to"]))
+            self._remember(int(note.key), int(note.body["to"]))
 
-    async def add(self, chat: int, to: int) -> None:
-        """From now on this chat has another id."""
-        first = self.first(chat)
-        if first != to and self.now(first) != to:
-            await self._records.note_set(_MOVED, str(first), {"to": to})
-            self._know(first, to)
+    async def add(self, chat: int, new_id: int) -> None:
+        """Telegram gave this chat another id."""
+        first = self.first_id(chat)
+        if first != new_id and self.current_id(first) != new_id:
+            await self._records.note_set(_MOVED, str(first), {"to": new_id})
+            self._remember(first, new_id)
 
-    def _know(self, first: int, now: int) -> None:
-        self._now[first] = now
-        self._first[now] = first
+    def _remember(self, first: int, current: int) -> None:
+        self._current[first] = current
+        self._first[current] = first
 
-    def now(self, chat: int) -> int:
+    def current_id(self, chat: int) -> int:
         """The id under which Telegram has this chat now."""
-        return self._now.get(chat, chat)
+        return self._current.get(chat, chat)
 
-    def first(self, chat: int) -> int:
-        """The id under which the chat was known first."""
+    def first_id(self, chat: int) -> int:
+        """The id that Telegram gave this chat first."""
         return self._first.get(chat, chat)
