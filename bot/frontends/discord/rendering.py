@@ -1,4 +1,4 @@
-"""A `Message` as Discord shows it: content, buttons, files, and nobody mentioned but whom it is for."""
+"""A `Message` as Discord shows it: content, buttons and files; only the person it is for is mentioned."""
 
 import asyncio
 import io
@@ -13,6 +13,7 @@ from discord import ui
 from PIL import Image
 
 from bot.frontends.files import content as file_content
+from bot.frontends.progress import with_progress_bar
 from bot.language import say
 from bot.messages import File, Message, Role, Shown
 from bot.replies import account
@@ -38,7 +39,6 @@ _LIGHTER = 8
 """What a file's limit is divided by where Discord finds files too large that keep to it."""
 _TOO_LARGE = 413
 _PROMPT = 700
-_BAR = 12
 
 T = TypeVar("T")
 
@@ -153,18 +153,15 @@ def content(message: Message, *, mention: str | None = None, public: bool = Fals
     """The message in Discord's Markdown, at most 2,000 characters. What people wrote is shown as they wrote it."""
     # Names and prompts stand in the text too, and must not turn into links or headings.
     text = discord.utils.escape_markdown(message.text)
-    head = [f"<@{mention}> {text}" if mention else text]
+    head = with_progress_bar(f"<@{mention}> {text}" if mention else text, message.progress)
     tail = []
-    if message.progress is not None and message.progress.fraction is not None:
-        full = round(_BAR * message.progress.fraction)
-        head.append(f"{'▰' * full}{'▱' * (_BAR - full)} {message.progress.fraction:.0%}")
     if message.job and message.prompt and not public:
         quoted = discord.utils.escape_markdown(" ".join(cut(message.prompt, _PROMPT).split()))
         tail.append(f"> {discord.utils.escape_mentions(quoted)}")
     if message.job:
         tail.append(f"-# {wording.job(message.job)}")
     below = "\n".join(tail)
-    return cut("\n".join(head), CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
+    return cut(head, CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
 
 
 def cut(text: str, most: int) -> str:

@@ -1,4 +1,4 @@
-"""What a room is on Discord: a channel, and whether the bot itself can write there."""
+"""Rooms on Discord: a channel, and whether the bot itself can write there."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,38 +6,40 @@ from typing import Any
 
 from discord import Interaction
 
+NAME = "discord"
 
-class Place(StrEnum):
-    """What kind of channel it is, as far as the bot is concerned."""
+
+class ChannelKind(StrEnum):
+    """Who reads a channel, and whether the bot can write there without an interaction."""
 
     DM = "dm"
     """The person's private chat with the bot: nobody else sees it, and the bot can write there."""
     SERVER = "server"
     """A channel of a server that the bot is in: others see what the bot writes there."""
     PRIVATE = "private"
-    """A channel that only the person brought the app to: the bot can answer there, but not write by itself."""
+    """A channel where only the person has the app: the bot can answer there, but not write by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
     """A channel, in the records spelled "server/123"."""
 
-    place: Place
+    kind: ChannelKind
     channel: int
 
     def __str__(self) -> str:
-        return f"{self.place}/{self.channel}"
+        return f"{self.kind}/{self.channel}"
 
     @classmethod
     def read(cls, text: str) -> "Room":
         """The room that is spelled so. Raises ValueError."""
-        place, _, channel = text.partition("/")
-        return cls(Place(place), int(channel))
+        kind, _, channel = text.partition("/")
+        return cls(ChannelKind(kind), int(channel))
 
     @classmethod
     def of(cls, interaction: Interaction[Any]) -> "Room":
         """Where somebody used a command or a button."""
         channel = interaction.channel_id or 0
         if interaction.guild_id is not None:
-            return cls(Place.SERVER if interaction.is_guild_integration() else Place.PRIVATE, channel)
-        return cls(Place.DM if interaction.context.dm_channel else Place.PRIVATE, channel)
+            return cls(ChannelKind.SERVER if interaction.is_guild_integration() else ChannelKind.PRIVATE, channel)
+        return cls(ChannelKind.DM if interaction.context.dm_channel else ChannelKind.PRIVATE, channel)
