@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from bot.frontends.discord.bot import OPEN
+from bot.frontends.discord.answering import OPEN
 from bot.frontends.telegram.intake import INBOX
 from bot.settings import BotSettings
 from storage.events import Event

@@ -22,9 +22,9 @@ from bot.frontends.discord import rendering
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.bot import DiscordBot
 from bot.frontends.discord.form import form
-from bot.frontends.discord.outbox import NAME
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, notice, pictures, render
+from bot.frontends.discord.rooms import NAME
 from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Reply, Shown
 from bot.replies import jobs as replies
@@ -665,7 +665,7 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
     async with asyncio.timeout(20):
         while not await world.storage.records.notes("discord/open") or (begun and not world.engine.seen[2:]):
             await asyncio.sleep(0.02)
-    for task in set().union(*world.bot.outbox._talking.values()):
+    for task in set().union(*world.bot.outbox._conversing.values()):
         task.cancel()
     await world.stop()
     server.fail("PATCH /webhooks/.*", None, times=4)
@@ -923,14 +923,14 @@ async def test_who_is_forgotten_leaves_no_note(world: World, studio: int) -> Non
     drawn = await server.sees(ANNA, studio, "Here you are")
     await server.press(ANNA, drawn, "Post here")
     await server.sees(BEN, studio, "Here you are")
-    await world.bot.outbox.told(str(BEN), "another")
+    await world.bot.outbox.ledger.miss(str(BEN), "another", f"{NAME}:{BEN}")
     await world.idle()
     assert len(await records.notes("discord/sent")) > 2
     await server.slash(ANNA, studio, "forget")
     await server.press(ANNA, await server.sees(ANNA, studio, "Forget you for good?"), "Erase everything")
     await server.sees(ANNA, studio, "You are forgotten")
     assert await records.notes("discord/sent") == []
-    assert [note.key for note in await records.notes("discord/missed")] == [f"{BEN}/another"]
+    assert [note.key for note in await records.notes("discord/missed")] == [f"{BEN}|another"]
     assert not await records.knows(NAME, str(ANNA))
 
 

@@ -16,11 +16,11 @@ from bot.frontends.discord.form import UPLOADS, form
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rendering import FILE, handed_out, pictures, render
 from bot.frontends.telegram import calls
-from bot.frontends.telegram.bot import INLINE_MOST
+from bot.frontends.telegram.inline import RESULTS_MOST
 from bot.frontends.telegram.outbox import FILE_MOST, Outbox
 from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, units
-from bot.frontends.telegram.rooms import Moves, Place
+from bot.frontends.telegram.rooms import ChatMigrations, Room
 from bot.messages import Button, File, Message, Shown
 from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
@@ -239,7 +239,7 @@ def test_what_is_rendered_for_telegram_stays_below() -> None:
     assert units(clipped("😀" * (CAPTION_MOST // 2) + "x", CAPTION_MOST)) <= CAPTION_MOST
     with pytest.raises(ValueError, match="64 bytes"):
         keyboard([Button("x", "a" * 65)])
-    assert (TEXT_MOST, CAPTION_MOST, INLINE_MOST) == (4096, 1024, 50)
+    assert (TEXT_MOST, CAPTION_MOST, RESULTS_MOST) == (4096, 1024, 50)
     pace = Pace()
     for chat, most in ((1, 20), (-1, 19)):
         pace._window(chat).times.extend([time.monotonic()] * most)
@@ -255,16 +255,16 @@ async def test_albums_and_files_for_telegram_stay_below(
         await blobs.put(f"pictures/a/{n}.png", drawing(n))
     shown = tuple(Shown(f"pictures/a/{n}.png", "x" * 1025, n) for n in range(11))
     async with served(server) as address, Bot(TOKEN, base_url=f"{address}/bot") as bot:
-        outbox = Outbox(bot, records, blobs, Moves(records), Pace())
-        await outbox.say(Place(ben.id), Message("Eleven", pictures=shown))
+        outbox = Outbox(bot, records, blobs, ChatMigrations(records), Pace())
+        await outbox.say(Room(ben.id), Message("Eleven", pictures=shown))
         albums = [body["media_group_id"] for body in server.of_bot(ben.id) if "media_group_id" in body]
         alone = [body for body in server.of_bot(ben.id) if "photo" in body and "media_group_id" not in body]
         assert (len(albums), len(set(albums)), len(alone)) == (10, 1, 1)
         monkeypatch.setattr(calls, "PHOTO_MOST", len(drawing(0)) - 1)
-        await outbox.say(Place(ben.id), Message("As a file", pictures=shown[:1]))
+        await outbox.say(Room(ben.id), Message("As a file", pictures=shown[:1]))
         assert len([body for body in server.of_bot(ben.id) if "document" in body]) == 1
         monkeypatch.setattr("bot.frontends.telegram.outbox.FILE_MOST", 10)
-        await outbox.say(Place(ben.id), Message("File", files=(File("a", "x", content="x" * 11),)))
+        await outbox.say(Room(ben.id), Message("File", files=(File("a", "x", content="x" * 11),)))
         assert "Whoever runs me" in said(server.of_bot(ben.id)[-1])
         await outbox.close()
     assert FILE_MOST == 50_000_000

@@ -29,7 +29,7 @@ from bot.frontends.telegram.connection import Broken, Connection, NeverSent
 from bot.frontends.telegram.edits import Gaps, split
 from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.rendering import keyboard, pieces, units
-from bot.frontends.telegram.rooms import Place
+from bot.frontends.telegram.rooms import Room
 from bot.language import say, speaking
 from bot.messages import Button, Message, Progress, Shown
 from bot.settings import BotSettings
@@ -81,9 +81,10 @@ class World:
             gaps=self.gaps,
             pace=Pace(),
             operators=self.settings.operator_accounts,
+            pauses=(0.2,) * 5,
+            edit_every=0.05,
+            sweep_every=0.05,
         )
-        telegram.delivery._edit_every = telegram.delivery._sweep_every = 0.05
-        telegram.intake._pauses = (0.2,) * 5
         self._stack = AsyncExitStack()
         await self._stack.enter_async_context(telegram.running())
         self._running = asyncio.create_task(telegram.run(self.settings))
@@ -772,14 +773,14 @@ async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person
 
     world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 1", retry_after=1))
     began = time.monotonic()
-    await calls.typing(Place(anna.id))
+    await calls.typing(Room(anna.id))
     assert asked() == 2 and [chat for _, chat in world.server.actions] == [anna.id]
     assert time.monotonic() - began >= 1
     # After a longer silence the words themselves are as near.
     world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 5", retry_after=5))
     began = time.monotonic()
-    await calls.typing(Place(anna.id))
-    await calls.typing(Place(anna.id))
+    await calls.typing(Room(anna.id))
+    await calls.typing(Room(anna.id))
     assert asked() == 3
     await anna.say("/help")
     await world.server.until(anna.id, "I learn a person")
@@ -906,7 +907,7 @@ async def test_progress_is_edited_on_change_and_not_too_often(world: World, anna
 
 
 async def test_samples_are_shown_in_the_progress_message(world: World, anna: Person) -> None:
-    telegram, place = world.telegram, Place(anna.id)
+    telegram, place = world.telegram, Room(anna.id)
     assert telegram is not None
     await world.storage.blobs.put("samples/a/0.png", PHOTOS[0])
     await world.storage.blobs.put("samples/a/1.png", PHOTOS[1])
@@ -934,9 +935,9 @@ async def test_pictures_that_telegram_does_not_show_come_as_files(world: World, 
     await world.storage.blobs.put("pictures/a/0.png", b"no picture at all")
     for count, dedupe in ((1, None), (2, "job")):
         pictures = (Shown("pictures/a/0.png", "x", 1), Shown("pictures/a/gone.png", "x", 2))[:1] * count
-        await world.telegram.outbox.post(Place(anna.id).room, Message("Here", pictures=pictures), dedupe)
+        await world.telegram.outbox.post(str(Room(anna.id)), Message("Here", pictures=pictures), dedupe)
     assert len([body for body in world.server.of_bot(anna.id) if "document" in body]) == 3
-    await world.telegram.outbox.post(Place(anna.id).room, Message("Here", pictures=pictures), "job")
+    await world.telegram.outbox.post(str(Room(anna.id)), Message("Here", pictures=pictures), "job")
     assert len([body for body in world.server.of_bot(anna.id) if said(body) == "Here"]) == 2
 
 
@@ -944,12 +945,12 @@ async def test_long_texts_are_sent_in_parts(world: World, anna: Person) -> None:
     assert world.telegram is not None
     text = "\n".join(f"line {number} 😀" for number in range(1000))
     buttons = (Button("Go", "go:1"),)
-    await world.telegram.outbox.post(Place(anna.id).room, Message(text, buttons=buttons))
+    await world.telegram.outbox.post(str(Room(anna.id)), Message(text, buttons=buttons))
     parts = world.server.of_bot(anna.id)
     assert len(parts) > 2
     assert "\n".join(said(part) for part in parts) == text
     assert [bool(labels(part)) for part in parts] == [*[False] * (len(parts) - 1), True]
-    await world.telegram.outbox.post(Place(anna.id).room, Message(text), "once")
+    await world.telegram.outbox.post(str(Room(anna.id)), Message(text), "once")
     assert said(world.server.of_bot(anna.id)[-1]).endswith("…")
 
 
@@ -959,11 +960,11 @@ async def test_the_pace_is_never_too_quick(world: World, anna: Person) -> None:
     world.server.rates = Rates(private=5, group=3)
     telegram = await world.start()
     telegram.outbox.calls._pace = Pace(private=Rate(5, 20), group=Rate(3, 60))
-    posts = [telegram.outbox.say(Place(anna.id), Message(f"{n}")) for n in range(5)]
-    posts += [telegram.outbox.say(Place(group), Message(f"{n}")) for n in range(3)]
+    posts = [telegram.outbox.say(Room(anna.id), Message(f"{n}")) for n in range(5)]
+    posts += [telegram.outbox.say(Room(group), Message(f"{n}")) for n in range(3)]
     await asyncio.gather(*posts)
     assert sorted(said(body) for body in world.server.of_bot(anna.id)) == [f"{n}" for n in range(5)]
-    for place in (Place(anna.id), Place(group)):
+    for place in (Room(anna.id), Room(group)):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await telegram.outbox.say(place, Message("one too many"))
@@ -1197,10 +1198,10 @@ def test_a_button_whose_action_is_too_long_is_a_bug() -> None:
 
 
 def test_rooms_of_other_platforms_are_refused() -> None:
-    for place in (Place(5), Place(-100, 7)):
-        assert Place.of(place.room) == place
+    for place in (Room(5), Room(-100, 7)):
+        assert Room.read(str(place)) == place
     with pytest.raises(ValueError, match="not a room"):
-        Place.of("studio")
+        Room.read("studio")
 
 
 async def test_turns_keep_their_order_and_silence() -> None:
