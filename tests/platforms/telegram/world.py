@@ -1,0 +1,86 @@
+"""A simulated Telegram with a bot in it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from bot.frontends.telegram.bot import Telegram
+from bot.frontends.telegram.edits import Gaps
+from bot.frontends.telegram.pace import Pace
+from bot.settings import BotSettings
+from bot.table import COMMANDS
+from storage.open import Storage
+from tests.fakes.engine import Engine, drawing
+from tests.platforms.telegram_server import (
+    TOKEN,
+    Person,
+    Server,
+    said,
+)
+
+QUIET = 0.2
+SPACES = [f"telegram/{name}" for name in ("inbox", "trays", "photos", "sent", "asker", "missed", "moved")]
+PATIENCE = 90.0
+"""Seconds after which something counts as never happening, on a machine that is busy with other things too."""
+
+
+@dataclass
+class World:
+    """A Telegram with a bot in it, over a real storage, with the test's engine at work."""
+
+    server: Server
+    address: str
+    storage: Storage
+    engine: Engine
+    quiet: float = QUIET
+    gaps: Gaps = field(default_factory=lambda: Gaps(0.05, 0.05))
+    settings: BotSettings = field(default_factory=lambda: BotSettings(_env_file=None))
+    telegram: Telegram | None = None
+
+    async def start(self) -> Telegram:
+        """A bot process begins; with `stop` the same process ends as at SIGTERM."""
+        self.telegram = telegram = Telegram(
+            self.storage,
+            TOKEN,
+            self.address,
+            quiet=self.quiet,
+            gaps=self.gaps,
+            pace=Pace(),
+            operators=self.settings.operator_accounts,
+            pauses=(0.2,) * 5,
+            edit_every=0.05,
+            sweep_every=0.05,
+        )
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(telegram.running())
+        self._running = asyncio.create_task(telegram.run(self.settings))
+        return telegram
+
+    async def stop(self) -> None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self._stack.aclose()
+
+    async def restart(self) -> None:
+        await self.stop()
+        await self.start()
+
+    async def trained(self, person: Person, token: str = "mia7") -> None:
+        """The person has this avatar."""
+        before = len([body for body in self.server.of_bot(person.id) if f"{token} is ready" in said(body)])
+        await person.send(PHOTOS[:6], f"/train {token} woman")
+        asked = await self.server.until(person.id, f"{token} woman: 6 photos")
+        await person.press(asked, "They agreed")
+        await person.press(await self.server.until(person.id, "6 photos, all good"), f"Train {token}")
+        await self.server.until(person.id, f"{token} is ready", before + 1)
+
+    async def jobs(self, kind: type) -> list[Any]:
+        return [job for job in self.engine.seen if isinstance(job.payload, kind)]
+
+    async def notes(self, space: str) -> list[str]:
+        return [note.key for note in await self.storage.records.notes(space)]
+
+
+PHOTOS = [drawing(seed) for seed in range(12)]
+FOR_ALL = [name for name, command in COMMANDS.items() if not command.operators]
