@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from bot import health
 from bot.settings import BotSettings
 from storage.errors import RedisUnavailable
+from storage.settings import setting_error
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -100,8 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except ValidationError as error:
-        first = error.errors()[0]
-        print(f"AVATAR_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}", file=sys.stderr)
+        print(setting_error(error), file=sys.stderr)
         return 2
     except (OSError, RedisUnavailable) as error:
         print(f"python -m bot {asked.command}: {error}", file=sys.stderr)

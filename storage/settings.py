@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -65,3 +65,9 @@ def table(*classes: type[StorageSettings]) -> str:
         for name, field in fields.items()
     ]
     return "\n".join(["| setting | default | what |", "|---|---|---|", *rows])
+
+
+def setting_error(error: ValidationError) -> str:
+    """The first wrong setting in one line: its name in the environment and what is wrong with it, not its value."""
+    first = error.errors()[0]
+    return f"AVATAR_{'_'.join(map(str, first['loc'])).upper()}: {first['msg']}"

@@ -1,15 +1,26 @@
-"""The commands that learn: `python -m engine train | finetune | study`. Imports torch only once one of them runs."""
+"""The commands that learn: `python -m engine train | finetune | study`. They import torch only when they run."""
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from engine.recipe import STEPS_PER_PHOTO, Crop, Method, Named, Optimiser, Precision, RateSchedule
+from engine.commands.command import (
+    Command,
+    Figures,
+    base_option,
+    base_source,
+    json_option,
+    seed_option,
+    settings,
+)
+from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_options, overrides
+from engine.recipe import STEPS_PER_PHOTO, Method, Named
 from engine.sentences import NOTICES
+from storage import naming
 from storage.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,93 +32,70 @@ if TYPE_CHECKING:
     from engine.recipe import Learner, Recipe
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
-"""Files that `--photos DIR` takes for photos; what they really are is decided by their content."""
-
-NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
-    "steps": (int, "training steps"),
-    "batch": (int, "photos that a device takes at once"),
-    "accumulation": (int, "batches that make one step"),
-    "rank": (int, "rank of the LoRA"),
-    "learning-rate": (float, "learning rate"),
-    "warmup": (int, "steps over which the learning rate rises"),
-    "weight-decay": (float, "weight decay"),
-    "min-snr": (float, "gamma of min-SNR weighting, as 5"),
-    "noise-offset": (float, "scale of offset noise, as 0.1"),
-    "ema": (float, "decay of the running mean of the weights, as 0.99"),
-    "face-weight": (float, "how much more an error in the face counts"),
-}
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "optimiser": get_args(Optimiser),
-    "schedule": get_args(RateSchedule),
-    "crop": get_args(Crop),
-    "precision": get_args(Precision),
-}
-SWITCHES: Mapping[str, str] = {
-    "text-encoder": "a LoRA on the text encoder too",
-    "pivotal": "learn the token's own embedding too",
-    "dora": "weight-decomposed LoRA",
-    "rslora": "rank-stabilised scaling",
-    "flip": "learn mirror images too; wrong for faces",
-    "captions": "learn each photo under its caption in metadata.jsonl",
-    "checkpointing": "compute activations again to save memory; by default where memory is short",
-}
-"""What of a recipe can be said on the command line: the fields of `engine.recipe.Recipe`."""
-
-STUDIED = frozenset(("steps", "warmup", "schedule"))
-"""What a study settles itself: the largest of its multiples, learned at a constant rate."""
+"""Suffixes of the files that `--photos DIR` takes for photos. Their content decides what they really are."""
 
 
-def _recipe_options(parser: argparse.ArgumentParser, without: Set[str] = frozenset()) -> None:
-    group = parser.add_argument_group("instead of the recipe's own")
-    for name, (kind, text) in NUMBERS.items():
-        if name not in without:
-            group.add_argument(f"--{name}", type=kind, help=text)
-    for name, values in CHOICES.items():
-        if name not in without:
-            group.add_argument(f"--{name}", choices=values)
-    for name, text in SWITCHES.items():
-        group.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
-    group.add_argument("--size", dest="side", type=int, help="side of the training pictures in pixels")
+def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
+    """Whom to learn, and by which recipe."""
+    drawn = "" if needed else " (default: a drawn person)"
+    parser.add_argument("--photos", type=Path, required=needed, help=f"folder of the person's photos{drawn}")
+    parser.add_argument(
+        "--token",
+        required=needed,
+        help=f"a made-up word for the person, such as cr7d{'' if needed else ' (default: zk0p)'}",
+    )
+    parser.add_argument(
+        "--class",
+        dest="noun",
+        required=needed,
+        help=f"class noun, such as man{'' if needed else ' (default: person)'}",
+    )
+    parser.add_argument(
+        "--method",
+        choices=get_args(Method),
+        help="LoRA or full DreamBooth (default: lora, and dreambooth for the seed's recipe)",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=get_args(Named),
+        default="auto",
+        help="auto: by the number of photos; seed: the seed's own run; reference: the defaults of diffusers' scripts "
+        "(default: auto)",
+    )
 
 
-def add_commands(commands: Any) -> list[argparse.ArgumentParser]:
-    """Tell the parser of the three commands."""
-    train = commands.add_parser("train", help="learn a person from a folder of photos")
-    study = commands.add_parser("study", help="learn a person and plot likeness and overfitting over steps a photo")
-    for parser in (train, study):
-        parser.add_argument("--photos", type=Path, required=parser is train)
-        parser.add_argument("--token", required=parser is train, help="a made-up word for the person, as cr7d")
-        parser.add_argument("--class", dest="noun", required=parser is train, help="class noun, as man")
-        parser.add_argument("--method", choices=get_args(Method))
-        parser.add_argument("--recipe", choices=get_args(Named), default="auto",
-                            help="seed: the seed's own run; reference: the defaults of diffusers' scripts")  # fmt: skip
-        parser.add_argument("--prior-weight", type=float, help="weight of prior preservation; 0 for none")
-        parser.add_argument(
-            "--prior-pictures", type=int, help="class pictures, drawn once for each base and class noun"
-        )
-        parser.add_argument(
-            "--prior-album", type=int, help="how often each photo stands among them, under the class noun"
-        )
-    train.add_argument("--steps-per-photo", type=int, help="instead of the automatic rule's number")
-    study.add_argument("--multiples", default="10,25,50,75,100,150", help="steps a photo to judge, with commas between")
-
-    finetune = commands.add_parser("finetune", help="learn a style from a captioned set of pictures")
-    finetune.add_argument("--dataset", type=Path, required=True, help="pictures and metadata.jsonl: file_name, text")
-    finetune.add_argument("--name", help="the style's name; the folder's by default")
-    for parser in (train, finetune, study):
-        parser.add_argument("--out", type=Path, required=True)
-        _recipe_options(parser, STUDIED if parser is study else frozenset())
-    for parser in (train, finetune):
-        parser.add_argument("--report-to", choices=("tensorboard", "wandb", "none"), default=None)
-        parser.add_argument("--preview-every", type=int, default=0, help="steps between two sample grids")
-        parser.add_argument("--preview", action="append", help="a prompt of the sample grids; may be given often")
-        parser.add_argument("--checkpoint-seconds", type=float, default=60.0, help="seconds between two checkpoints")
-    return [train, finetune, study]
+def _report_options(parser: argparse.ArgumentParser) -> None:
+    """What is reported and kept while it learns."""
+    parser.add_argument(
+        "--report-to",
+        choices=("tensorboard", "wandb", "none"),
+        help="tracker for losses, scores and sample grids (default: none; wandb for --recipe seed)",
+    )
+    parser.add_argument(
+        "--preview-every",
+        type=int,
+        default=0,
+        help="steps between two sample grids (default: 0, a quarter of all steps with a tracker and no grids without)",
+    )
+    parser.add_argument(
+        "--preview",
+        action="append",
+        help="a prompt of the sample grids; may be repeated (default: prompts with what is learned)",
+    )
+    parser.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        help="least seconds between two checkpoints (default: 60)",
+    )
 
 
-def _overrides(asked: argparse.Namespace, *more: str) -> dict[str, Any]:
-    names = [name.replace("-", "_") for name in (*NUMBERS, *CHOICES, *SWITCHES)]
-    return {name: getattr(asked, name, None) for name in (*names, "side", *more)}
+def _common_options(parser: argparse.ArgumentParser, recipe: Collection[str]) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    add_recipe_options(parser, recipe)
+    base_option(parser)
+    seed_option(parser)
+    json_option(parser)
 
 
 def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
@@ -126,18 +114,6 @@ def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
     if not good:
         raise UserError("no_good_photos", good=0, of=len(files), needed=1, verdicts=" ".join(lines[:3]))
     return good, lines
-
-
-def named(token: str, noun: str) -> tuple[str, str]:
-    """Token and class noun as they are kept. Raises UserError for what may not name a person."""
-    from storage import naming
-    from storage.errors import UserError
-
-    codes = {"token_shape": "bad_token", "token_word": "token_is_word", "noun_shape": "bad_noun", "minor": "minor"}
-    try:
-        return naming.token(token), naming.noun(noun)
-    except UserError as error:
-        raise UserError(codes[error.code], **error.facts) from error
 
 
 def _show(progress: "Progress") -> None:
@@ -241,7 +217,7 @@ def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner]
     from engine.learning.training import frozen_dtype
 
     device = getattr(team, "device", None) or best_device()
-    base = BaseModel.load(asked.base, device, lambda base: frozen_dtype(choose(base.family), device))
+    base = BaseModel.load(base_source(asked), device, lambda base: frozen_dtype(choose(base.family), device))
     return base, choose(base.family)
 
 
@@ -261,12 +237,11 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     if team.first:
         for line in lines:
             print(line)
-    more = [
-        name for name in ("steps_per_photo", "prior_weight", "prior_pictures", "prior_album") if hasattr(asked, name)
-    ]
-    base, recipe = _opened(asked, team, lambda family: choose(
-        len(files), asked.method or "lora", family, asked.recipe, **_overrides(asked, *more)
-    ))  # fmt: skip
+    base, recipe = _opened(
+        asked,
+        team,
+        lambda family: choose(len(files), asked.method or "lora", family, asked.recipe, **overrides(asked)),
+    )
     side = base.check_size(recipe.side or base.side)
     album = [load_photo(path.read_bytes()) for path in files]
     if base.family.album_crop == "face" and recipe.crop == "centre":
@@ -277,9 +252,15 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     return base, team, album, files, recipe
 
 
-def run_train(asked: argparse.Namespace) -> dict[str, Any]:
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    _person_options(parser, needed=True)
+    _common_options(parser, ALL)
+    _report_options(parser)
+
+
+def run_train(asked: argparse.Namespace) -> Figures:
     """`train`: an album becomes an avatar."""
-    token, noun = named(asked.token, asked.noun)
+    token, noun = naming.token(asked.token), naming.noun(asked.noun)
     base, team, album, files, recipe = _ready(asked, noun)
     prompts = tuple(
         f"{start}{token} {noun}{end}" for start, end in (("a photo of ", ""), ("a photo of ", " in a suit"))
@@ -294,7 +275,16 @@ def run_train(asked: argparse.Namespace) -> dict[str, Any]:
     return {"token": token, "class": noun, "photos": len(album)} | facts
 
 
-def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
+def _finetune_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset", type=Path, required=True, help="folder of pictures with metadata.jsonl: file_name, text"
+    )
+    parser.add_argument("--name", help="the style's name (default: the folder's)")
+    _common_options(parser, ALL - PRIOR)
+    _report_options(parser)
+
+
+def run_finetune(asked: argparse.Namespace) -> Figures:
     """`finetune`: a captioned set becomes a style."""
     from engine.learning.examples import read_captioned
 
@@ -307,7 +297,7 @@ def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     team = join()
 
     def choose(family: Any) -> "Recipe":
-        return style(len(dataset), family, **_overrides(asked))
+        return style(len(dataset), family, **overrides(asked))
 
     base, recipe = _opened(asked, team, choose)
     base.check_size(recipe.side or base.side)
@@ -319,7 +309,17 @@ def run_finetune(asked: argparse.Namespace) -> dict[str, Any]:
     return {"style": name, "pictures": len(dataset)} | facts
 
 
-def run_study(asked: argparse.Namespace) -> dict[str, Any]:
+def _study_options(parser: argparse.ArgumentParser) -> None:
+    _person_options(parser, needed=False)
+    parser.add_argument(
+        "--multiples",
+        default="10,25,50,75,100,150",
+        help="steps for each photo at which to judge, separated by commas (default: 10,25,50,75,100,150)",
+    )
+    _common_options(parser, ALL - STUDIED)
+
+
+def run_study(asked: argparse.Namespace) -> Figures:
     """`study`: one person, judged at several numbers of steps a photo."""
     import tempfile
     from dataclasses import asdict
@@ -328,7 +328,7 @@ def run_study(asked: argparse.Namespace) -> dict[str, Any]:
     from engine.measuring.study import Point, chart, study, table
 
     multiples = _multiples(asked.multiples)
-    token, noun = named(asked.token or "zk0p", asked.noun or "person")
+    token, noun = naming.token(asked.token or "zk0p"), naming.noun(asked.noun or "person")
     with tempfile.TemporaryDirectory() as drawn:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))
@@ -374,11 +374,13 @@ def _drawn_person(folder: Path) -> str:
 
 
 def _priors() -> Path:
-    from engine.work.settings import EngineSettings
+    """The folder of class pictures."""
+    home: Path = settings().home
+    return home / "priors"
 
-    return EngineSettings().home / "priors"
 
-
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "train": run_train, "finetune": run_finetune, "study": run_study,
-}  # fmt: skip
+COMMANDS = (
+    Command("train", "learn a person from a folder of photos", _train_options, run_train),
+    Command("finetune", "learn a style from a captioned set of pictures", _finetune_options, run_finetune),
+    Command("study", "learn a person and plot likeness and overfitting over the steps", _study_options, run_study),
+)

@@ -28,7 +28,7 @@ COMMAND_LINE = {
     "base_unusable", "no_photos", "no_judge", "token_and_noun", "no_file", "no_captions", "bad_captions",
     "optimiser_unusable", "tracker_missing", "seed_is_dreambooth", "lora_only", "prior_album_at_noise", "no_min_snr",
     "text_is_fixed",
-    "word_stays", "not_a_lora", "token_is_word", "bad_token", "bad_noun", "minor",
+    "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone",
 }  # fmt: skip
 """Codes that no job meets: its recipe is the automatic one, its words and photos were checked before, and without a

@@ -1,5 +1,7 @@
 """What the commands take from the settings, and what they tell in words."""
 
+import argparse
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.__main__ import main
+from engine.__main__ import COMMANDS, main, parser
+from engine.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,37 @@ def test_the_help_names_the_setting(capsys) -> None:
         with pytest.raises(SystemExit):
             main([command, "--help"])
         assert "AVATAR_BASE_MODEL" in capsys.readouterr().out
+
+
+def options_of(command: str) -> list[argparse.Action]:
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return [action for action in commands.choices[command]._actions if action.dest != "help"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_says_what_it_does_and_its_default(command: str) -> None:
+    for option in options_of(command):
+        assert option.help, option.dest
+        said = f"{option.help} {option.container.title}"
+        assert option.required or "(default: " in said, option.dest
+        if option.option_strings and option.default not in (None, False, [], ""):
+            assert f"default: {str(option.default).removesuffix('.0')}" in said, option.dest
+
+
+def test_what_replaces_a_recipe_s_values_is_named_as_in_the_recipe() -> None:
+    fields = {field.name for field in dataclasses.fields(Recipe)} | {"steps_per_photo"}
+    for command, most in {"train": 27, "finetune": 23, "study": 23, "evaluate": 5, "distil": 4}.items():
+        named = {option.dest for option in options_of(command) if "recipe" in option.container.title}
+        assert named <= fields and len(named) == most
+
+
+def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AVATAR_GPU_STALL", "-3")
+    for command in (["work"], ["base"], ["imagine", "--prompt", "a man", "--out", str(tmp_path)]):
+        assert main(command) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "AVATAR_GPU_STALL: " in line and "-3" not in line
 
 
 class Heard:

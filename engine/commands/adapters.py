@@ -1,0 +1,143 @@
+"""The commands on adapters' files: `python -m engine export | import | distil`. Torch is imported when they run."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from engine.adapters.file import FILE
+from engine.commands.command import Command, Figures, base_option, base_source, json_option, seed_option
+from engine.commands.recipe_options import DISTILLED, add_recipe_options, overrides
+from engine.recipe import Distillate
+from storage import naming
+from storage.errors import UserError
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--avatar", type=Path, required=True, help="folder of an avatar, written by train")
+    parser.add_argument(
+        "--format",
+        choices=("diffusers", "kohya"),
+        default="diffusers",
+        help="names of the layers; kohya's are those of kohya's scripts, the WebUI and ComfyUI (default: diffusers)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    base_option(parser)
+    json_option(parser)
+
+
+def run_export(asked: argparse.Namespace) -> Figures:
+    """`export`: an avatar becomes a LoRA file for other programs."""
+    from engine.adapters.exchange import export
+    from engine.bases.base import BaseModel
+
+    layers = export(BaseModel.load(base_source(asked)), asked.avatar, asked.format, asked.out)
+    print(f"{asked.out}: {layers} layers under the names of {asked.format}")
+    return {"file": str(asked.out), "format": asked.format, "layers": layers}
+
+
+def _import_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a .safetensors file with diffusers', kohya's or ComfyUI's names")
+    parser.add_argument("--token", help="word under which the person was learned (default: none, it is a style)")
+    parser.add_argument("--class", dest="noun", help="class noun of the person, with --token (default: none)")
+    parser.add_argument(
+        "--few",
+        type=int,
+        metavar="STEPS",
+        help="number of steps that it draws in, as an LCM-LoRA does (default: none, it is no few-step adapter)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    base_option(parser)
+    json_option(parser)
+
+
+def run_import(asked: argparse.Namespace) -> Figures:
+    """`import`: another program's LoRA becomes an avatar, a style or a few-step adapter."""
+    from engine.adapters.adapters import AdapterKind
+    from engine.adapters.exchange import foreign_facts, take_in
+    from engine.bases.base import BaseModel
+    from engine.learning import distillation
+
+    if (asked.token is None) != (asked.noun is None):
+        raise UserError("token_and_noun")
+    person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
+    base = BaseModel.load(base_source(asked))
+    kind: AdapterKind = "avatar" if asked.token else "few" if asked.few else "style"
+    facts = distillation.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *person)
+    path = asked.out / FILE
+    layers = take_in(base, asked.file, facts, path)
+    print(f"{path}: {layers} layers")
+    return {"adapter": str(path), "kind": kind, "layers": layers}
+
+
+def _distil_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method",
+        choices=get_args(Distillate),
+        default="consistency",
+        help="consistency learns as LCM-LoRAs do; endpoints is closer to the base model and takes longer "
+        "(default: consistency)",
+    )
+    parser.add_argument(
+        "--dataset",
+        type=Path,
+        help="folder of captioned pictures with metadata.jsonl (default: the embedded base model's drawn world)",
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        default=2000,
+        help="number of pictures of the drawn world, or that the base model draws (default: 2000)",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    add_recipe_options(parser, DISTILLED)
+    base_option(parser)
+    seed_option(parser)
+    json_option(parser)
+
+
+def run_distil(asked: argparse.Namespace) -> Figures:
+    """`distil`: a base model becomes a few-step adapter for itself."""
+    from engine.bases.base import BaseModel
+    from engine.learning import distillation
+
+    base = BaseModel.load(base_source(asked))
+    if asked.dataset:
+        pictures, captions = distillation.captioned(base, asked.dataset)
+    elif not base.family.sample_captions:
+        raise UserError("no_photos", folder="--dataset")
+    elif asked.method == "endpoints":
+        pictures, captions = [], distillation.prompts(asked.pictures, asked.seed)
+    else:
+        pictures, captions = distillation.world(base, asked.pictures, asked.seed)
+
+    def show(step: int, steps: int, loss: float) -> None:
+        if step == steps or step % 20 == 0:
+            print(f"step {step} of {steps}, loss {loss:.5f}", file=sys.stderr, flush=True)
+
+    path = asked.out / FILE
+    recipe = replace(distillation.DEFAULTS[asked.method], **overrides(asked))
+    done = distillation.distil(base, pictures, captions, recipe, path, seed=asked.seed, on_step=show)
+    print(f"{path}: draws in {distillation.DRAW_STEPS} steps, learned in {done.steps} steps, {done.seconds:.0f} s")
+    return {
+        "adapter": str(path),
+        "steps": done.steps,
+        "seconds": round(done.seconds, 2),
+        "first_loss": done.first_loss,
+        "last_loss": done.last_loss,
+        "draw_steps": distillation.DRAW_STEPS,
+    }
+
+
+COMMANDS = (
+    Command("export", "write an avatar's LoRA for other programs", _export_options, run_export, single=True),
+    Command(
+        "import",
+        "make an avatar, a style or a few-step adapter of another program's LoRA",
+        _import_options,
+        run_import,
+        single=True,
+    ),
+    Command("distil", "learn a few-step adapter for a base model", _distil_options, run_distil, single=True),
+)

@@ -1,0 +1,63 @@
+"""A command of the command line: its name, its options and the function that runs it."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from storage.errors import UserError
+
+Figures = dict[str, Any]
+"""What a command reports with --json."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command. Whoever adds one writes it beside its options and lists it in `engine.__main__.COMMANDS`."""
+
+    name: str
+    help: str
+    options: Callable[[argparse.ArgumentParser], None]
+    """Adds the command's options to its parser."""
+    run: Callable[[argparse.Namespace], Figures]
+    """Runs the command; raises UserError for wrong input."""
+    single: bool = False
+    """Whether it refuses to run as one of several processes, which would write the same files."""
+
+
+def base_option(parser: argparse.ArgumentParser) -> None:
+    """The base model; `base_source` reads it."""
+    parser.add_argument(
+        "--base",
+        help="base model: a diffusers folder, a hub id, a .safetensors file or 'embedded' "
+        "(default: AVATAR_BASE_MODEL, or the embedded base where that is not set)",
+    )
+
+
+def seed_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+
+
+def json_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as one JSON object in the last line (default: do not)"
+    )
+
+
+def settings() -> Any:
+    """The engine's settings. Raises UserError `bad_setting`."""
+    from pydantic import ValidationError
+
+    from engine.work.settings import EngineSettings
+    from storage.settings import setting_error
+
+    try:
+        return EngineSettings()
+    except ValidationError as error:
+        raise UserError("bad_setting", problem=setting_error(error)) from error
+
+
+def base_source(asked: argparse.Namespace) -> str | None:
+    """The base model that was asked for, or else the operator's; None for the embedded one."""
+    source: str | None = asked.base
+    return settings().base_model or None if source is None else source

@@ -1,0 +1,110 @@
+"""The command that draws: `python -m engine imagine`. Imports torch only when it runs."""
+
+import argparse
+import time
+from pathlib import Path
+
+from engine.commands.command import Command, Figures, base_option, base_source, json_option, seed_option
+from engine.sentences import NOTICES
+from storage.errors import UserError
+
+
+def _imagine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt", required=True, help="what to draw, such as: cr7d man in a suit")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument(
+        "--avatar",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of an avatar, written by train; may be repeated (default: none)",
+    )
+    parser.add_argument(
+        "--style",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder or file of a style, written by finetune or import; may be repeated (default: none)",
+    )
+    parser.add_argument("--few", type=Path, help="folder of a few-step adapter, written by distil (default: none)")
+    parser.add_argument(
+        "--weight",
+        type=float,
+        action="append",
+        default=[],
+        help="weight of the first avatar, then of the next, then of the styles; may be repeated (default: 1 each)",
+    )
+    parser.add_argument("--count", type=int, default=1, help="number of pictures (default: 1)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the base model's)")
+    parser.add_argument("--guidance", type=float, help="strength of the guidance (default: the base model's)")
+    parser.add_argument("--negative", default="", help="what to avoid (default: nothing)")
+    parser.add_argument("--width", type=int, help="width in pixels (default: the base model's)")
+    parser.add_argument("--height", type=int, help="height in pixels (default: the base model's)")
+    parser.add_argument("--original", type=Path, help="a picture to vary (default: none)")
+    parser.add_argument(
+        "--strength", type=float, help="how far a variation may be from its original, 0 to 1 (default: 0.6)"
+    )
+    base_option(parser)
+    seed_option(parser)
+    json_option(parser)
+
+
+def run_imagine(asked: argparse.Namespace) -> Figures:
+    """`imagine`: draw pictures of a prompt."""
+    from engine.adapters.adapters import Attached, facts_of
+    from engine.bases.base import BaseModel, as_drawn
+    from engine.drawing.drawing import Drawing, check, draw
+
+    # 1. The adapters with their weights. One that is missing is told before the base is loaded.
+    adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
+    for adapter in adapters:
+        facts_of(adapter)
+    if len(asked.weight) > len(adapters):
+        raise UserError(
+            "out_of_range", what="the number of weights", low=0, high=len(adapters), value=len(asked.weight)
+        )
+    weights = (*asked.weight, *[1.0] * (len(adapters) - len(asked.weight)))
+
+    # 2. The drawing.
+    base = BaseModel.load(base_source(asked), rests=as_drawn)
+    drawing = Drawing(
+        prompt=asked.prompt,
+        count=asked.count,
+        seed=asked.seed,
+        steps=asked.steps,
+        guidance=asked.guidance,
+        negative_prompt=asked.negative,
+        width=asked.width,
+        height=asked.height,
+        avatars=adapters,
+        weights=weights,
+        original=asked.original,
+        strength=Drawing.strength if asked.strength is None else asked.strength,
+    )
+    attached = Attached(base)
+    check(drawing, base, attached)
+    began = time.monotonic()
+    pictures = draw(base, attached, drawing)
+    seconds = round(time.monotonic() - began, 2)
+
+    # 3. The files and what is said of them.
+    paths = [asked.out / f"{number}.png" for number in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        picture.save(path, drawing, base.source)
+        print(f"{path} (seed {picture.seed})")
+    if base.family.notice:
+        print(NOTICES[base.family.notice])
+    whole = base.fits(asked.prompt)
+    if not whole:
+        print("The prompt is longer than this base model reads; its end was left out.")
+    return {
+        "prompt": asked.prompt,
+        "seconds": seconds,
+        "base": base.source,
+        "notice": base.family.notice,
+        "whole_prompt_read": whole,
+        "pictures": [{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
+    }
+
+
+COMMANDS = (Command("imagine", "draw pictures", _imagine_options, run_imagine, single=True),)

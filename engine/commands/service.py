@@ -1,0 +1,41 @@
+"""The commands of a machine that serves: `python -m engine work | base`."""
+
+import argparse
+import asyncio
+import sys
+
+from engine.commands.command import Command, Figures, settings
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """There are none: the settings say everything."""
+
+
+def run_work(asked: argparse.Namespace) -> Figures:
+    """`work`: take jobs from the queues until stopped."""
+    from engine.work.gpu_client import BaseUnusable
+    from engine.work.worker import run
+
+    try:
+        asyncio.run(run(settings()))
+    except BaseUnusable:  # the GPU process has said why
+        sys.exit(2)
+    return {}
+
+
+def _base_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--path", action="store_true", help="print its folder or hub id (default: the same)")
+
+
+def run_base(asked: argparse.Namespace) -> Figures:
+    """`base`: the base model in use."""
+    from engine.toon import WEIGHTS
+
+    print(settings().base_model or WEIGHTS)
+    return {}
+
+
+COMMANDS = (
+    Command("work", "take jobs from the queues until stopped", _no_options, run_work),
+    Command("base", "print the base model in use", _base_options, run_base),
+)
