@@ -21,7 +21,7 @@ HEADROOM = 1.3
 class Int8Linear(nn.Linear):
     """A linear layer whose weight (out, in) rests as int8 with one float32 scale (out, 1) for each output."""
 
-    scale: Tensor
+    scale_bits: Tensor
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__(layer.in_features, layer.out_features, bias=False, device="meta")
@@ -29,7 +29,8 @@ class Int8Linear(nn.Linear):
         scale = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / 127
         del self.weight
         self.register_buffer("weight", (weight / scale).round().to(torch.int8))
-        self.register_buffer("scale", scale)
+        # Float32 under the name of int32: a change of the module's dtype passes integers by, so the scale stays exact.
+        self.register_buffer("scale_bits", scale.view(torch.int32))
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
@@ -39,12 +40,10 @@ class Int8Linear(nn.Linear):
         """The weight in float32."""
         return self.weight * self.scale
 
-    def _apply(self, fn, recurse: bool = True) -> "Int8Linear":  # type: ignore[no-untyped-def]
-        # A change of dtype is for what computes: int8 is no floating dtype, and the scale stays exact.
-        scale = self.scale
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.scale = scale.to(self.weight.device)
-        return self
+    @property
+    def scale(self) -> Tensor:
+        """(out, 1), float32."""
+        return self.scale_bits.view(torch.float32)
 
 
 def quantise(module: nn.Module) -> int:

@@ -1,10 +1,10 @@
-"""A small model on a CPU's cores.
+"""How a small model shares a CPU's cores.
 
-The operations of a small denoiser are too short for two cores to share: what the second one saves is lost to waiting
-for each other after every one of them. Halves of a batch, each on a core of its own, wait only once. On two cores, a
-step of the embedded base's recipe: shared 0.53 s, on one core 0.35 s, in halves 0.28 s; a step of a guided drawing of
-four pictures: on one core 82 ms, in halves 49. Halves of few rows wait for Python's lock instead: one picture beside
-two busy programs took 1.4 s on one core and 5.2 s in halves.
+The operations of a small denoiser are too short to be split over two cores: the cores wait for each other after every
+operation, which costs what the second core saves. Halves of a batch, each on a core of its own, wait only once. On two
+cores, a step of the embedded base's recipe took 0.53 s with split operations, 0.35 s on one core and 0.28 s in halves;
+a step of a guided drawing of four pictures took 82 ms on one core and 49 ms in halves. Halves of few rows wait for
+Python's lock instead: one picture beside two busy programs took 1.4 s on one core and 5.2 s in halves.
 """
 
 from bisect import bisect
@@ -16,19 +16,20 @@ from itertools import accumulate
 from typing import Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
-Done = TypeVar("Done")
+Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 LARGE = 100_000_000
 """Parameters from which on each operation keeps all cores busy by itself; Stable Diffusion's U-Net has 860 million."""
 
-MANY = 8
-"""Rows from which on halves are quicker than one core alone."""
+MIN_SPLIT_ROWS = 8
+"""Rows from which on halves are faster than one core."""
 
 
 class Model(Protocol):
-    """What decides whether a model is small: its device and how many parameters its denoiser has."""
+    """What decides whether a model is small: its device, and the number of its denoiser's parameters."""
 
     @property
     def device(self) -> torch.device: ...
@@ -42,37 +43,74 @@ def small(model: Model) -> bool:
     return model.device.type == "cpu" and model.size < LARGE
 
 
-def side_by_side(base: Model, rows: int, work: Callable[[slice], Done]) -> list[Done]:
-    """What `work` makes of a batch's rows: of all of them, or of each half where that is quicker.
+def split_rows(model: Model, rows: int, work: Callable[[slice], Result]) -> list[Result]:
+    """Call `work` on the rows of a batch: on all of them, or on each half on a core of its own where that is faster.
 
-    Contexts that torch keeps for each thread, such as autocast and no_grad, are for `work` to enter. Whatever one half
-    raises is raised when neither is at work any more.
+    `work` has to enter contexts that torch keeps for each thread, such as autocast and no_grad. If one half raises, the
+    exception is passed on after the other half has ended.
+
+    Args:
+        rows: the number of rows.
+        work: takes a slice of the rows.
+    Returns:
+        The results, in the order of the rows: one, or one for each half.
     """
-    if rows < MANY or torch.get_num_threads() < 2 or not small(base):
-        with on_one_core(base):
+    if rows < MIN_SPLIT_ROWS or torch.get_num_threads() < 2 or not small(model):
+        with one_core(model):
             return [work(slice(None))]
-    return _at_once([lambda: work(slice(0, rows // 2)), lambda: work(slice(rows // 2, None))])
+    return _run_both([lambda: work(slice(0, rows // 2)), lambda: work(slice(rows // 2, None))])
 
 
-def shared(work: Callable[[list[Item]], Done], items: list[Item], sizes: Sequence[int]) -> list[Done]:
-    """What `work` makes of all items, or of two parts of about as much of `sizes`, each on a core of its own, if torch
-    may use two."""
+def split_items(work: Callable[[list[Item]], Result], items: list[Item], sizes: Sequence[int]) -> list[Result]:
+    """Call `work` on all items or, if torch may use two cores, on two parts of about the same size in parallel.
+
+    Args:
+        sizes: one for each item, in any unit.
+    Returns:
+        The results, in the order of the items: one, or one for each part.
+    """
     if torch.get_num_threads() < 2 or len(items) < 2:
         return [work(items)]
-    so_far = list(accumulate(sizes))
+    sums = list(accumulate(sizes))
     # Neither part is empty, however large a single item is.
-    middle = min(max(1, bisect(so_far, so_far[-1] // 2)), len(items) - 1)
-    return _at_once([lambda: work(items[:middle]), lambda: work(items[middle:])])
+    middle = min(max(1, bisect(sums, sums[-1] // 2)), len(items) - 1)
+    return _run_both([lambda: work(items[:middle]), lambda: work(items[middle:])])
 
 
-def _at_once(tasks: Sequence[Callable[[], Done]]) -> list[Done]:
-    """What two tasks come to, each on a core of its own."""
+def split_tensors(work: Callable[[list[Tensor]], Result], tensors: list[Tensor]) -> list[Result]:
+    """Call `work`, without gradients, on all tensors; on a CPU, on two parts of them in parallel if they are few.
+
+    Returns:
+        The results, in the order of the tensors: none, one, or one for each part.
+    """
+    if not tensors:
+        return []
+    sizes = [tensor.numel() for tensor in tensors]
+    if tensors[0].device.type == "cpu" and sum(sizes) < LARGE:
+        return split_items(torch.no_grad()(work), tensors, sizes)
+    return [work(tensors)]
+
+
+@contextmanager
+def one_core(model: Model) -> Iterator[None]:
+    """Within: the operations of a small model run on one core."""
     cores = torch.get_num_threads()
-    going = [_threads().submit(task) for task in tasks]
-    # The new threads' share of the cores is theirs alone, but torch also notes it as everybody's.
+    if small(model):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(cores)
+
+
+def _run_both(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
+    """Run two tasks, each on a core of its own; their results."""
+    cores = torch.get_num_threads()
+    running = [_threads().submit(task) for task in tasks]
+    # The new threads set a number of cores for themselves alone, but torch also records it as every thread's.
     torch.set_num_threads(cores)
-    wait(going)
-    return [one.result() for one in going]
+    wait(running)
+    return [task.result() for task in running]
 
 
 @cache
@@ -81,18 +119,9 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _start() -> None:
-    # Asked for the first time in a thread, torch takes over everybody's number.
+    # Torch's first call in a thread takes over the number that is recorded for every thread; only then can it be set.
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
-@contextmanager
-def on_one_core(base: Model) -> Iterator[None]:
-    """Within, a small model's operations are not shared by several cores."""
-    cores = torch.get_num_threads()
-    if small(base):
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(cores)
+on_one_core, side_by_side = one_core, split_rows  # until their callers say fast_drawing and fast_learning

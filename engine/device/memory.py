@@ -1,37 +1,63 @@
-"""How much memory there is, how much a training step wants, and how to tell that it was not enough."""
+"""How much memory is free, how much a training step needs, and how to tell that it was not enough."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TypeVar
 
+import psutil
 import torch
 from torch import Tensor
 
+from engine.device.torch_private import is_view
+from storage.errors import UserError
+
+Result = TypeVar("Result")
+
 SHARE = 0.8
-"""Of the free memory, so much may be filled with activations; the rest is for what this estimate does not see."""
+"""The share of the free memory that activations may fill. The rest is for what the estimate does not count."""
+
+
+class OutOfMemory(UserError):
+    """The device's memory did not suffice (`out_of_memory`)."""
+
+    def __init__(self) -> None:
+        super().__init__("out_of_memory")
+
+
+def within_memory(work: Callable[[], Result]) -> Result:
+    """What `work` returns.
+
+    Raises:
+        OutOfMemory: in place of torch's error. It does not hold on to the tensors of the failed work, so a caller may
+            try something smaller at once.
+    """
+    try:
+        return work()
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    # After the handler, since torch's error, whose traceback holds the tensors, would otherwise be this one's context.
+    torch.cuda.empty_cache()
+    raise OutOfMemory
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes on the device; None where nobody can tell."""
+    """Free bytes on the device; None where they are not known."""
     if device.type == "cuda":
-        # What torch holds and does not use is free to it too.
+        # Memory that torch has reserved and does not use is free to torch.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    meminfo = Path("/proc/meminfo")
-    if device.type == "cpu" and meminfo.exists():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    return None
+    return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
 def activation_bytes(forward: Callable[[], object]) -> int:
-    """Bytes that autograd keeps of one forward pass: each storage once, and none of a parameter's."""
+    """Bytes that autograd keeps of one forward pass: each storage once, without the parameters'."""
     kept: dict[int, int] = {}
-    hold: list[Tensor] = []  # storages that are let go could give their address to others
+    hold: list[Tensor] = []  # a storage that is freed could give its address to another one
 
     def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and not (tensor.is_leaf and tensor._base is None):
+        if not isinstance(tensor, torch.nn.Parameter) and (not tensor.is_leaf or is_view(tensor)):
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
             hold.append(tensor)
         return tensor
@@ -48,6 +74,15 @@ def rows_that_fit(row_bytes: int, rows: int, free: int | None) -> int:
     return min(rows, int(SHARE * free) // row_bytes)
 
 
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the CPU's allocator, had no memory left."""
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in message or "DefaultCPUAllocator: can't allocate" in message)
+    )
+
+
 @dataclass
 class Attempt:
     """How something went that memory may have been too short for."""
@@ -57,23 +92,11 @@ class Attempt:
 
 @contextmanager
 def attempt() -> Iterator[Attempt]:
-    """Within, too little memory ends what is tried and is told instead of raised.
-
-    Whoever tries something smaller does so afterwards: until then the error's traceback holds on to the tensors that
-    were too much.
-    """
+    """Within, too little memory ends what is tried and is told instead of raised."""
     tried = Attempt()
     try:
         yield tried
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         tried.short = True
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether this is a device, or the CPU's allocator, that had no memory left."""
-    said = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or "DefaultCPUAllocator: can't allocate" in said)
-    )

@@ -22,7 +22,12 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     """The fastest dtype that `device` trains and draws well in."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and _has_bfloat16() else torch.float32
+
+
+def _has_bfloat16() -> bool:
+    """Whether the CPU has AVX512-BF16 instructions."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def resting_dtype(device: torch.device) -> torch.dtype:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from engine.device.torch_private import foreach
+
 
 def min_snr_weights(snr: Tensor, gamma: float, prediction: str) -> Tensor:
     """Weights (n,) of the rows' errors: min(SNR, gamma) / SNR for noise, / (SNR + 1) for velocity (arXiv 2303.09556,
@@ -43,4 +45,4 @@ def ema_decay(decay: float, step: int) -> float:
 @torch.no_grad()
 def average(mean: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
     """mean <- decay * mean + (1 - decay) * weights, in place."""
-    torch._foreach_lerp_(list(mean), [weight.detach() for weight in weights], 1 - decay)
+    foreach("lerp_", mean, [weight.detach() for weight in weights], 1 - decay)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from engine.adapters.adapters import FILE
 from engine.device import cores
-from engine.device.cores import on_one_core, shared, side_by_side
+from engine.device.cores import one_core, split_items, split_rows
 from engine.learning.training import train
 from engine.recipe import Recipe
 
@@ -33,25 +33,25 @@ def test_halves_are_worked_on_at_the_same_time_and_come_back_in_order(tiny) -> N
         meeting.wait()
         return list(range(9))[part], torch.get_num_threads()
 
-    assert side_by_side(tiny, 9, work) == [([0, 1, 2, 3], 1), ([4, 5, 6, 7, 8], 1)]
+    assert split_rows(tiny, 9, work) == [([0, 1, 2, 3], 1), ([4, 5, 6, 7, 8], 1)]
     assert torch.get_num_threads() == 2
 
 
-def test_few_rows_stay_together_on_one_core(tiny) -> None:
-    assert side_by_side(tiny, 2, lambda part: (part, torch.get_num_threads())) == [(slice(None), 1)]
+def test_few_rows_stay_together_one_core(tiny) -> None:
+    assert split_rows(tiny, 2, lambda part: (part, torch.get_num_threads())) == [(slice(None), 1)]
     assert torch.get_num_threads() == 2
 
 
 def test_a_large_model_has_all_cores(tiny, monkeypatch) -> None:
     monkeypatch.setattr("engine.device.cores.LARGE", 1)
-    assert side_by_side(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
-    with on_one_core(tiny):
+    assert split_rows(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
+    with one_core(tiny):
         assert torch.get_num_threads() == 2
 
 
 def test_a_gpu_is_given_the_whole_batch(tiny) -> None:
     gpu = SimpleNamespace(device=torch.device("cuda"), unet=tiny.unet)
-    assert side_by_side(gpu, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
+    assert split_rows(gpu, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
 
 
 def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
@@ -64,7 +64,7 @@ def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
         done.append(part.start)
 
     with pytest.raises(ValueError, match="too much"):
-        side_by_side(tiny, 10, work)
+        split_rows(tiny, 10, work)
     assert done == [5]
 
 
@@ -72,11 +72,11 @@ def test_items_are_shared_by_their_sizes(tiny) -> None:
     def work(items: list[str]) -> tuple[str, int]:
         return "".join(items), torch.get_num_threads()
 
-    assert shared(work, [*"abcde"], [5, 1, 1, 1, 2]) == [("a", 1), ("bcde", 1)]
-    assert shared(work, [*"abc"], [9, 1, 1]) == [("a", 1), ("bc", 1)]
-    assert shared(work, [*"ab"], [0, 0]) == [("a", 1), ("b", 1)]
+    assert split_items(work, [*"abcde"], [5, 1, 1, 1, 2]) == [("a", 1), ("bcde", 1)]
+    assert split_items(work, [*"abc"], [9, 1, 1]) == [("a", 1), ("bc", 1)]
+    assert split_items(work, [*"ab"], [0, 0]) == [("a", 1), ("b", 1)]
     torch.set_num_threads(1)
-    assert shared(work, [*"abc"], [1, 1, 1]) == [("abc", 1)]
+    assert split_items(work, [*"abc"], [1, 1, 1]) == [("abc", 1)]
 
 
 @pytest.mark.parametrize("recipe", [LORA, replace(LORA, text_encoder=True), replace(LORA, method="dreambooth")])
@@ -89,6 +89,6 @@ def test_halves_learn_what_one_core_learns_and_the_same_every_time(tiny, picture
 
     (first, losses), (second, _) = learned("first"), learned("second")
     assert all(torch.equal(tensor, second[key]) for key, tensor in first.items())
-    monkeypatch.setattr(cores, "MANY", 1000)
+    monkeypatch.setattr(cores, "MIN_SPLIT_ROWS", 1000)
     _, alone = learned("alone")
     assert len(losses) == 6 and losses == pytest.approx(alone, rel=1e-4)

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from engine.learning import optimisers
+from engine.learning import blocks
 from engine.learning.optimisers import AdamW, clip
 
 
@@ -52,7 +52,7 @@ def cores(request):
 
 
 def test_gradients_in_half_precision_have_their_mean_kept_so_and_a_state_goes_on_to_the_bit(cores, monkeypatch) -> None:
-    monkeypatch.setattr(optimisers, "PIECES", {"cpu": 16})
+    monkeypatch.setattr(blocks, "BLOCK_SIZE", {"cpu": 16})
     start = [torch.randn(shape) for shape in ((3,), (7, 5), (2, 3, 4), (1, 40))]
 
     def fresh() -> list[torch.nn.Parameter]:

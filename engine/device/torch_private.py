@@ -1,0 +1,153 @@
+"""The private names of torch that the engine uses. No other module uses any.
+
+A release of torch may drop a private name. Each function here therefore looks its name up at every call and, where
+torch no longer has it, gets the same result by public calls: slower, or with more memory.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+FOREACH = ("add_", "copy_", "lerp_", "mul_", "norm")
+"""The operations that `foreach` is used for."""
+
+MKLDNN = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_weight", "_reorder_linear_weight")
+"""oneDNN's operators on packed weights, in `torch.ops.mkldnn`."""
+
+
+def changed() -> list[str]:
+    """What torch changed: the private names above that it no longer has."""
+    gone = [f"torch._foreach_{operation}" for operation in FOREACH if not hasattr(torch, f"_foreach_{operation}")]
+    gone += [f"torch.ops.mkldnn.{name}" for name in MKLDNN if not hasattr(torch.ops.mkldnn, name)]
+    gone += [] if hasattr(torch, "_fused_adamw_") else ["torch._fused_adamw_"]
+    gone += [] if hasattr(Tensor, "_base") else ["torch.Tensor._base"]
+    gone += [] if undecorated(Optimizer.state_dict) is not Optimizer.state_dict else ["Optimizer's decorators"]
+    return gone
+
+
+def foreach(operation: str, tensors: Sequence[Tensor], *arguments: Sequence[Tensor] | float) -> list[Tensor]:
+    """`Tensor.<operation>` on each tensor, as one call.
+
+    Args:
+        operation: one of `FOREACH`; those that end in "_" change the tensors in place.
+        arguments: the operation's own; a sequence has one tensor for each of `tensors`.
+    Returns:
+        The results, one for each tensor; for operations in place, `tensors`.
+    """
+    one_call: Callable[..., Any] | None = getattr(torch, f"_foreach_{operation}", None)
+    if one_call:
+        return list(one_call(list(tensors), *arguments) or tensors)
+    each = [[argument] * len(tensors) if isinstance(argument, int | float) else argument for argument in arguments]
+    return [getattr(tensor, operation)(*own) for tensor, *own in zip(tensors, *each, strict=True)]
+
+
+def fused_adamw(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    means: list[Tensor],
+    squares: list[Tensor],
+    steps: list[Tensor],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    """One step of AdamW (arXiv 1711.05101, algorithm 2) on each parameter, in place.
+
+    Args:
+        parameters: float32, as are the three lists of tensors of the same shapes that follow.
+        means: of the gradients, m.
+        squares: means of the gradients' squares, v.
+        steps: the number t of this step, a 0-dimensional float32 tensor for each parameter.
+    """
+    kernel = getattr(torch, "_fused_adamw_", None)
+    if not parameters:
+        return
+    if kernel:
+        options = {"lr": lr, "beta1": betas[0], "beta2": betas[1], "weight_decay": weight_decay, "eps": eps}
+        kernel(parameters, gradients, means, squares, [], steps, amsgrad=False, maximize=False, **options)
+        return
+    for parameter, gradient, mean, square, step in zip(parameters, gradients, means, squares, steps, strict=True):
+        parameter.mul_(1 - lr * weight_decay)
+        mean.lerp_(gradient, 1 - betas[0])
+        square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+        unbiased = [1 - beta ** float(step) for beta in betas]
+        root = (square.sqrt() / math.sqrt(unbiased[1])).add_(eps)
+        parameter.addcdiv_(mean, root, value=-lr / unbiased[0])
+
+
+def undecorated(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of `torch.optim.Optimizer` without what torch wraps it in; the method itself where it is not wrapped.
+
+    The wrapper imports torch's compiler, which takes a second and 70 MiB, only to tell it to leave the method alone.
+    """
+    plain: Callable[..., Any] = inspect.unwrap(method)
+    return plain
+
+
+def is_view(tensor: Tensor) -> bool:
+    """Whether the tensor is a view of another one.
+
+    Without the private attribute, views of all of a contiguous tensor are not recognised.
+    """
+    if hasattr(Tensor, "_base"):
+        return tensor._base is not None
+    return not tensor.is_contiguous() or tensor.untyped_storage().nbytes() > tensor.nbytes
+
+
+def packs() -> bool:
+    """Whether torch has oneDNN's operators on packed weights."""
+    return all(hasattr(torch.ops.mkldnn, name) for name in MKLDNN)
+
+
+def pack_convolution(
+    weight: Tensor, padding: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int,
+    shape: torch.Size,
+) -> Tensor:  # fmt: skip
+    """A bfloat16 weight (out, in / groups, k, k) in the order in which oneDNN convolves features of this shape."""
+    if not packs():
+        return weight.contiguous(memory_format=torch.channels_last)
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, shape)
+    return packed
+
+
+def packed_convolution(
+    features: Tensor, packed: Tensor, bias: Tensor | None, padding: Sequence[int], stride: Sequence[int],
+    dilation: Sequence[int], groups: int,
+) -> Tensor:  # fmt: skip
+    """(n, out, h', w') in channels_last, of bfloat16 features (n, in, h, w) in channels_last.
+
+    Args:
+        packed: from `pack_convolution`, for the features' shape.
+    """
+    if not packed.is_mkldnn:
+        with torch.autocast(features.device.type, enabled=False):
+            answer = F.conv2d(features, packed, bias, list(stride), list(padding), list(dilation), groups)
+        return answer.contiguous(memory_format=torch.channels_last)
+    # Unlike torch.mkldnn_convolution, this leaves the features in channels_last.
+    found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        features, packed, bias, padding, stride, dilation, groups, "none", [], ""
+    )
+    return found
+
+
+def pack_linear(weight: Tensor) -> Tensor:
+    """A bfloat16 weight (out, in) in the order in which oneDNN multiplies by it."""
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if packs() else weight.contiguous()
+    return packed
+
+
+def packed_linear(features: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., out) of bfloat16 features (..., in), by a weight from `pack_linear`."""
+    if not packed.is_mkldnn:
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features, packed, bias)
+    found: Tensor = torch.ops.mkldnn._linear_pointwise(features, packed, bias, "none", [], "")
+    return found
