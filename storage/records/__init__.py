@@ -1,6 +1,6 @@
 """The records: the truth about users, avatars, jobs and what was delivered, in SQL."""
 
-from storage.records.records import HOLDS, Records
+from storage.records.jobs import HOLDS, Records
 from storage.records.rows import (
     AdapterOutcome,
     Avatar,

@@ -13,7 +13,7 @@ import pytest
 from bot.delivery import Delivery
 from bot.messages import Caller, Message, Upload
 from storage.jobs import State
-from storage.records import people
+from storage.records import erasure as people
 
 MARK = b"the-face-of-anna"
 ON_DISCORD = Caller("discord", "471108154711", "Anna Berg", "900")

@@ -11,7 +11,7 @@ from bot.language import speaking
 from bot.messages import Caller, Message
 from bot.settings import BotSettings
 from storage.jobs import Imagine, State, Train
-from storage.records import people
+from storage.records import erasure as people
 
 OLGA = Caller("chat", "olga", "Olga", "studio")
 

@@ -7,7 +7,7 @@ import pytest
 
 from bot.messages import Caller
 from storage.jobs import State
-from storage.records import people
+from storage.records import erasure as people
 
 DISCORD = Caller("discord", "77", "Ben", "4001", group="guild-9")
 

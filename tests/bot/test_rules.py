@@ -18,7 +18,8 @@ from bot.messages import Caller
 from storage.blobs import MemoryBlobs
 from storage.events import MemoryEvents
 from storage.jobs import Imagine
-from storage.records import Job, Records, people
+from storage.records import Job, Records
+from storage.records import erasure as people
 
 pytestmark = pytest.mark.slow
 runner: asyncio.Runner

@@ -116,7 +116,7 @@ async def test_the_mark_of_an_erased_request_ends(records: Records, ann: User, m
     await draw(records, ann.id)
     await records.forget(ann.id)
     later = datetime.now(UTC) + timedelta(days=1, seconds=1)
-    monkeypatch.setattr("storage.records.people.now", lambda: later)
+    monkeypatch.setattr("storage.records.erasure.now", lambda: later)
     back = await records.user("telegram", "11", "Ann", request=REQUEST)
     assert (await draw(records, back.id)).request == REQUEST
 

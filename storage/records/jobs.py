@@ -21,11 +21,12 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from storage.errors import UserError
 from storage.folders import private_folder
 from storage.jobs import SPECS, TERMINAL, JobKind, Payload, State, to_json
-from storage.records import people, tables
+from storage.records import erasure as people
+from storage.records import tables
+from storage.records.erasure import avatars_in, jobs_about, live_grant
+from storage.records.erasure import job_of as _job
+from storage.records.erasure import now as _now
 from storage.records.migrations import upgrade
-from storage.records.people import avatars_in, jobs_about, live_grant
-from storage.records.people import job_of as _job
-from storage.records.people import now as _now
 from storage.records.rows import (
     AdapterOutcome,
     Avatar,
