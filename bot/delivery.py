@@ -85,7 +85,7 @@ class Delivery:
 
     async def follow(self, job_id: str, ref: str, shown: Message) -> None:
         """From now on the message `ref`, which says `shown`, tells how far this job is."""
-        await self._records.set_progress_ref(job_id, ref)
+        await self._records.jobs.set_progress_ref(job_id, ref)
         followed = await self._find(job_id)
         if followed is not None:
             followed.ref, followed.shown = ref, shown
@@ -93,7 +93,7 @@ class Delivery:
                 self._changed[job_id] = None
             return
         # A quick engine may be done before the first message was posted.
-        job = await self._records.job(job_id)
+        job = await self._records.jobs.get(job_id)
         if job is not None and job.over:
             token = await self._token(job)
             with speaking(job.language):
@@ -146,7 +146,7 @@ class Delivery:
     async def sweep(self) -> None:
         """Deliver what the records say is undelivered, and tell waiting jobs their place in the queue."""
         rooms: dict[str, list[str]] = {}
-        for job in await self._records.undelivered(self._frontend.name):
+        for job in await self._records.jobs.undelivered(self._frontend.name):
             rooms.setdefault(job.room, []).append(job.id)
         if tasks := [self._apart(self._deliver_all(jobs)) for jobs in rooms.values()]:
             done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
@@ -158,8 +158,10 @@ class Delivery:
             await self._tell_places(waiting)
 
     async def _tell_places(self, waiting: Sequence[_Followed]) -> None:
-        usual = {kind: await self._records.usual_seconds(kind) for kind in {followed.job.kind for followed in waiting}}
-        paused, places = await self._records.paused(), await self._records.queue_places()
+        usual = {
+            kind: await self._records.jobs.usual_seconds(kind) for kind in {followed.job.kind for followed in waiting}
+        }
+        paused, places = await self._records.operators.paused(), await self._records.jobs.queue_positions()
         for followed in waiting:
             facts = {"place": places.get(followed.job.id), "paused": paused}
             # It may have begun while its place was looked up.
@@ -172,11 +174,11 @@ class Delivery:
         """Post what operators tell every room. A room that takes nothing for a day is gone."""
         refused = 0
         # Rooms that take nothing now must not hide those behind them.
-        while notices := await self._records.notices(self._frontend.name, skip=refused):
+        while notices := await self._records.notices.pending(self._frontend.name, skip=refused):
             done = []
             for notice in notices:
                 try:
-                    with speaking(await self._records.language_in(notice.frontend, notice.room)):
+                    with speaking(await self._records.jobs.language_in(notice.frontend, notice.room)):
                         await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
                 except Exception as error:
                     log.warning("a notice was not posted: %s", type(error).__name__)
@@ -185,7 +187,7 @@ class Delivery:
                         continue
                 done.append(notice.id)
             if done:
-                await self._records.notices_done(done)
+                await self._records.notices.delete(done)
 
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
@@ -199,7 +201,7 @@ class Delivery:
 
     async def _find(self, job_id: str) -> _Followed | None:
         if job_id not in self._followed:
-            job = await self._records.job(job_id)
+            job = await self._records.jobs.get(job_id)
             found = None
             if job is not None and not job.over and job.frontend == self._frontend.name:
                 code = "queued" if job.state == State.QUEUED else "started"
@@ -217,7 +219,7 @@ class Delivery:
             return
         self._delivering.add(job_id)
         try:
-            job = await self._records.job(job_id)
+            job = await self._records.jobs.get(job_id)
             if job is None:
                 await self._let_go(job_id)
                 return
@@ -231,7 +233,7 @@ class Delivery:
                     if job.progress_ref is not None:
                         await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
                     await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
-                await self._records.mark_delivered(job.id)
+                await self._records.jobs.mark_delivered(job.id)
         except TimeoutError:
             # The frontend is still at it; the next sweep asks again.
             log.info("the answer of job %s takes its time", job_id)
@@ -269,7 +271,7 @@ class Delivery:
     async def _token(self, job: Job) -> str | None:
         if isinstance(job.payload, Imagine):
             return None
-        avatar = await self._records.avatar(job.payload.avatar_id)
+        avatar = await self._records.avatars.get(job.payload.avatar_id)
         return avatar.token if avatar else None
 
 

@@ -96,14 +96,14 @@ class Queue:
 
         Raises RedisError while Redis is away. Several processes may call this at the same time.
         """
-        if not await records.unheld(await self._held()):
+        if not await records.jobs.active(await self._held()):
             return []
         if not await self.redis.set(_RECONCILING, b"1", nx=True, px=round(4000 * HEARTBEAT)):
             return []
         try:
             # An engine whose Redis was emptied renews its lease within a heartbeat, and new jobs are on their way.
             await asyncio.sleep(1.5 * HEARTBEAT)
-            lost = await records.unheld(await self._held())
+            lost = await records.jobs.active(await self._held())
             return [job for job in lost if await self.enqueue(job)]
         finally:
             await self.redis.delete(_RECONCILING)
@@ -240,10 +240,10 @@ class _Consumer:
             del self.running[job_id]
 
     async def _lease(self, entry: str, job_id: str) -> None:
-        job = await self.records.job(job_id)
+        job = await self.records.jobs.get(job_id)
         if job is None or job.over:
             return
-        if await self.records.paused():
+        if await self.records.operators.paused():
             raise Retry(defer=PAUSE)
         if self.takes is not None and not await self.takes(job):
             raise Retry(defer=ELSEWHERE)
@@ -280,7 +280,9 @@ class _Consumer:
     async def _fail(self, job: Job, code: str, facts: Mapping[str, Any]) -> None:
         # The handler's claim made it one more; if another engine has claimed since, this writes nothing.
         attempt = job.attempt + 1
-        written = await self.records.finish(job.id, attempt, State.FAILED, error={"code": code, "facts": dict(facts)})
+        written = await self.records.jobs.finish(
+            job.id, attempt, State.FAILED, error={"code": code, "facts": dict(facts)}
+        )
         if written and self.events:
             await self.events.publish(Event(job.id, attempt, "failed", {"code": code}))
 

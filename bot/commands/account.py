@@ -35,9 +35,9 @@ class Account:
     async def mydata(self, caller: Caller) -> Reply:
         """What is kept about the person, in counts and as a file."""
         user = await self._desk.user(caller)
-        rows = await self._desk.records.everything(user.id)
+        rows = await self._desk.records.users.export(user.id)
         counts = {name: len(found) for name, found in rows.items()}
-        accounts = await self._desk.records.accounts(user.id)
+        accounts = await self._desk.records.users.accounts(user.id)
         return Reply(account.mydata(accounts, counts, _document(rows)), private=True)
 
     async def privacy(self) -> Reply:
@@ -47,9 +47,9 @@ class Account:
     async def forget(self, caller: Caller) -> Reply:
         """Ask before a person is erased."""
         user = await self._desk.user(caller)
-        rows = await self._desk.records.everything(user.id)
+        rows = await self._desk.records.users.export(user.id)
         counts = {name: len(found) for name, found in rows.items()}
-        platforms = [one.platform for one in await self._desk.records.accounts(user.id)]
+        platforms = [one.platform for one in await self._desk.records.users.accounts(user.id)]
         return Reply(account.confirm_forget(user.id, counts, platforms), private=True)
 
     async def forgotten(self, caller: Caller, user_id: str, *, lines: bool) -> Reply:
@@ -58,8 +58,8 @@ class Account:
         records = self._desk.records
         # Blobs first: should this be cut short, the records still know what is left. And once more for what an
         # engine wrote meanwhile; after the records are gone it can write no more.
-        files = await self._wipe(await records.belongings(user_id))
-        gone = await records.forget(user_id, lines=lines)
+        files = await self._wipe(await records.users.blob_keys(user_id))
+        gone = await records.users.forget(user_id, lines=lines)
         files += await self._wipe(gone.keys)
         for job in gone.stopped:
             await self._desk.events.publish(Event(job.id, job.attempt, "cancelled"))
@@ -72,7 +72,7 @@ class Account:
 
     async def _check(self, caller: Caller, user_id: str) -> None:
         # Who pressed it a second time is forgotten by now, and must not be written down anew.
-        known = await self._desk.records.knows(caller.platform, caller.platform_id)
+        known = await self._desk.records.users.exists(caller.platform, caller.platform_id)
         if not known or (await self._desk.user(caller)).id != user_id:
             raise UserError("not_yours")
 
@@ -83,8 +83,8 @@ class Account:
         """Give a code, or take the other platform's and be one person from now on."""
         user = await self._desk.user(caller)
         if not code:
-            return Reply(account.link_code(await self._desk.records.link_code(user.id)), private=True)
-        joined = await self._desk.records.link(user.id, code)
+            return Reply(account.link_code(await self._desk.records.users.link_code(user.id)), private=True)
+        joined = await self._desk.records.users.link(user.id, code)
         here = next((one for one in joined.others if one.platform == caller.platform), None)
         if here is None:
             raise UserError("link_self")

@@ -28,7 +28,7 @@ class Avatars:
             return await self._prefer(avatar) if default else await self._card(caller, avatar)
         if rename or default:
             raise UserError("avatars_which")
-        own = await self._desk.records.avatars_of(user.id)
+        own = await self._desk.records.avatars.owned_by(user.id)
         shared = [
             (avatar, await self._desk.name_of(avatar.owner_id, caller.platform))
             for avatar in await self._desk.usable(caller, user)
@@ -42,7 +42,7 @@ class Avatars:
         return await self._card(caller, await self._desk.own_avatar(caller, avatar_id))
 
     async def _card(self, caller: Caller, avatar: Avatar) -> Reply:
-        photos = await self._desk.records.photos(avatar.id)
+        photos = await self._desk.records.avatars.photos(avatar.id)
         preferred = await self._desk.default_of(await self._desk.user(caller))
         shares = await self._shares(caller, avatar)
         is_default = preferred is not None and preferred.id == avatar.id
@@ -54,12 +54,12 @@ class Avatars:
 
     async def _rename(self, avatar: Avatar, token: str) -> Reply:
         token = naming.token(token.lower())
-        others = [one for one in await self._desk.records.avatars_of(avatar.owner_id) if one.id != avatar.id]
+        others = [one for one in await self._desk.records.avatars.owned_by(avatar.owner_id) if one.id != avatar.id]
         if any(one.token == token and one.state != "failed" for one in others):
             suggestion = naming.suggest_token(token, {one.token for one in others})
             raise UserError("token_taken", token=token, suggestion=suggestion)
         return Reply(
-            replies.renamed(await self._desk.records.rename_avatar(avatar.id, token), avatar.token), private=True
+            replies.renamed(await self._desk.records.avatars.rename(avatar.id, token), avatar.token), private=True
         )
 
     async def prefer(self, caller: Caller, avatar_id: str) -> Reply:
@@ -68,7 +68,7 @@ class Avatars:
 
     async def _prefer(self, avatar: Avatar) -> Reply:
         _ready(avatar)
-        return Reply(replies.preferred(await self._desk.records.prefer(avatar.id)), private=True)
+        return Reply(replies.preferred(await self._desk.records.avatars.set_default(avatar.id)), private=True)
 
     # /share and /unshare
 
@@ -90,12 +90,12 @@ class Avatars:
             whom = await self._person(caller, person)
             if whom.id == user.id:
                 raise UserError("share_self")
-            grant = await records.grant(avatar.id, "user", whom.id, lasts)
+            grant = await records.grants.create(avatar.id, "user", whom.id, lasts)
             share = rights.Share(grant.id, avatar.token, _called(whom), grant.expires)
             return Reply(rights.shared_with(avatar, share), private=True)
         if caller.direct:
             raise UserError("share_where", token=avatar.token)
-        grant = await records.grant(avatar.id, "room", caller.place, lasts)
+        grant = await records.grants.create(avatar.id, "room", caller.place, lasts)
         share = rights.Share(grant.id, avatar.token, rights.this_group(), grant.expires)
         return Reply(rights.shared_here(avatar, caller.name, share))
 
@@ -104,7 +104,7 @@ class Avatars:
         user = await self._desk.user(caller)
         avatar = await self._desk.own_by_token(user, token)
         grantee = ("user", (await self._person(caller, person)).id) if person else ("room", caller.place)
-        for grant in await self._desk.records.grants_of(avatar.id):
+        for grant in await self._desk.records.grants.for_avatar(avatar.id):
             if (grant.grantee_kind, grant.grantee_id) == grantee:
                 return await self._revoke(caller, avatar, grant)
         shares = await self._shares(caller, avatar)
@@ -114,14 +114,14 @@ class Avatars:
 
     async def revoke(self, caller: Caller, grant_id: str) -> Reply:
         """The one tap that takes a grant back."""
-        grant = await self._desk.records.grant_of(grant_id)
+        grant = await self._desk.records.grants.get(grant_id)
         if grant is None:
             raise UserError("share_gone")
         return await self._revoke(caller, await self._desk.own_avatar(caller, grant.avatar_id), grant)
 
     async def _revoke(self, caller: Caller, avatar: Avatar, grant: Grant) -> Reply:
         share = await self._in_words(caller, avatar, grant)
-        await self._desk.records.revoke(avatar.id, grant.grantee_kind, grant.grantee_id)
+        await self._desk.records.grants.revoke(avatar.id, grant.grantee_kind, grant.grantee_id)
         stopped = await self._desk.stop_without_right(avatar.id)
         left = await self._shares(caller, avatar)
         return Reply(rights.unshared(avatar.token, share.whom, stopped, left), private=True, spent=True)
@@ -130,7 +130,7 @@ class Avatars:
         """Whom somebody means: a mention, an id or a name that only one person here has. Handles are not kept."""
         mention = re.fullmatch(r"<@!?(\d+)>", words.strip())
         name = mention[1] if mention else words.strip().removeprefix("@")
-        found = await self._desk.records.find_users(caller.platform, name)
+        found = await self._desk.records.users.find(caller.platform, name)
         if not found:
             raise UserError("unknown_handle" if words.strip().startswith("@") else "unknown_person", person=name[:32])
         if len({one.id for one in found}) > 1:
@@ -138,13 +138,16 @@ class Avatars:
         return found[0]
 
     async def _shares(self, caller: Caller, avatar: Avatar) -> list[rights.Share]:
-        return [await self._in_words(caller, avatar, grant) for grant in await self._desk.records.grants_of(avatar.id)]
+        return [
+            await self._in_words(caller, avatar, grant)
+            for grant in await self._desk.records.grants.for_avatar(avatar.id)
+        ]
 
     async def _in_words(self, caller: Caller, avatar: Avatar, grant: Grant) -> rights.Share:
         if grant.grantee_kind == "room":
             whom = rights.this_group() if grant.grantee_id == caller.place else rights.another_group()
         else:
-            accounts = await self._desk.records.accounts(grant.grantee_id)
+            accounts = await self._desk.records.users.accounts(grant.grantee_id)
             here = [account for account in accounts if account.platform == caller.platform]
             whom = _called((here or accounts)[0]) if accounts else rights.somebody()
         return rights.Share(grant.id, avatar.token, whom, grant.expires)
@@ -175,7 +178,7 @@ class Avatars:
         return await self._confirm(await self._desk.own_avatar(caller, avatar_id))
 
     async def _confirm(self, avatar: Avatar) -> Reply:
-        photos = await self._desk.records.photos(avatar.id)
+        photos = await self._desk.records.avatars.photos(avatar.id)
         return Reply(replies.confirm_delete(avatar, len(photos)), private=True)
 
     async def erase(self, caller: Caller, avatar_id: str) -> Reply:

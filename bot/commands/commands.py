@@ -110,11 +110,13 @@ class Commands:
                 return [Completion(avatar.token, avatar.noun) for avatar in usable if avatar.state == "ready"]
             case Source.OWN_AVATARS:
                 return [
-                    Completion(avatar.token, avatar.noun) for avatar in await self._desk.records.avatars_of(user.id)
+                    Completion(avatar.token, avatar.noun)
+                    for avatar in await self._desk.records.avatars.owned_by(user.id)
                 ]
             case Source.JOBS:
                 return [
-                    Completion(job.id, job.kind) for job in await self._desk.records.jobs_of(user.id, active_only=True)
+                    Completion(job.id, job.kind)
+                    for job in await self._desk.records.jobs.for_user(user.id, active_only=True)
                 ]
             case Source.STYLES:
                 styles = await self._desk.queue.styles()
@@ -129,7 +131,7 @@ class Commands:
 
     async def asked_for(self, caller: Caller, job_id: str) -> bool:
         """Whether this person asked for the job."""
-        job = await self._desk.records.job(job_id)
+        job = await self._desk.records.jobs.get(job_id)
         return job is not None and job.user_id == (await self._desk.user(caller)).id
 
     async def may_draw(self, caller: Caller, avatar_id: str) -> bool:
@@ -140,7 +142,7 @@ class Commands:
     async def may_save(self, caller: Caller, key: str) -> bool:
         """Whether the blob of a message's file is this person's to have: their own avatar's adapter."""
         user = await self._desk.user(caller)
-        return any(avatar.adapter_key == key for avatar in await self._desk.records.avatars_of(user.id))
+        return any(avatar.adapter_key == key for avatar in await self._desk.records.avatars.owned_by(user.id))
 
     async def _kindly(self, caller: Caller, call: Callable[[], Awaitable[Reply]]) -> Reply:
         try:
@@ -156,7 +158,9 @@ class Commands:
         """The reply for the job that an earlier delivery of this request made."""
         records = self._desk.records
         job = (
-            await records.requested_job(caller.platform, caller.platform_id, caller.request) if caller.request else None
+            await records.jobs.by_request(caller.platform, caller.platform_id, caller.request)
+            if caller.request
+            else None
         )
         if job is None:
             return None
@@ -279,7 +283,7 @@ class Commands:
         user = await self._desk.user(caller)
         jobs = [
             (job, await self._desk.waiting(job), await self._desk.token(job))
-            for job in await self._desk.records.jobs_of(user.id, active_only=True)
+            for job in await self._desk.records.jobs.for_user(user.id, active_only=True)
         ]
         return Reply(replies.status(jobs), private=True)
 
@@ -293,7 +297,7 @@ class Commands:
             if found.over:
                 raise UserError("job_over")
         else:
-            active = await self._desk.records.jobs_of(user.id, active_only=True)
+            active = await self._desk.records.jobs.for_user(user.id, active_only=True)
             if not active:
                 raise UserError("no_jobs")
             found = active[0]

@@ -49,7 +49,7 @@ class Desk:
 
     async def user(self, caller: Caller) -> User:
         """The person who calls, known from now on."""
-        return await self.records.user(caller.platform, caller.platform_id, caller.name)
+        return await self.records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
 
     def is_operator(self, caller: Caller) -> bool:
         """Whether this account may use /operator."""
@@ -57,7 +57,7 @@ class Desk:
 
     async def name_of(self, user_id: str, platform: str) -> str:
         """What a person is called, on this platform if they are there."""
-        accounts = await self.records.accounts(user_id)
+        accounts = await self.records.users.accounts(user_id)
         here = [account for account in accounts if account.platform == platform]
         return (here or accounts)[0].name if accounts else rights.somebody()
 
@@ -65,7 +65,7 @@ class Desk:
 
     async def own_avatar(self, caller: Caller, avatar_id: str) -> Avatar:
         """The avatar, if it is the caller's. Raises UserError avatar_gone or not_yours."""
-        avatar = await self.records.avatar(avatar_id)
+        avatar = await self.records.avatars.get(avatar_id)
         if avatar is None:
             raise UserError("avatar_gone")
         if avatar.owner_id != (await self.user(caller)).id:
@@ -74,7 +74,7 @@ class Desk:
 
     async def own_by_token(self, user: User, token: str) -> Avatar:
         """The person's avatar of this name. Raises UserError unknown_avatar."""
-        own = await self.records.avatars_of(user.id)
+        own = await self.records.avatars.owned_by(user.id)
         found = [avatar for avatar in own if avatar.token == token.lower()]
         if not found:
             tokens = sorted({avatar.token for avatar in own})
@@ -84,13 +84,13 @@ class Desk:
 
     async def usable(self, caller: Caller, user: User) -> list[Avatar]:
         """The avatars that the person may draw here, in any state."""
-        return await self.records.avatars_usable(user.id, caller.place)
+        return await self.records.avatars.usable_by(user.id, caller.place)
 
     async def default_of(self, user: User) -> Avatar | None:
         """The avatar that is drawn where a prompt names nobody."""
         preferred = [
             (avatar.preferred, avatar)
-            for avatar in await self.records.avatars_of(user.id)
+            for avatar in await self.records.avatars.owned_by(user.id)
             if avatar.preferred and avatar.state == "ready"
         ]
         return max(preferred, key=lambda pair: pair[0])[1] if preferred else None
@@ -99,17 +99,17 @@ class Desk:
 
     async def check_jobs(self, user: User) -> None:
         """Raise UserError too_many_jobs if the person has enough under way."""
-        active = len(await self.records.jobs_of(user.id, active_only=True))
+        active = len(await self.records.jobs.for_user(user.id, active_only=True))
         if active >= limits.ACTIVE_JOBS_MOST:
             raise UserError("too_many_jobs", active=active)
 
     async def check_quota(self, user: User, what: str, asked: int) -> None:
         """Raise UserError quota_used if so many more "trainings" or "pictures" go past the day's quota."""
-        everybody = await self.records.quota()
+        everybody = await self.records.quotas.default()
         limit = {**everybody, **(user.quota or {})}.get(what)
         if limit is None:
             return
-        uses = (await self.records.spent(user.id))[what]
+        uses = (await self.records.quotas.used(user.id))[what]
         used = left = sum(amount for _, amount in uses)
         if used + asked <= limit:
             return
@@ -126,7 +126,7 @@ class Desk:
     async def create_job(self, user: User, caller: Caller, payload: Payload) -> Job:
         """Write a job down."""
         kind = _KINDS[type(payload)]
-        return await self.records.create_job(
+        return await self.records.jobs.create(
             kind,
             user.id,
             caller.platform,
@@ -148,7 +148,7 @@ class Desk:
     async def waiting(self, job: Job) -> dict[str, Any]:
         """Where a job stands: its `place` in the queue, 0 once it runs, whether engines are `paused`, and in how many
         `seconds` it should be ready, None where nothing like it was ever done."""
-        place, usual = await self.records.queue_place(job.id), await self.records.usual_seconds(job.kind)
+        place, usual = await self.records.jobs.queue_position(job.id), await self.records.jobs.usual_seconds(job.kind)
         if usual is None:
             seconds = None
         elif place:
@@ -156,18 +156,18 @@ class Desk:
         else:
             ran = (datetime.now(UTC) - job.started).total_seconds() if job.started else 0.0
             seconds = max(1.0, usual - ran)
-        return {"place": place, "paused": await self.records.paused(), "seconds": seconds}
+        return {"place": place, "paused": await self.records.operators.paused(), "seconds": seconds}
 
     async def job(self, job_id: str) -> Job:
         """The job. Raises UserError unknown_job."""
-        job = await self.records.job(job_id)
+        job = await self.records.jobs.get(job_id)
         if job is None:
             raise UserError("unknown_job")
         return job
 
     async def stop(self, job_id: str) -> Job:
         """Cancel a job, queued or running."""
-        stopped = await self.records.request_cancel(job_id)
+        stopped = await self.records.jobs.request_cancel(job_id)
         if stopped.state == State.CANCELLED:
             # No engine will tell, since none has it.
             await self.events.publish(Event(stopped.id, stopped.attempt, "cancelled"))
@@ -175,7 +175,7 @@ class Desk:
 
     async def stop_without_right(self, avatar_id: str) -> int:
         """Cancel what draws this avatar for somebody who may not any more; how many jobs that were."""
-        jobs = await self.records.without_right(avatar_id)
+        jobs = await self.records.grants.unauthorized_jobs(avatar_id)
         for job in jobs:
             await self.stop(job.id)
         return len(jobs)
@@ -184,7 +184,7 @@ class Desk:
         """The name of the avatar that a job learns or looks at."""
         if isinstance(job.payload, Imagine):
             return None
-        avatar = await self.records.avatar(job.payload.avatar_id)
+        avatar = await self.records.avatars.get(job.payload.avatar_id)
         return avatar.token if avatar else None
 
     # Erasing
@@ -192,9 +192,9 @@ class Desk:
     async def erase(self, avatar: Avatar) -> int:
         """Stop the avatar's jobs and erase all that is known of it; how many files went."""
         # Photos first: should this be cut short, the avatar is still there to be deleted again.
-        folders = {photo.key.rpartition("/")[0] + "/" for photo in await self.records.photos(avatar.id)}
+        folders = {photo.key.rpartition("/")[0] + "/" for photo in await self.records.avatars.photos(avatar.id)}
         files = sum([await self.wipe(folder) for folder in folders])
-        return files + sum([await self.wipe(key) for key in await self.records.delete_avatar(avatar.id)])
+        return files + sum([await self.wipe(key) for key in await self.records.avatars.delete(avatar.id)])
 
     async def wipe(self, key: str) -> int:
         """Erase one blob, or all below a key that ends in a slash; how many there were."""

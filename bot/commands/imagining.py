@@ -42,7 +42,7 @@ class Imagining:
         """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
         asked = job.payload
         assert isinstance(asked, Imagine)
-        drawn = await self._desk.records.pictures(job.id)
+        drawn = await self._desk.records.jobs.pictures(job.id)
         return values_of(replace(asked, seed=drawn[0].seed) if drawn else asked)
 
     async def _wanted(
@@ -86,7 +86,7 @@ class Imagining:
         """
         number, _, job_id = picture.partition(":")
         user, asked = await self._asked(caller, job_id)
-        found = [one for one in await self._desk.records.pictures(job_id) if str(one.position + 1) == number]
+        found = [one for one in await self._desk.records.jobs.pictures(job_id) if str(one.position + 1) == number]
         if not found:
             raise UserError("picture_gone")
         if prompt:
@@ -100,9 +100,9 @@ class Imagining:
 
     async def named(self, picture: str, words: str) -> bool:
         """Whether the words name an avatar that a picture, "2:job", shows."""
-        job = await self._desk.records.job(picture.partition(":")[2])
+        job = await self._desk.records.jobs.get(picture.partition(":")[2])
         ids = job.payload.avatar_ids if job is not None and isinstance(job.payload, Imagine) else ()
-        shown = [await self._desk.records.avatar(avatar_id) for avatar_id in ids]
+        shown = [await self._desk.records.avatars.get(avatar_id) for avatar_id in ids]
         return any(avatar is not None and _named(avatar, words) for avatar in shown)
 
     async def seed(self, caller: Caller, job_id: str) -> Reply:
@@ -114,7 +114,7 @@ class Imagining:
         """The Delete button: the pictures go, records and files, if the person who asked for them wants it."""
         job, _ = await self._own(caller, job_id)
         await self._pictures(job)
-        for key in await self._desk.records.delete_pictures(job.id):
+        for key in await self._desk.records.jobs.delete_pictures(job.id):
             await self._desk.blobs.delete(key)
         return Reply(replies.removed(), private=True, spent=True)
 
@@ -126,7 +126,7 @@ class Imagining:
 
     async def _pictures(self, job: Job) -> list[Picture]:
         """What is left of a drawing, in order. Raises UserError picture_gone if nothing is."""
-        pictures = await self._desk.records.pictures(job.id)
+        pictures = await self._desk.records.jobs.pictures(job.id)
         if not pictures:
             raise UserError("picture_gone")
         return pictures
@@ -144,7 +144,7 @@ class Imagining:
             raise UserError("avatar_gone")
         ids = asked.avatar_ids
         if not set(ids) <= {one.id for one in usable}:
-            if None not in [await self._desk.records.avatar(avatar_id) for avatar_id in ids]:
+            if None not in [await self._desk.records.avatars.get(avatar_id) for avatar_id in ids]:
                 raise UserError("not_shared")
             # Erased since: perhaps made anew under the same name.
             _, avatars = _whom(asked.prompt, "", user, usable, None)
@@ -161,8 +161,8 @@ class Imagining:
             job = await desk.create_job(user, caller, payload)
         # Whoever takes a grant back stops the jobs that are there; this one may have come just after that look.
         if not set(payload.avatar_ids) <= {one.id for one in await desk.usable(caller, user)}:
-            await desk.records.request_cancel(job.id)
-            await desk.records.mark_delivered(job.id)
+            await desk.records.jobs.request_cancel(job.id)
+            await desk.records.jobs.mark_delivered(job.id)
             raise UserError("not_shared")
         await desk.enqueue(job)
         return Reply(replies.under_way(job, None, "queued", await desk.waiting(job)), job_id=job.id)
@@ -173,17 +173,17 @@ class Imagining:
         for avatar in await self._desk.usable(caller, user):
             if avatar.id == avatar_id:
                 return Reply(replies.how_to_imagine(avatar), private=True)
-        raise UserError("avatar_gone" if await self._desk.records.avatar(avatar_id) is None else "not_yours")
+        raise UserError("avatar_gone" if await self._desk.records.avatars.get(avatar_id) is None else "not_yours")
 
     async def drawings(self, caller: Caller, skip: int, most: int) -> list[tuple[Job, list[Picture]]]:
         """The person's drawings that have pictures left."""
         user = await self._desk.user(caller)
         found: list[tuple[Job, list[Picture]]] = []
-        for job in await self._desk.records.jobs_of(user.id):
+        for job in await self._desk.records.jobs.for_user(user.id):
             if len(found) == skip + most:
                 break
             if isinstance(job.payload, Imagine) and job.state == State.SUCCEEDED:
-                pictures = await self._desk.records.pictures(job.id)
+                pictures = await self._desk.records.jobs.pictures(job.id)
                 found += [(job, pictures)] if pictures else []
         return found[skip:]
 
@@ -193,11 +193,11 @@ class Imagining:
             return replies.cancelled(job, None)
         if job.state == State.FAILED:
             return replies.failed(job)
-        pictures = await self._desk.records.pictures(job.id)
+        pictures = await self._desk.records.jobs.pictures(job.id)
         if not pictures:
             # Erased between the drawing and now, or afterwards by its person.
             assert isinstance(job.payload, Imagine)
-            avatars = [await self._desk.records.avatar(avatar_id) for avatar_id in job.payload.avatar_ids]
+            avatars = [await self._desk.records.avatars.get(avatar_id) for avatar_id in job.payload.avatar_ids]
             return replies.refusal(UserError("avatar_gone" if None in avatars else "picture_gone"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
         return replies.drawn(job, drawn, replies.notice_of(job.result or {}), await self._owners(job))
@@ -206,7 +206,7 @@ class Imagining:
         assert isinstance(job.payload, Imagine)
         owners = []
         for avatar_id in job.payload.avatar_ids:
-            avatar = await self._desk.records.avatar(avatar_id)
+            avatar = await self._desk.records.avatars.get(avatar_id)
             if avatar is not None and avatar.owner_id != job.user_id:
                 owners.append((avatar.token, await self._desk.name_of(avatar.owner_id, job.frontend)))
         return owners

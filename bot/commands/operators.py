@@ -26,49 +26,51 @@ class Operators:
             raise UserError("operators_only")
         match duty.lower():
             case "pause":
-                await self._desk.records.pause(True)
+                await self._desk.records.operators.pause(True)
                 message = words.paused(await self._waiting())
             case "resume":
-                await self._desk.records.pause(False)
+                await self._desk.records.operators.pause(False)
                 message = words.resumed(await self._waiting())
             case "queue":
                 jobs = [
                     (job, (datetime.now(UTC) - job.created).total_seconds())
-                    for job in await self._desk.records.unheld()
+                    for job in await self._desk.records.jobs.active()
                 ]
-                message = words.queue(jobs, await self._desk.records.paused())
+                message = words.queue(jobs, await self._desk.records.operators.paused())
             case "stats":
-                message = words.stats(await self._desk.records.figures())
+                message = words.stats(await self._desk.records.operators.statistics())
             case "ban":
                 return await self._ban(text)
             case "unban":
                 platform, platform_id = _account(text)
-                await self._desk.records.unban(platform, platform_id)
+                await self._desk.records.operators.unban(platform, platform_id)
                 message = words.unbanned(f"{platform}:{platform_id}")
             case "quota":
                 return await self._quota(text)
             case "broadcast":
                 since = datetime.now(UTC) - REACH
-                message = words.broadcast(await self._desk.records.notify(limits.notice(text), since, caller.request))
+                message = words.broadcast(
+                    await self._desk.records.notices.create(limits.notice(text), since, caller.request)
+                )
             case _:
                 raise UserError("unknown_duty")
         return Reply(message, private=True)
 
     async def _waiting(self) -> int:
-        return sum(1 for job in await self._desk.records.unheld() if job.state == State.QUEUED)
+        return sum(1 for job in await self._desk.records.jobs.active() if job.state == State.QUEUED)
 
     async def _ban(self, text: str) -> Reply:
         platform, platform_id = _account(text)
         name = f"{platform}:{platform_id}"
         if name in self._desk.operators:
             raise UserError("ban_operator")
-        user = await self._desk.records.ban(platform, platform_id)
+        user = await self._desk.records.operators.ban(platform, platform_id)
         stopped = 0
         if user is not None:
-            for job in await self._desk.records.jobs_of(user.id, active_only=True):
+            for job in await self._desk.records.jobs.for_user(user.id, active_only=True):
                 await self._desk.stop(job.id)
                 stopped += 1
-            for avatar in await self._desk.records.avatars_of(user.id):
+            for avatar in await self._desk.records.avatars.owned_by(user.id):
                 stopped += await self._desk.stop_without_right(avatar.id)
         return Reply(words.banned(name, user is not None, stopped), private=True)
 
@@ -76,21 +78,23 @@ class Operators:
         records = self._desk.records
         given = text.split()
         if not given:
-            return Reply(words.quotas(await records.quota(), None), private=True)
+            return Reply(words.quotas(await records.quotas.default(), None), private=True)
         if len(given) not in (2, 3) or given[0] not in ("trainings", "pictures"):
             raise UserError("quota_shape")
         amount = {given[0]: limits.quota(given[1])}
         if len(given) == 2:
-            quota = {**await records.quota(), **amount}
-            await records.set_quota(quota)
+            quota = {**await records.quotas.default(), **amount}
+            await records.quotas.update(quota)
             return Reply(words.quotas(quota, None), private=True)
         platform, platform_id = _account(given[2])
-        found = await records.find_users(platform, platform_id)
+        found = await records.users.find(platform, platform_id)
         if len(found) != 1 or found[0].platform_id != platform_id:
             raise UserError("unknown_account", account=f"{platform}:{platform_id}"[:64])
         quota = {**(found[0].quota or {}), **amount}
-        await records.set_quota(quota, found[0].id)
-        return Reply(words.quotas({**await records.quota(), **quota}, f"{platform}:{platform_id}"), private=True)
+        await records.quotas.update(quota, found[0].id)
+        return Reply(
+            words.quotas({**await records.quotas.default(), **quota}, f"{platform}:{platform_id}"), private=True
+        )
 
 
 def _account(text: str) -> tuple[str, str]:

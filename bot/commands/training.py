@@ -36,12 +36,12 @@ class Training:
             keys = await self._take_in(album, photos)
             for former in old:
                 await self._desk.erase(former)
-            avatar = await self._desk.records.create_avatar(user.id, token, noun, keys, replies.CONSENT_VERSION)
+            avatar = await self._desk.records.avatars.create(user.id, token, noun, keys, replies.CONSENT_VERSION)
             job = await self._desk.create_job(user, caller, Inspect(avatar.id))
         except BaseException:
             # Also when the sender hangs up in the middle of a photo.
             if avatar is not None:
-                await self._desk.records.delete_avatar(avatar.id)
+                await self._desk.records.avatars.delete(avatar.id)
             await self._desk.blobs.delete(album)
             raise
         await self._desk.enqueue(job)
@@ -59,7 +59,7 @@ class Training:
 
     async def _replaceable(self, user: User, token: str) -> list[Avatar]:
         """The person's unfinished avatars of this token, which a new album takes the place of."""
-        own = await self._desk.records.avatars_of(user.id)
+        own = await self._desk.records.avatars.owned_by(user.id)
         same = [avatar for avatar in own if avatar.token == token]
         if any(avatar.state in ("training", "ready") for avatar in same):
             suggestion = naming.suggest_token(token, {avatar.token for avatar in own})
@@ -76,7 +76,7 @@ class Training:
                 raise UserError("already_training", token=avatar.token)
             if avatar.state == "ready":
                 raise UserError("already_trained", token=avatar.token, noun=avatar.noun)
-            photos = await self._desk.records.photos(avatar.id)
+            photos = await self._desk.records.avatars.photos(avatar.id)
             good = sum(1 for photo in photos if photo.verdict and photo.verdict["ok"])
             if good < limits.PHOTOS_FEWEST:
                 raise UserError("draft_unchecked", token=avatar.token)
@@ -85,7 +85,7 @@ class Training:
             await self._desk.check_jobs(user)
             await self._desk.check_quota(user, "trainings", 1)
             job = await self._desk.create_job(user, caller, Train(avatar.id))
-            await self._desk.records.avatar_set(avatar.id, state="training")
+            await self._desk.records.avatars.update(avatar.id, state="training")
         await self._desk.enqueue(job)
         waiting = await self._desk.waiting(job)
         return Reply(replies.under_way(job, avatar.token, "queued", waiting), job_id=job.id, spent=True)
@@ -100,7 +100,7 @@ class Training:
 
     async def answer_inspect(self, job: Job, avatar_id: str) -> Message:
         """The message that ends a photo check."""
-        avatar = await self._desk.records.avatar(avatar_id)
+        avatar = await self._desk.records.avatars.get(avatar_id)
         if job.state == State.SUCCEEDED:
             verdicts = (job.result or {})["verdicts"]
             enough = sum(1 for verdict in verdicts if verdict["ok"]) >= limits.PHOTOS_FEWEST
@@ -115,19 +115,19 @@ class Training:
 
     async def answer_train(self, job: Job, avatar_id: str) -> Message:
         """The message that ends a training."""
-        avatar = await self._desk.records.avatar(avatar_id)
+        avatar = await self._desk.records.avatars.get(avatar_id)
         if job.state == State.SUCCEEDED:
             if avatar is None:
                 return replies.refusal(UserError("avatar_gone"))
             return replies.trained(avatar, job.result or {}, job.id)
         if avatar is not None and avatar.state == "training" and not await self._training(avatar, job):
-            await self._desk.records.avatar_set(avatar.id, state="failed")
+            await self._desk.records.avatars.update(avatar.id, state="failed")
         token = avatar.token if avatar else None
         return replies.cancelled(job, token) if job.state == State.CANCELLED else replies.failed(job)
 
     async def _training(self, avatar: Avatar, ended: Job | None = None) -> bool:
         """Whether a training of it is under way, other than the one that ended."""
-        active = await self._desk.records.jobs_of(avatar.owner_id, active_only=True)
+        active = await self._desk.records.jobs.for_user(avatar.owner_id, active_only=True)
         trainings = [job for job in active if isinstance(job.payload, Train) and job.payload.avatar_id == avatar.id]
         return any(ended is None or job.id != ended.id for job in trainings)
 

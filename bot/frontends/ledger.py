@@ -38,42 +38,42 @@ class Ledger:
 
     async def open(self, entry: Entry, state: Mapping[str, Any]) -> Note | None:
         """Write down that the message is about to be sent; the earlier entry instead, if there is one."""
-        if await self._records.note_add(self._sent, entry.key, state, entry.owner):
+        if await self._records.notes.add(self._sent, entry.key, state, entry.owner):
             return None
-        return await self._records.note(self._sent, entry.key)
+        return await self._records.notes.get(self._sent, entry.key)
 
     async def find(self, key: str) -> Note | None:
         """The entry of this key: `<room>|<dedupe>`."""
-        return await self._records.note(self._sent, key)
+        return await self._records.notes.get(self._sent, key)
 
     async def write(self, entry: Entry, state: Mapping[str, Any]) -> None:
         """Write down how far the message is."""
-        await self._records.note_set(self._sent, entry.key, state, entry.owner)
+        await self._records.notes.put(self._sent, entry.key, state, entry.owner)
 
     async def discard(self, entry: Entry) -> None:
         """Forget the entry: the message was not sent."""
-        await self._records.note_delete(self._sent, entry.key)
+        await self._records.notes.delete(self._sent, entry.key)
 
     async def prune(self, before: datetime) -> None:
         """Forget entries that are older."""
-        await self._records.notes_prune(self._sent, before)
+        await self._records.notes.prune(self._sent, before)
 
     # Answers that were shown to nobody
 
     async def miss(self, addressee: str, job_id: str, owner: str | None) -> None:
         """The job's answer could not be shown to this addressee: a room, or a person's id."""
-        await self._records.note_add(self._missed, f"{addressee}|{job_id}", {}, owner)
+        await self._records.notes.add(self._missed, f"{addressee}|{job_id}", {}, owner)
 
     async def missed(self, beginning: str) -> list[tuple[str, str]]:
         """The missed answers of all addressees that begin like this: the addressee and the job of each."""
-        notes = await self._records.notes(self._missed, beginning)
+        notes = await self._records.notes.find(self._missed, beginning)
         return [_parsed(note) for note in notes if not note.body.get("told")]
 
     async def caught_up(self, job_id: str) -> None:
         """The answer was shown now, or never can be; no other addressee who missed it needs it."""
-        for note in await self._records.notes(self._missed):
+        for note in await self._records.notes.find(self._missed):
             if _parsed(note)[1] == job_id:
-                await self._records.note_delete(self._missed, note.key)
+                await self._records.notes.delete(self._missed, note.key)
 
 
 def _parsed(note: Note) -> tuple[str, str]:

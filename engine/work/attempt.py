@@ -41,7 +41,7 @@ class Attempt:
 
     async def wanted(self) -> bool:
         """Whether the job is still this attempt's and nobody has cancelled it."""
-        return await self._records.renew(self.job.id, self.job.attempt) == "go"
+        return await self._records.jobs.renew(self.job.id, self.job.attempt) == "go"
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -83,7 +83,7 @@ class Attempt:
         pictures: blob keys and seeds.
         """
         await self._background.wait()
-        written = await self._records.finish(
+        written = await self._records.jobs.finish(
             self.job.id, self.job.attempt, State.SUCCEEDED, result, pictures=pictures, adapter=adapter
         )
         if written:
@@ -101,4 +101,4 @@ class Attempt:
         await self.publish("cancelled")
 
     async def _finish(self, state: State, error: dict[str, Any] | None = None) -> bool:
-        return await self._records.finish(self.job.id, self.job.attempt, state, error=error)
+        return await self._records.jobs.finish(self.job.id, self.job.attempt, state, error=error)

@@ -73,7 +73,7 @@ class Handlers:
         """
         try:
             # A GPU process that dies costs an attempt, not the job.
-            while claimed := await self._records.claim(job.id):
+            while claimed := await self._records.jobs.claim(job.id):
                 if await self._ended(claimed):
                     break
         finally:
@@ -111,7 +111,7 @@ class Handlers:
 
     async def _delete_checkpoint(self, job_id: str) -> None:
         """Half-learned weights do not outlive their job, least of all the job of a person who was forgotten."""
-        job = await self._records.job(job_id)
+        job = await self._records.jobs.get(job_id)
         if job is None or job.over:
             await self._blobs.delete(f"checkpoints/{job_id}/")
 
@@ -128,16 +128,16 @@ class Handlers:
 
     async def _inspect(self, attempt: Attempt, inspect: Inspect, folder: Path) -> None:
         avatar = await self._avatar(inspect.avatar_id)
-        photos = await self._records.photos(avatar.id)
+        photos = await self._records.avatars.photos(avatar.id)
         paths = await self._fetch_photos([photo.key for photo in photos], folder)
         verdicts = await inspected(paths, avatar.noun)
-        await self._records.photo_verdicts(avatar.id, verdicts)
+        await self._records.avatars.set_verdicts(avatar.id, verdicts)
         await attempt.succeed({"verdicts": verdicts})
 
     async def _train(self, attempt: Attempt, train: Train, folder: Path) -> None:
         # 1. What is learned from, and the checkpoint of an earlier attempt.
         avatar = await self._avatar(train.avatar_id)
-        photos = await self._records.photos(avatar.id)
+        photos = await self._records.avatars.photos(avatar.id)
         good = [photo for photo in photos if photo.verdict is None or photo.verdict["ok"]]
         if len(good) < PHOTOS_FEWEST:
             raise UserError("no_good_photos", good=len(good), needed=PHOTOS_FEWEST)
@@ -252,7 +252,7 @@ class Handlers:
 
     async def _avatar(self, avatar_id: str) -> Avatar:
         """The avatar. Raises UserError `missing_avatar`."""
-        avatar = await self._records.avatar(avatar_id)
+        avatar = await self._records.avatars.get(avatar_id)
         if avatar is None:
             raise UserError("missing_avatar")
         return avatar

@@ -1,6 +1,8 @@
 """The records: the truth about users, avatars, jobs and what was delivered, in SQL."""
 
-from storage.records.jobs import HOLDS, Records
+from storage.records.database import Clock, utc_now
+from storage.records.leases import LEASES
+from storage.records.records import Records
 from storage.records.rows import (
     AdapterOutcome,
     Avatar,
@@ -20,11 +22,12 @@ from storage.records.rows import (
 )
 
 __all__ = [
-    "HOLDS",
+    "LEASES",
     "AdapterOutcome",
     "Avatar",
     "AvatarState",
     "ChatMessage",
+    "Clock",
     "Consent",
     "Forgotten",
     "Grant",
@@ -37,4 +40,5 @@ __all__ = [
     "Picture",
     "Records",
     "User",
+    "utc_now",
 ]

@@ -1,10 +1,13 @@
 """The rows of the records, as frozen values. Every time is aware and in UTC."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from storage.jobs import TERMINAL, JobKind, Payload, State
+from sqlalchemy import Row
+
+from storage.jobs import TERMINAL, JobKind, Payload, State, from_json
 
 AvatarState = Literal["draft", "training", "ready", "failed"]
 GranteeKind = Literal["room", "user"]
@@ -12,10 +15,10 @@ GranteeKind = Literal["room", "user"]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person on one platform; `platform_id` is what that platform calls them.
+    """A person's account on one platform; `platform_id` is their id there.
 
     `id` is the person's: the same on every platform that they linked. quota: {"trainings": int, "pictures": int} a day,
-    where an operator set this person's own.
+    if an operator gave this person their own.
     """
 
     id: str
@@ -29,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
-    """A person to be learned, or learned: `adapter_key` is a blob once it is ready."""
+    """A person that is learned, or will be. `adapter_key` is a blob once the state is ready."""
 
     id: str
     owner_id: str
@@ -40,9 +43,9 @@ class Avatar:
     details: dict[str, Any]
     created: datetime
     word: str | None = None
-    """The token under which it was learned, if it has a new one since."""
+    """The token under which it was learned, if it was renamed since."""
     preferred: datetime | None = None
-    """When its owner made it the default; the latest of an owner's is."""
+    """When its owner made it the default. The avatar with the latest time is the owner's default."""
 
     @property
     def learned_as(self) -> str:
@@ -52,7 +55,7 @@ class Avatar:
 
 @dataclass(frozen=True, slots=True)
 class AdapterOutcome:
-    """What a training gives its avatar, which is ready then: the adapter's blob, and details in place of the old."""
+    """What a training gives its avatar, which is then ready: the adapter's blob, and details that replace the old."""
 
     avatar_id: str
     adapter_key: str
@@ -72,7 +75,7 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Something asked of an engine, and how it went. error: {"code": str, "facts": {...}}."""
+    """A request to an engine, and how it went. error: {"code": str, "facts": {...}}."""
 
     id: str
     kind: JobKind
@@ -91,9 +94,9 @@ class Job:
     progress_ref: str | None
     delivered: datetime | None
     place: str | None = None
-    """Where its person was when it was asked for, as a grant to a room names it."""
+    """The room in which its person asked for it, as the grantee_id of a grant names a room."""
     language: str | None = None
-    """What its person read when it was asked for, as `de`; its answer is in it too."""
+    """The language of its person's request, such as `de`; the answer is in the same language."""
     request: str | None = None
     """The key of the platform's request that made it; unique among its person's jobs."""
 
@@ -101,6 +104,18 @@ class Job:
     def over(self) -> bool:
         """No state follows this one."""
         return self.state in TERMINAL
+
+
+def job_from_row(row: Row[Any]) -> Job:
+    """A row of `jobs` with its typed payload."""
+    return job_from_values(dict(row._mapping))
+
+
+def job_from_values(values: Mapping[str, Any]) -> Job:
+    """The values of a row of `jobs` with their typed payload."""
+    kind = JobKind(values["kind"])
+    payload = from_json(kind, values["payload"])
+    return Job(**{**values, "kind": kind, "state": State(values["state"]), "payload": payload})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An owner's permission to a room or a user to draw the avatar, until `expires` if that is given.
+    """An owner's permission to a room or a user to draw the avatar, until `expires`, or for good if that is None.
 
     grantee_id: a user's id, or "platform:room", since two platforms may call different rooms the same.
     """
@@ -132,7 +147,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """Who agreed to which version of the terms for this avatar."""
+    """A user's agreement to a version of the terms for an avatar."""
 
     id: str
     user_id: str
@@ -155,7 +170,8 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """Two accounts that are one person now. renamed: the tokens that both had, old and new."""
+    """Two accounts that became one person. renamed: the old and the new token of each avatar that was renamed because
+    both had one of that token."""
 
     user: User
     others: tuple[User, ...]
@@ -164,7 +180,7 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What an erasure took out of the records, and the blobs to erase with it, as `delete_avatar` gives them.
+    """What an erasure took out of the records, and the blobs to erase too: keys, and prefixes that end in a slash.
 
     stopped: the jobs, erased or emptied, that were under way.
     """
@@ -176,7 +192,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """An operator's word to one room, not posted yet."""
+    """An operator's message to one room, not posted yet."""
 
     id: str
     frontend: str

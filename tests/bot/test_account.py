@@ -13,7 +13,7 @@ import pytest
 from bot.delivery import Delivery
 from bot.messages import Caller, Message, Upload
 from storage.jobs import State
-from storage.records import erasure as people
+from storage.records.linking import REDEEMED
 
 MARK = b"the-face-of-anna"
 ON_DISCORD = Caller("discord", "471108154711", "Anna Berg", "900")
@@ -34,11 +34,11 @@ async def test_train_here_and_imagine_there(bot: Any) -> None:
     code = await code_of(bot, bot.caller())
     joined = await bot.commands.line(ON_DISCORD, f"/link {code.upper()}")
     assert "Anna Berg here and Anna on chat are one person" in joined.message.text
-    there = await bot.records.person(mia.owner_id, "discord")
+    there = await bot.records.users.account_on(mia.owner_id, "discord")
     assert (there.id, there.platform_id) == (mia.owner_id, ON_DISCORD.platform_id)
-    assert await bot.records.person(mia.owner_id, "telegram") is None
+    assert await bot.records.users.account_on(mia.owner_id, "telegram") is None
     drawing = await bot.commands.line(ON_DISCORD, "/imagine mia7")
-    job = await bot.records.job(drawing.job_id)
+    job = await bot.records.jobs.get(drawing.job_id)
     assert (job.payload.avatar_ids, job.frontend, job.room) == ((mia.id,), "discord", "900")
     assert "Anna's" not in (await bot.answer(drawing)).text
     assert drawing.job_id[:4] not in (await bot.say("/status")).message.text
@@ -49,23 +49,23 @@ async def test_train_here_and_imagine_there(bot: Any) -> None:
 async def test_both_keep_what_they_had(bot: Any) -> None:
     here, ben = await bot.avatar("mia7"), await bot.avatar("ben5", "Ben")
     code = await code_of(bot, ON_DISCORD)
-    there = await bot.records.user("discord", ON_DISCORD.platform_id, "Anna Berg")
-    theirs = await bot.records.create_avatar(there.id, "mia7", "woman", [], "1")
-    await bot.records.avatar_set(theirs.id, state="ready", adapter_key="adapters/x/a")
-    await bot.records.grant(ben.id, "user", there.id)
-    await bot.records.grant(here.id, "user", there.id)
+    there = await bot.records.users.get_or_create("discord", ON_DISCORD.platform_id, "Anna Berg")
+    theirs = await bot.records.avatars.create(there.id, "mia7", "woman", [], "1")
+    await bot.records.avatars.update(theirs.id, state="ready", adapter_key="adapters/x/a")
+    await bot.records.grants.create(ben.id, "user", there.id)
+    await bot.records.grants.create(here.id, "user", there.id)
 
     joined = await bot.say(f"/link {code}")
     assert "mia7 is called mia1 now" in joined.message.text
-    owned = await bot.records.avatars_of(there.id)
+    owned = await bot.records.avatars.owned_by(there.id)
     assert {(one.id, one.token, one.learned_as) for one in owned} == {
         (here.id, "mia1", "mia7"),
         (theirs.id, "mia7", "mia7"),
     }
     usable = await bot.commands.complete(bot.caller(), "avatars")
     assert {one.value for one in usable} == {"mia1", "mia7", "ben5"}
-    assert await bot.records.grants_of(here.id) == []
-    assert len(await bot.records.accounts(there.id)) == 2
+    assert await bot.records.grants.for_avatar(here.id) == []
+    assert len(await bot.records.users.accounts(there.id)) == 2
 
 
 async def test_a_code_is_good_once_and_for_ten_minutes(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,10 +77,10 @@ async def test_a_code_is_good_once_and_for_ten_minutes(bot: Any, monkeypatch: py
     for code in (fresh, "", "x", "bcdfghjk", used[:-1]):
         text = (await bot.commands.line(telegram, f"/link {code}.")).message.text
         assert "unknown, used or older" in text
-    now = people.now
-    monkeypatch.setattr(people, "now", lambda: now() + timedelta(minutes=10, seconds=1))
+    clock = bot.records.database.clock
+    monkeypatch.setattr(bot.records.database, "clock", lambda: clock() + timedelta(minutes=10, seconds=1))
     assert "unknown, used or older" in (await bot.commands.line(telegram, f"/link {used}")).message.text
-    assert [len(await bot.records.accounts((await bot.records.user(*who)).id)) for who in (
+    assert [len(await bot.records.users.accounts((await bot.records.users.get_or_create(*who)).id)) for who in (
         ("chat", "anna", "Anna"), ("chat", "ben", "Ben"), ("telegram", "5", "Eve"))] == [2, 1, 1]  # fmt: skip
 
 
@@ -89,19 +89,21 @@ async def test_redeeming_again_says_the_same_and_changes_nothing(bot: Any) -> No
     await bot.avatar("mia7")
     code = await code_of(bot, ON_DISCORD)
     first = await bot.say(f"/link {code}")
-    [account, joined] = await bot.records.accounts((await bot.records.user("chat", "anna", "Anna")).id)
-    own = await bot.records.avatars_of(account.id)
+    [account, joined] = await bot.records.users.accounts(
+        (await bot.records.users.get_or_create("chat", "anna", "Anna")).id
+    )
+    own = await bot.records.avatars.owned_by(account.id)
     assert "one person" in first.message.text and (account.platform, joined.platform) == ("chat", "discord")
     again = await bot.say(f"/link {code}")
     assert again.message == first.message
-    assert await bot.records.accounts(account.id) == [account, joined]
-    assert await bot.records.avatars_of(account.id) == own
+    assert await bot.records.users.accounts(account.id) == [account, joined]
+    assert await bot.records.avatars.owned_by(account.id) == own
     assert "your own" in (await bot.commands.line(ON_DISCORD, f"/link {code}")).message.text
     assert "unknown, used" in (await bot.say(f"/link {code}", name="Ben")).message.text
     # Nor does it stay with whoever is forgotten.
     reply = await bot.say("/forget")
     await bot.press(next(button.action for button in reply.message.buttons if button.action.startswith("forget-all")))
-    assert await bot.records.notes(people.REDEEMED) == []
+    assert await bot.records.notes.find(REDEEMED) == []
 
 
 async def test_who_cannot_be_joined(bot: Any) -> None:
@@ -111,7 +113,7 @@ async def test_who_cannot_be_joined(bot: Any) -> None:
     assert "on chat already" in (await bot.say(f"/link {another}", name="Ben")).message.text
     assert "unknown, used" in (await bot.commands.line(ON_DISCORD, f"/link {another}")).message.text
     banned = await code_of(bot, bot.caller())
-    await bot.records.ban("chat", "anna")
+    await bot.records.operators.ban("chat", "anna")
     assert "banned" in (await bot.commands.line(ON_DISCORD, f"/link {banned}")).message.text
     assert (await bot.commands.line(ON_DISCORD, "/avatars")).message.text.startswith("You have no avatar")
 
@@ -123,8 +125,8 @@ async def test_mydata_counts_and_lists(bot: Any) -> None:
     await bot.avatar("mia7")
     await bot.answer(await bot.say("/imagine mia7 in a suit --count 2"))
     await bot.say("/share mia7")
-    await bot.records.chat_append("studio", "Anna", {"text": "hello", "photos": 0})
-    await bot.records.chat_append("studio", "Ben", {"text": "mine", "photos": 0})
+    await bot.records.chat.append("studio", "Anna", {"text": "hello", "photos": 0})
+    await bot.records.chat.append("studio", "Ben", {"text": "mine", "photos": 0})
     reply = await bot.say("/mydata")
     assert reply.private
     assert "1 avatar, 6 photos, 2 pictures, 3 requests and 1 chat line of yours." in reply.message.text
@@ -176,14 +178,14 @@ async def a_life(bot: Any) -> list[str]:
     await bot.answer(await bot.press(checked.buttons[0].action))
     await bot.say("/train draft3 woman", album)
     shared = await bot.say("/share mia7")
-    await bot.records.chat_append("studio", "", {"text": shared.message.text, "avatar": shared.message.avatar})
-    await bot.records.chat_append("studio", "Anna", {"text": "/train mia7 woman", "photos": 6})
-    await bot.records.chat_append("studio", "Ben", {"text": "good morning", "photos": 0})
+    await bot.records.chat.append("studio", "", {"text": shared.message.text, "avatar": shared.message.avatar})
+    await bot.records.chat.append("studio", "Anna", {"text": "/train mia7 woman", "photos": 6})
+    await bot.records.chat.append("studio", "Ben", {"text": "good morning", "photos": 0})
     await bot.avatar("ben5", "Ben")
     await bot.say("/share ben5 Anna", name="Ben")
     drawn = await bot.say("/imagine mia7 woman in a secret place")
     answer = await bot.answer(drawn)
-    await bot.records.chat_append("studio", "", {"text": answer.text, "prompt": answer.prompt, "job": drawn.job_id})
+    await bot.records.chat.append("studio", "", {"text": answer.text, "prompt": answer.prompt, "job": drawn.job_id})
     await bot.answer(await bot.say("/imagine mia7 and ben5 in a secret place", name="Ben"))
     await bot.say("/imagine ben5 in a secret place")
     await bot.say("/imagine mia7 in a secret place", name="Ben")
@@ -192,14 +194,14 @@ async def a_life(bot: Any) -> list[str]:
     await code_of(bot, ON_DISCORD)
     # What frontends remember of her, and photos that came before their command.
     account = f"discord:{ON_DISCORD.platform_id}"
-    await bot.records.note_set("discord/inbox", "1", {"said": "a secret place"})
-    await bot.records.note_set("discord/inbox", "1", {"said": "a hidden whisper"}, account)
-    await bot.records.note_add("discord/sent", f"{ON_DISCORD.platform_id}|7", {"ref": "8"}, account)
+    await bot.records.notes.put("discord/inbox", "1", {"said": "a secret place"})
+    await bot.records.notes.put("discord/inbox", "1", {"said": "a hidden whisper"}, account)
+    await bot.records.notes.add("discord/sent", f"{ON_DISCORD.platform_id}|7", {"ref": "8"}, account)
     await bot.blobs.put(f"incoming/{ON_DISCORD.platform}/{ON_DISCORD.platform_id}/loose/1", MARK)
-    await bot.records.note_add("discord/sent", "bens", {"ref": "9"}, "discord:4711")
+    await bot.records.notes.add("discord/sent", "bens", {"ref": "9"}, "discord:4711")
     await bot.blobs.put("incoming/discord/4711/loose/1", b"the-face-of-ben")
-    user = await bot.records.user("chat", "anna", "Anna")
-    mia = next(avatar for avatar in await bot.records.avatars_of(user.id) if avatar.token == "mia7")
+    user = await bot.records.users.get_or_create("chat", "anna", "Anna")
+    mia = next(avatar for avatar in await bot.records.avatars.owned_by(user.id) if avatar.token == "mia7")
     return [
         user.id,
         "anna",
@@ -216,15 +218,15 @@ async def a_life(bot: Any) -> list[str]:
 
 
 async def own(bot: Any) -> list[str]:
-    user = await bot.records.user("chat", "anna", "Anna")
-    return [job.id for job in await bot.records.jobs_of(user.id)]
+    user = await bot.records.users.get_or_create("chat", "anna", "Anna")
+    return [job.id for job in await bot.records.jobs.for_user(user.id)]
 
 
 async def test_nothing_is_left_of_who_is_forgotten(bot: Any, tmp_path: Path) -> None:
     words = await a_life(bot)
     before = await everywhere(bot, tmp_path)
     assert [word for word in words if word.encode() not in before] == []
-    queued = [job for job in await bot.records.unheld() if job.user_id != words[0] and job.payload.avatar_ids]
+    queued = [job for job in await bot.records.jobs.active() if job.user_id != words[0] and job.payload.avatar_ids]
     [waiting] = queued
 
     asked = (await bot.say("/forget")).message
@@ -249,19 +251,19 @@ async def test_nothing_is_left_of_who_is_forgotten(bot: Any, tmp_path: Path) -> 
     assert b"ben5" in after
     assert b"good morning" in after
     assert b"the-face-of-ben" in after
-    assert [note.key for note in await bot.records.notes("discord/sent")] == ["bens"]
+    assert [note.key for note in await bot.records.notes.find("discord/sent")] == ["bens"]
     assert (await bot.say("/imagine ben5", name="Ben")).job_id is not None
-    stopped = await bot.records.job(waiting.id)
+    stopped = await bot.records.jobs.get(waiting.id)
     assert (stopped.state, stopped.payload.prompt) == (State.CANCELLED, "")
     assert "cancelled" in (await bot.commands.answer(stopped)).text
     assert "no avatar" in (await bot.say("/imagine mia7")).message.text
 
 
 async def test_chat_lines_stay_unless_they_are_asked_for(bot: Any) -> None:
-    await bot.records.chat_append("studio", "Anna", {"text": "hello", "photos": 0})
+    await bot.records.chat.append("studio", "Anna", {"text": "hello", "photos": 0})
     asked = (await bot.say("/forget")).message
     await bot.press(asked.buttons[0].action)
-    assert [line.body["text"] for line in await bot.records.chat_history("studio")] == ["hello"]
+    assert [line.body["text"] for line in await bot.records.chat.history("studio")] == ["hello"]
     asked = (await bot.commands.line(ON_DISCORD, "/forget")).message
     assert [button.label for button in asked.buttons] == ["Erase everything", "Keep it all"]
 
@@ -270,15 +272,15 @@ async def test_what_an_engine_writes_late_is_not_kept(bot: Any, tmp_path: Path) 
     """The person is forgotten while an engine draws and another one trains; neither can write it down any more."""
     await bot.avatar("mia7")
     await bot.say("/share mia7")
-    theirs = await bot.records.claim((await bot.say("/imagine mia7 --count 1", name="Ben")).job_id)
-    own = await bot.records.claim((await bot.say("/imagine mia7 --count 1")).job_id)
+    theirs = await bot.records.jobs.claim((await bot.say("/imagine mia7 --count 1", name="Ben")).job_id)
+    own = await bot.records.jobs.claim((await bot.say("/imagine mia7 --count 1")).job_id)
     await bot.press((await bot.say("/forget")).message.buttons[0].action)
     for job in (theirs, own):
-        assert await bot.records.renew(job.id, job.attempt) == "lost"
+        assert await bot.records.jobs.renew(job.id, job.attempt) == "lost"
         key = f"pictures/{job.id}/0.png"
-        assert not await bot.records.finish(job.id, job.attempt, State.SUCCEEDED, {}, pictures=[(key, 1)])
-        assert await bot.records.pictures(job.id) == []
-    assert await bot.records.job(own.id) is None
+        assert not await bot.records.jobs.finish(job.id, job.attempt, State.SUCCEEDED, {}, pictures=[(key, 1)])
+        assert await bot.records.jobs.pictures(job.id) == []
+    assert await bot.records.jobs.get(own.id) is None
 
 
 async def test_an_upload_that_outlasts_its_person_leaves_nothing(bot: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -299,11 +301,13 @@ async def test_an_upload_that_outlasts_its_person_leaves_nothing(bot: Any, caplo
 
 async def test_a_picture_of_an_avatar_deleted_meanwhile_is_not_kept(bot: Any) -> None:
     mia = await bot.avatar("mia7")
-    job = await bot.records.claim((await bot.say("/imagine mia7 --count 1")).job_id)
+    job = await bot.records.jobs.claim((await bot.say("/imagine mia7 --count 1")).job_id)
     await bot.press(f"erase:{mia.id}")
-    assert not await bot.records.finish(job.id, job.attempt, State.SUCCEEDED, {}, pictures=[("pictures/x/0.png", 1)])
-    ended = await bot.records.job(job.id)
-    assert (ended.state, await bot.records.pictures(job.id)) == (State.CANCELLED, [])
+    assert not await bot.records.jobs.finish(
+        job.id, job.attempt, State.SUCCEEDED, {}, pictures=[("pictures/x/0.png", 1)]
+    )
+    ended = await bot.records.jobs.get(job.id)
+    assert (ended.state, await bot.records.jobs.pictures(job.id)) == (State.CANCELLED, [])
 
 
 class Wall:
@@ -325,8 +329,8 @@ class Wall:
 
 async def test_messages_on_the_way_promise_nothing_any_more(bot: Any) -> None:
     await bot.avatar("mia7")
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     wall = Wall()
     delivery = Delivery(bot.records, bot.events, wall, bot.commands.answer)
     reply = await bot.say("/imagine mia7")

@@ -361,8 +361,8 @@ async def test_options_and_their_values_complete_by_keyboard(browser: Browser, c
     await text.press("Tab")
     await text.press("Enter")
     await expect(text).to_have_value("")
-    owner = await bot.records.user("chat", "anna", "Anna")
-    assert (await bot.records.avatars_of(owner.id))[0].preferred
+    owner = await bot.records.users.get_or_create("chat", "anna", "Anna")
+    assert (await bot.records.avatars.owned_by(owner.id))[0].preferred
 
     # What operators do is offered to them alone.
     await typed("/", "/train")

@@ -126,7 +126,7 @@ async def test_private_answers_stay_private(anna: Browser, bot: Any) -> None:
     for text in ("/status", "/help", "/avatars", "/train suit woman", "/imagine " + "a" * 10_000, "/nonsense", "/"):
         answer = await anna.say(text)
         assert answer["private"]["text"], text
-    assert await bot.records.chat_history("studio") == []
+    assert await bot.records.chat.history("studio") == []
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ async def test_wrong_messages_are_answered_kindly(
     answer = await anna.say(text, photos)
     assert said in answer["private"]["text"]
     assert await bot.kept() == []
-    assert await bot.records.chat_history("studio") == []
+    assert await bot.records.chat.history("studio") == []
 
 
 async def test_an_upload_that_breaks_off_leaves_nothing(anna: Browser, bot: Any) -> None:
@@ -294,7 +294,7 @@ async def test_a_forgotten_persons_lines_leave_every_browser(anna: Browser, ben:
     while (news := (await his.socket.receive(timeout=5)).json())["type"] != "history":
         pass
     assert [message["body"]["text"] for message in news["messages"]] == ["good morning"]
-    assert [line.author for line in await bot.records.chat_history("studio")] == ["Ben"]
+    assert [line.author for line in await bot.records.chat.history("studio")] == ["Ben"]
 
 
 async def test_strangers_see_nothing(chat: str) -> None:

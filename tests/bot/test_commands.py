@@ -11,7 +11,6 @@ from bot import limits
 from bot.messages import Upload
 from bot.table import COMMANDS, Source
 from storage.jobs import Imagine, Inspect, State, Train
-from storage.records import Records
 
 TWO_FACES = {"ok": False, "codes": ["several_faces"], "facts": {"faces": 2}}
 BROKEN = {"ok": False, "codes": ["broken"], "facts": {}}
@@ -19,8 +18,8 @@ SOFT = {"ok": True, "codes": ["soft"], "facts": {}}
 
 
 async def avatars(bot: Any, name: str = "Anna") -> list[Any]:
-    owner = await bot.records.user("chat", name.lower(), name)
-    return list(await bot.records.avatars_of(owner.id))
+    owner = await bot.records.users.get_or_create("chat", name.lower(), name)
+    return list(await bot.records.avatars.owned_by(owner.id))
 
 
 async def test_from_photos_to_pictures(bot: Any) -> None:
@@ -58,7 +57,7 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     again = await bot.press(drawn.buttons[0].action)
     assert again.job_id is not None
     assert bot.engine.seen[-1].id != again.job_id
-    job = await bot.records.job(again.job_id)
+    job = await bot.records.jobs.get(again.job_id)
     assert (job.payload.prompt, job.payload.seed, job.payload.count) == ("Mia7 woman in a red hoodie", None, 2)
 
 
@@ -113,7 +112,7 @@ async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
     gone = await bot.press(button.action)
     assert gone.spent and "pictures are deleted" in gone.message.text
     assert await bot.kept() == before
-    assert await bot.records.pictures(asked.job_id) == []
+    assert await bot.records.jobs.pictures(asked.job_id) == []
     assert await bot.commands.drawings(bot.caller(), 0, 10) == []
     assert "That picture was deleted" in (await bot.answer(asked)).text
     assert "That picture was deleted" in (await bot.press(button.action)).message.text
@@ -199,7 +198,7 @@ async def test_a_wrong_train_is_answered_kindly_and_leaves_nothing(bot: Any, tex
     assert reply.job_id is None
     assert await bot.kept() == []
     assert await avatars(bot) == []
-    assert await bot.records.unheld() == []
+    assert await bot.records.jobs.active() == []
 
 
 async def test_a_photo_is_cut_off_at_the_limit(bot: Any) -> None:
@@ -258,7 +257,7 @@ async def test_records_that_fail_leave_no_photo(
     async def fails(*_: object) -> None:
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(Records, "create_job", fails)
+    monkeypatch.setattr(bot.records.jobs, "create", fails)
     reply = await bot.say("/train mia7 woman", 6)
     [record] = caplog.records
     error_id = reply.message.text.rpartition(" ")[2].rstrip(".")
@@ -297,7 +296,7 @@ async def test_two_presses_start_one_training(bot: Any) -> None:
     action = checked.buttons[0].action
     replies = await asyncio.gather(bot.press(action), bot.press(action))
     assert sorted(reply.private for reply in replies) == [False, True]
-    assert len(await bot.records.unheld()) == 1
+    assert len(await bot.records.jobs.active()) == 1
 
 
 async def test_nobody_presses_for_another(bot: Any) -> None:
@@ -355,7 +354,7 @@ async def test_a_wrong_imagine_is_answered_kindly(bot: Any, text: str, said: str
     reply = await bot.say(text)
     assert reply.private
     assert said in reply.message.text
-    assert await bot.records.unheld() == []
+    assert await bot.records.jobs.active() == []
 
 
 async def test_imagine_before_any_avatar(bot: Any) -> None:
@@ -372,7 +371,7 @@ async def test_an_avatar_on_its_way_says_so(bot: Any) -> None:
 async def test_an_avatar_is_private_until_it_is_granted(bot: Any) -> None:
     mia = await bot.avatar("mia7")
     assert "no avatar yet" in (await bot.say("/imagine mia7", name="Ben")).message.text
-    await bot.records.grant(mia.id, "room", "chat:studio")
+    await bot.records.grants.create(mia.id, "room", "chat:studio")
     assert (await bot.say("/imagine mia7", name="Ben")).job_id is not None
     assert "shared with you" in (await bot.say("/avatars", name="Ben")).message.text
     assert "no avatar yet" in (await bot.say("/imagine mia7", name="Ben", room="kitchen")).message.text
@@ -381,7 +380,7 @@ async def test_an_avatar_is_private_until_it_is_granted(bot: Any) -> None:
 async def test_two_avatars_in_one_prompt(bot: Any) -> None:
     mia, ann = await bot.avatar("mia7"), await bot.avatar("ann3")
     reply = await bot.say("/imagine ann3 and mia7 at the sea")
-    job = await bot.records.job(reply.job_id)
+    job = await bot.records.jobs.get(reply.job_id)
     assert job.payload.avatar_ids == (ann.id, mia.id)
 
 
@@ -397,8 +396,8 @@ async def test_status_and_cancel_are_about_ones_own_jobs(bot: Any) -> None:
     assert "no such job" in (await bot.say("/cancel nonsense")).message.text
 
     assert "Stopped" in (await bot.say("/cancel")).message.text
-    assert (await bot.records.job(second.job_id)).state == State.CANCELLED
-    assert (await bot.records.job(first.job_id)).state == State.QUEUED
+    assert (await bot.records.jobs.get(second.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(first.job_id)).state == State.QUEUED
     assert "over already" in (await bot.say(f"/cancel {second.job_id}")).message.text
     assert (await bot.answer(second)).text == "The drawing is cancelled."
 
@@ -434,7 +433,7 @@ async def test_delete_asks_and_then_erases_everything(bot: Any) -> None:
     assert "13 files" in erased.message.text
     assert await bot.kept() == []
     assert await avatars(bot) == []
-    assert (await bot.records.job(waiting.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(waiting.job_id)).state == State.CANCELLED
     assert "gone" in (await bot.press(asked.buttons[0].action)).message.text
 
 

@@ -70,12 +70,12 @@ def delivery_of(bot: Any, room: Room, **every: float) -> Delivery:
 async def asked(bot: Any, room: Room, delivery: Delivery) -> Any:
     """A drawing that is asked for, followed and claimed."""
     await bot.avatar("mia7")
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     reply = await bot.say("/imagine mia7 --count 1")
     ref = await room.post("studio", reply.message)
     await delivery.follow(reply.job_id, ref, reply.message)
-    return await bot.records.claim(reply.job_id)
+    return await bot.records.jobs.claim(reply.job_id)
 
 
 def step(job: Any, number: int) -> Event:
@@ -95,7 +95,7 @@ async def test_one_message_is_edited_and_one_answer_posted(bot: Any, room: Room)
     await delivery.sweep()
     assert len(room.answers()) == 1
     assert room.messages[0].text.startswith("Drawing: done")
-    assert (await bot.records.job(job.id)).delivered is not None
+    assert (await bot.records.jobs.get(job.id)).delivered is not None
 
 
 async def test_a_room_is_edited_at_most_once_in_a_turn(bot: Any, room: Room) -> None:
@@ -103,7 +103,7 @@ async def test_a_room_is_edited_at_most_once_in_a_turn(bot: Any, room: Room) -> 
     job = await asked(bot, room, delivery)
     other = await bot.say("/imagine mia7 --count 2")
     await delivery.follow(other.job_id, await room.post("studio", other.message), other.message)
-    second = await bot.records.claim(other.job_id)
+    second = await bot.records.jobs.claim(other.job_id)
     await delivery.news(step(job, 1))
     await delivery.news(step(second, 1))
     await delivery.flush()
@@ -133,7 +133,7 @@ async def test_a_taken_over_job_goes_on_and_its_old_engine_is_not_heard(bot: Any
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
     await delivery.news(step(job, 6))
-    again = await bot.records.claim(job.id)
+    again = await bot.records.jobs.claim(job.id)
     await delivery.news(Event(again.id, again.attempt, "retaken", {"attempt": again.attempt}))
     await delivery.flush()
     assert "picked up again" in room.messages[0].text
@@ -186,7 +186,7 @@ async def test_a_restart_anywhere_answers_once(bot: Any, room: Room, seed: int) 
     await delivery.sweep()
     await delivery.sweep()
     assert len(room.answers()) == 1
-    assert await bot.records.undelivered("chat") == []
+    assert await bot.records.jobs.undelivered("chat") == []
 
 
 async def test_after_a_restart_the_same_message_is_edited(bot: Any, room: Room) -> None:
@@ -239,7 +239,7 @@ async def test_an_engine_that_is_quicker_than_the_first_message(bot: Any, room: 
 async def test_news_that_come_while_a_job_is_looked_up(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await asked(bot, room, delivery_of(bot, room))
     delivery = delivery_of(bot, room)
-    looking, go_on, look_up = asyncio.Event(), asyncio.Event(), bot.records.job
+    looking, go_on, look_up = asyncio.Event(), asyncio.Event(), bot.records.jobs.get
 
     async def slow(job_id: str) -> Any:
         found = await look_up(job_id)
@@ -248,7 +248,7 @@ async def test_news_that_come_while_a_job_is_looked_up(bot: Any, room: Room, mon
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(bot.records, "job", slow)
+    monkeypatch.setattr(bot.records.jobs, "get", slow)
     following = asyncio.create_task(delivery.follow(job.id, "0", room.messages[0]))
     await looking.wait()
     await delivery.news(step(job, 4))
@@ -265,14 +265,14 @@ async def test_a_job_that_begins_while_its_place_is_looked_up(
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7 --count 1")
     await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
-    look_up = bot.records.queue_places
+    look_up = bot.records.jobs.queue_positions
 
     async def slow() -> dict[str, int]:
         places: dict[str, int] = await look_up()
-        await delivery.news(step(await bot.records.claim(reply.job_id), 4))
+        await delivery.news(step(await bot.records.jobs.claim(reply.job_id), 4))
         return places
 
-    monkeypatch.setattr(bot.records, "queue_places", slow)
+    monkeypatch.setattr(bot.records.jobs, "queue_positions", slow)
     await delivery.sweep()
     await delivery.flush()
     assert "step 4 of 10" in room.messages[0].text
@@ -285,7 +285,7 @@ async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
     reply = await bot.say("/imagine mia7")
     await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
     assert "number 2 in line" in room.messages[0].text
-    await bot.records.request_cancel(ahead.job_id)
+    await bot.records.jobs.request_cancel(ahead.job_id)
     await delivery.sweep()
     await delivery.flush()
     assert "next in line" in room.messages[0].text
@@ -307,7 +307,7 @@ async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any,
     await delivery.news(step(job, 1))
     await delivery.flush()
     await delivery.news(step(job, 2))
-    await delivery.news(step(await bot.records.claim(other.job_id), 3))
+    await delivery.news(step(await bot.records.jobs.claim(other.job_id), 3))
     await delivery.flush()
     assert "step 3 of 10" in room.messages[1].text and "step" not in room.messages[0].text
     stuck.set()
@@ -320,15 +320,15 @@ async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any,
 
 
 async def test_rooms_that_take_nothing_do_not_hide_those_behind_them(bot: Any, room: Room) -> None:
-    user = await bot.records.user("chat", "ann", "Ann")
+    user = await bot.records.users.get_or_create("chat", "ann", "Ann")
     for number in range(30):
-        await bot.records.create_job(JobKind.IMAGINE, user.id, "chat", f"room {number:02}", Imagine("x"))
-    await bot.records.notify("hello", datetime.now(UTC) - timedelta(hours=1))
+        await bot.records.jobs.create(JobKind.IMAGINE, user.id, "chat", f"room {number:02}", Imagine("x"))
+    await bot.records.notices.create("hello", datetime.now(UTC) - timedelta(hours=1))
     room.posts_to_fail = 25
     await delivery_of(bot, room).tell_notices()
     assert len(room.messages) == 5
     await delivery_of(bot, room).tell_notices()
-    assert len(room.messages) == 30 and await bot.records.notices("chat") == []
+    assert len(room.messages) == 30 and await bot.records.notices.pending("chat") == []
 
 
 async def test_the_first_message_and_status_tell_when_it_should_be_ready(bot: Any, room: Room) -> None:
@@ -352,7 +352,7 @@ async def test_in_a_long_queue_not_every_step_is_told(bot: Any, room: Room, monk
     async def queue_places() -> dict[str, int]:
         return {reply.job_id: next(places)}
 
-    monkeypatch.setattr(bot.records, "queue_places", queue_places)
+    monkeypatch.setattr(bot.records.jobs, "queue_positions", queue_places)
     told = []
     for _ in range(9):
         await delivery.sweep()
@@ -369,7 +369,7 @@ async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None
         await bot.say("/cancel")
 
         async def delivered() -> bool:
-            return (await bot.records.job(reply.job_id)).delivered is not None
+            return (await bot.records.jobs.get(reply.job_id)).delivered is not None
 
         await until(delivered, within=2)
     assert room.messages[-1].text == "The drawing is cancelled."
@@ -379,13 +379,13 @@ async def test_other_frontends_jobs_are_left_alone(bot: Any, room: Room) -> None
     room.name = "discord"
     delivery = delivery_of(bot, room)
     await bot.avatar("mia7")
-    job = await bot.records.claim((await bot.say("/imagine mia7")).job_id)
+    job = await bot.records.jobs.claim((await bot.say("/imagine mia7")).job_id)
     await delivery.news(step(job, 1))
     await bot.engine.end(job)
     await delivery.news(Event(job.id, job.attempt, "done"))
     await delivery.sweep()
     assert room.messages == []
-    assert (await bot.records.job(job.id)).state == State.SUCCEEDED
+    assert (await bot.records.jobs.get(job.id)).state == State.SUCCEEDED
 
 
 class running:
@@ -406,8 +406,8 @@ class running:
 
 async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
     await bot.avatar("mia7")
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     let = asyncio.Event()
     posted: list[str] = []
 
@@ -429,7 +429,7 @@ async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
     let.set()
 
     async def all_delivered() -> bool:
-        return not await bot.records.undelivered("chat")
+        return not await bot.records.jobs.undelivered("chat")
 
     await until(all_delivered, within=20)
     assert sorted(posted) == sorted([quick.job_id, *(reply.job_id for reply in slow)])

@@ -215,7 +215,9 @@ async def test_a_whole_conversation_leaves_no_english(bot: Any) -> None:
         reply = await bot.say(line)
         said.append(reply.message)
     said.append(await bot.answer(queued))
-    said.append((await bot.press("forget-not:" + (await bot.records.user("chat", "anna", "Anna")).id)).message)
+    said.append(
+        (await bot.press("forget-not:" + (await bot.records.users.get_or_create("chat", "anna", "Anna")).id)).message
+    )
     for message in said:
         assert_german(message)
 
@@ -294,8 +296,8 @@ async def test_an_answer_comes_in_the_language_of_its_question(bot: Any) -> None
         async def edit(self, ref: str, message: Message) -> None:
             posted.setdefault(ref.partition("#")[0], []).append(message.text)
 
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     delivery = Delivery(bot.records, bot.events, Rooms(), bot.commands.answer)
     for reply, room in ((german, "berlin"), (english, "london")):
         await delivery.follow(reply.job_id, f"{room}#0", reply.message)

@@ -11,7 +11,6 @@ from bot.language import speaking
 from bot.messages import Caller, Message
 from bot.settings import BotSettings
 from storage.jobs import Imagine, State, Train
-from storage.records import erasure as people
 
 OLGA = Caller("chat", "olga", "Olga", "studio")
 
@@ -33,10 +32,10 @@ async def do(bot: Any, text: str) -> str:
 async def test_operators_only(bot: Any, text: str) -> None:
     reply = await bot.say(f"/operator {text}", name="Ben")
     assert "Only the operators" in reply.message.text
-    assert not await bot.records.paused()
-    assert await bot.records.quota() == {}
-    assert await bot.records.notices("chat") == []
-    assert (await bot.records.user("chat", "ben", "Ben")).banned is None
+    assert not await bot.records.operators.paused()
+    assert await bot.records.quotas.default() == {}
+    assert await bot.records.notices.pending("chat") == []
+    assert (await bot.records.users.get_or_create("chat", "ben", "Ben")).banned is None
     assert "/operator" not in (await bot.say("/help", name="Ben")).message.text
     assert "/operator" in (await bot.commands.line(OLGA, "/help")).message.text
 
@@ -62,8 +61,8 @@ async def test_wrong_duties_are_answered_kindly(bot: Any, text: str, said: str) 
 
 async def test_a_pause_keeps_jobs_and_says_so(bot: Any) -> None:
     await bot.avatar("mia7")
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     assert "Paused" in await do(bot, "pause")
     reply = await bot.say("/imagine mia7")
     assert "having a rest; your place is kept" in reply.message.text
@@ -87,8 +86,8 @@ async def test_a_ban_stops_everything_but_what_is_ones_own(bot: Any) -> None:
     await bot.say("/share ben5", name="Ben")
     hers, his = await bot.say("/imagine ben5"), await bot.say("/imagine ben5", name="Ben")
     assert "Stopped: 2 jobs." in await do(bot, "ban chat:ben")
-    assert (await bot.records.job(hers.job_id)).state == State.CANCELLED
-    assert (await bot.records.job(his.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(hers.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(his.job_id)).state == State.CANCELLED
     assert (await bot.say("/imagine ben5")).job_id is None
     for text in ("/imagine ben5", "/train new5 man", "/avatars", "/status", "/share ben5", "/link"):
         reply = await bot.say(text, 6, name="Ben")
@@ -136,8 +135,8 @@ async def test_quotas_of_pictures(bot: Any, monkeypatch: pytest.MonkeyPatch) -> 
     assert (await bot.say("/imagine mia7")).job_id
     await do(bot, "quota pictures 3 chat:anna")
     assert "fewer than the 4" in (await bot.say("/imagine mia7")).message.text
-    now = people.now
-    monkeypatch.setattr(people, "now", lambda: now() + timedelta(days=1, seconds=1))
+    clock = bot.records.database.clock
+    monkeypatch.setattr(bot.records.database, "clock", lambda: clock() + timedelta(days=1, seconds=1))
     assert (await bot.say("/imagine mia7 --count 3")).job_id
 
 
@@ -185,9 +184,9 @@ class Wall:
 
 async def test_a_broadcast_reaches_every_room_once(bot: Any, caplog: pytest.LogCaptureFixture) -> None:
     await bot.avatar("mia7")
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
-    await bot.records.chat_append("kitchen", "Ben", {"text": "hello"})
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
+    await bot.records.chat.append("kitchen", "Ben", {"text": "hello"})
     await bot.commands.line(Caller("discord", "1", "Dora", "900"), "/imagine x")
     assert "2 rooms" in await do(bot, "broadcast I rest at ten")
     wall = Wall()
@@ -210,8 +209,8 @@ async def test_a_broadcast_is_announced_in_the_language_of_each_room(bot: Any) -
         with speaking(language):
             await bot.say("/imagine mia7 woman in a suit --count 1", room=room)
     await bot.engine.work_off()
-    for job in await bot.records.undelivered("chat"):
-        await bot.records.mark_delivered(job.id)
+    for job in await bot.records.jobs.undelivered("chat"):
+        await bot.records.jobs.mark_delivered(job.id)
     with speaking("de"):
         await do(bot, "broadcast I rest at ten")
     wall = Wall()
@@ -242,5 +241,5 @@ async def test_operators_stop_anybodys_job(bot: Any) -> None:
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7")
     assert "Stopped" in (await bot.commands.line(OLGA, f"/cancel {reply.job_id}")).message.text
-    assert (await bot.records.job(reply.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(reply.job_id)).state == State.CANCELLED
     assert "Nothing of yours" in (await bot.commands.line(OLGA, "/cancel")).message.text

@@ -7,7 +7,6 @@ import pytest
 
 from bot.messages import Caller
 from storage.jobs import State
-from storage.records import erasure as people
 
 DISCORD = Caller("discord", "77", "Ben", "4001", group="guild-9")
 
@@ -34,8 +33,8 @@ async def test_a_group_draws_until_it_is_taken_back(bot: Any) -> None:
     taken = await bot.press(button.action)
     assert taken.spent
     assert "not shared with this group any more. What was on its way there is stopped." in taken.message.text
-    assert (await bot.records.job(waiting.job_id)).state == State.CANCELLED
-    assert (await bot.records.job(own.job_id)).state == State.QUEUED
+    assert (await bot.records.jobs.get(waiting.job_id)).state == State.CANCELLED
+    assert (await bot.records.jobs.get(own.job_id)).state == State.QUEUED
     assert (await bot.say("/imagine mia7", name="Ben")).job_id is None
     again = await bot.press(drawn.buttons[0].action, name="Ben")
     assert "not shared with you here" in again.message.text
@@ -56,8 +55,8 @@ async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pyte
     card = (await bot.say("/avatars mia7")).message
     assert "Shared with Ben for another 2 h." in card.text
 
-    now = people.now
-    monkeypatch.setattr(people, "now", lambda: now() + timedelta(hours=2, seconds=1))
+    clock = bot.records.database.clock
+    monkeypatch.setattr(bot.records.database, "clock", lambda: clock() + timedelta(hours=2, seconds=1))
     assert (await bot.say("/imagine mia7", name="Ben", room="kitchen")).job_id is None
     assert "Nobody but you" in (await bot.say("/avatars mia7")).message.text
     assert "Nobody but you" in (await bot.say("/unshare mia7 Ben")).message.text
@@ -66,8 +65,8 @@ async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pyte
 async def test_a_group_is_the_whole_of_it(bot: Any) -> None:
     """A Discord server with its channels, a Telegram group with its topics."""
     await bot.avatar("mia7")
-    owner = await bot.records.user("chat", "anna", "Anna")
-    other = await bot.records.user("discord", "1", "Anna")
+    owner = await bot.records.users.get_or_create("chat", "anna", "Anna")
+    other = await bot.records.users.get_or_create("discord", "1", "Anna")
     assert owner.id != other.id
     code = (await bot.say("/link")).message.text.split("/link ")[1].split()[0]
     here = Caller("discord", "1", "Anna", "4000", group="guild-9")
@@ -83,7 +82,7 @@ async def test_a_group_is_the_whole_of_it(bot: Any) -> None:
 async def test_names_that_several_people_have(bot: Any) -> None:
     await bot.avatar("mia7")
     for number in ("1", "2"):
-        await bot.records.user("chat", number, "Ben")
+        await bot.records.users.get_or_create("chat", number, "Ben")
     assert "2 people here" in (await bot.say("/share mia7 Ben")).message.text
     by_id = await bot.say("/share mia7 <@2>")
     assert "Ben (chat 2) can draw" in by_id.message.text
@@ -114,7 +113,7 @@ async def test_a_wrong_share_is_answered_kindly(bot: Any, text: str, said: str) 
     reply = await bot.say(text)
     assert reply.private
     assert said in reply.message.text
-    assert await bot.records.grants_of(mia.id) == []
+    assert await bot.records.grants.for_avatar(mia.id) == []
 
 
 async def test_unshare_elsewhere_offers_what_there_is(bot: Any) -> None:
@@ -123,7 +122,7 @@ async def test_unshare_elsewhere_offers_what_there_is(bot: Any) -> None:
     reply = await bot.say("/unshare mia7", room="kitchen")
     assert "Shared with another group" in reply.message.text
     await bot.press(reply.message.buttons[0].action, room="kitchen")
-    assert await bot.records.grants_of(mia.id) == []
+    assert await bot.records.grants.for_avatar(mia.id) == []
 
 
 async def test_a_renamed_avatar_is_drawn_under_its_new_name(bot: Any) -> None:
@@ -136,9 +135,9 @@ async def test_a_renamed_avatar_is_drawn_under_its_new_name(bot: Any) -> None:
     assert how.message.prompt == "/avatars mia7 --rename "
     assert "mia7 is called bob5" in (await bot.say("/avatars mia7 --rename Bob5")).message.text
     assert (await bot.say("/imagine mia7 in a suit")).job_id is None
-    job = await bot.records.job((await bot.say("/imagine bob5 in a suit")).job_id)
+    job = await bot.records.jobs.get((await bot.say("/imagine bob5 in a suit")).job_id)
     assert job.payload.avatar_ids == (mia.id,)
-    avatar = await bot.records.avatar(mia.id)
+    avatar = await bot.records.avatars.get(mia.id)
     assert (avatar.token, avatar.learned_as) == ("bob5", "mia7")
     assert "learned as mia7" in (await bot.say("/avatars bob5")).message.text
 
@@ -149,7 +148,7 @@ async def test_the_default_is_drawn_where_nobody_is_named(bot: Any) -> None:
     async def drawn(text: str) -> tuple[str, tuple[str, ...]]:
         reply = await bot.say(text)
         assert reply.job_id, reply.message.text
-        payload = (await bot.records.job(reply.job_id)).payload
+        payload = (await bot.records.jobs.get(reply.job_id)).payload
         return payload.prompt, payload.avatar_ids
 
     assert "Which avatar" in (await bot.say("/imagine in a suit")).message.text
@@ -173,9 +172,9 @@ async def test_the_default_is_drawn_where_nobody_is_named(bot: Any) -> None:
 async def test_sizes(bot: Any) -> None:
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7 --size 512x768")
-    payload = (await bot.records.job(reply.job_id)).payload
+    payload = (await bot.records.jobs.get(reply.job_id)).payload
     assert (payload.width, payload.height) == (512, 768)
-    job = await bot.records.job((await bot.press(f"again:{reply.job_id}")).job_id)
+    job = await bot.records.jobs.get((await bot.press(f"again:{reply.job_id}")).job_id)
     assert (job.payload.width, job.payload.height) == (512, 768)
     assert "width x height" in (await bot.say("/imagine mia7 --size large")).message.text
     assert "64 to 1,536" in (await bot.say("/imagine mia7 --size 63")).message.text
@@ -200,13 +199,13 @@ async def test_the_adapter_is_its_owners_to_take(bot: Any) -> None:
     assert (file.name, file.key, file.content) == ("mia7.safetensors", mia.adapter_key, None)
     assert await bot.commands.may_save(bot.caller(), file.key)
     assert not await bot.commands.may_save(bot.caller("Ben"), file.key)
-    assert not await bot.commands.may_save(bot.caller(), (await bot.records.photos(mia.id))[0].key)
+    assert not await bot.commands.may_save(bot.caller(), (await bot.records.avatars.photos(mia.id))[0].key)
     assert "no avatar called mia7" in (await bot.say("/export mia7", name="Ben")).message.text
     for verb in ("export", "share", "delete", "erase", "rename", "default", "avatar"):
         reply = await bot.press(f"{verb}:{mia.id}", name="Ben")
         assert "Only the person" in reply.message.text
         assert reply.message.files == ()
-    assert await bot.records.avatar(mia.id) == mia
+    assert await bot.records.avatars.get(mia.id) == mia
 
 
 async def test_every_button_fits_every_platform(bot: Any) -> None:

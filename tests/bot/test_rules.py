@@ -19,7 +19,6 @@ from storage.blobs import MemoryBlobs
 from storage.events import MemoryEvents
 from storage.jobs import Imagine
 from storage.records import Job, Records
-from storage.records import erasure as people
 
 pytestmark = pytest.mark.slow
 runner: asyncio.Runner
@@ -36,13 +35,11 @@ spans = st.sampled_from([None, 1, 24])
 @pytest.fixture(autouse=True, scope="module")
 def storage() -> Iterator[None]:
     global runner, records
-    now = people.now
     runner = asyncio.Runner()
     records = runner.run(Records.open("sqlite+aiosqlite://"))
     yield
     runner.run(records.close())
     runner.close()
-    people.now = now
 
 
 def do(call: Coroutine[Any, Any, Any]) -> Any:
@@ -77,7 +74,7 @@ class Rights(RuleBasedStateMachine):
         super().__init__()
         self.world = next(worlds)
         self.clock = timedelta()
-        people.now = lambda: datetime.now(UTC) + self.clock
+        records.database.clock = lambda: datetime.now(UTC) + self.clock
         self.commands = Commands(records, MemoryBlobs(), NoQueue(), MemoryEvents(), ["chat:olga"])
         self.persons = count()
         self.person = {account: next(self.persons) for account in ACCOUNTS}
@@ -100,12 +97,12 @@ class Rights(RuleBasedStateMachine):
 
     def user(self, account: tuple[str, str]) -> Any:
         caller = self.caller(account, "studio")
-        return do(records.user(caller.platform, caller.platform_id, caller.name))
+        return do(records.users.get_or_create(caller.platform, caller.platform_id, caller.name))
 
     # What should be
 
     def now(self) -> datetime:
-        return people.now()
+        return records.database.now()
 
     def live(self, grant: Grant) -> bool:
         return grant.ends is None or grant.ends > self.now()
@@ -137,8 +134,8 @@ class Rights(RuleBasedStateMachine):
     def train(self, account: tuple[str, str]) -> None:
         token = f"av{next(self.tokens)}x{self.world}"[:16]
         owner = self.user(account)
-        avatar = do(records.create_avatar(owner.id, token, "woman", [], "1"))
-        do(records.avatar_set(avatar.id, state="ready", adapter_key=f"adapters/{avatar.id}/a"))
+        avatar = do(records.avatars.create(owner.id, token, "woman", [], "1"))
+        do(records.avatars.update(avatar.id, state="ready", adapter_key=f"adapters/{avatar.id}/a"))
         self.avatars[avatar.id] = Model(self.person[account], token)
 
     @rule(account=accounts, room=rooms, number=st.integers(0, 9))
@@ -149,7 +146,7 @@ class Rights(RuleBasedStateMachine):
         reply = self.say(account, room, f"/imagine {self.avatars[avatar].token} at the sea --count 1")
         assert (reply.job_id is not None) == self.may_draw(self.person[account], caller.place, avatar)
         if reply.job_id:
-            job = do(records.job(reply.job_id))
+            job = do(records.jobs.get(reply.job_id))
             assert job.payload.avatar_ids == (avatar,)
             self.jobs[job.id] = (self.person[account], avatar)
 
@@ -158,7 +155,7 @@ class Rights(RuleBasedStateMachine):
     def again(self, account: tuple[str, str], room: str, number: int) -> None:
         job_id = sorted(self.jobs)[number % len(self.jobs)]
         person, avatar = self.jobs[job_id]
-        job, caller = do(records.job(job_id)), self.caller(account, room)
+        job, caller = do(records.jobs.get(job_id)), self.caller(account, room)
         seen = job is not None and (
             person == self.person[account] or (job.frontend, job.room) == (caller.platform, caller.room)
         )
@@ -172,9 +169,9 @@ class Rights(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     def cancel(self, account: tuple[str, str], room: str, number: int) -> None:
         job_id = sorted(self.jobs)[number % len(self.jobs)]
-        before = do(records.job(job_id))
+        before = do(records.jobs.get(job_id))
         self.press(account, room, f"cancel:{job_id}")
-        after = do(records.job(job_id))
+        after = do(records.jobs.get(job_id))
         if before is not None and not before.over:
             assert after.over == (self.jobs[job_id][0] == self.person[account])
 
@@ -221,12 +218,12 @@ class Rights(RuleBasedStateMachine):
     @precondition(lambda self: any(model.grants for model in self.avatars.values()))
     def take_back(self, account: tuple[str, str], number: int, which: int) -> None:
         avatar = self.pick(number)
-        rows = do(records.grants_of(avatar))
+        rows = do(records.grants.for_avatar(avatar))
         if not rows:
             return
         row = rows[which % len(rows)]
         self.press(account, "studio", f"revoke:{row.id}")
-        left = do(records.grants_of(avatar))
+        left = do(records.grants.for_avatar(avatar))
         if not self.owns(account, avatar):
             assert left == rows
             return
@@ -240,13 +237,13 @@ class Rights(RuleBasedStateMachine):
     @precondition(lambda self: self.avatars)
     def touch(self, account: tuple[str, str], number: int, verb: str) -> None:
         avatar = self.pick(number)
-        before = do(records.avatar(avatar))
+        before = do(records.avatars.get(avatar))
         reply = self.press(account, "studio", f"{verb}:{avatar}")
         allowed = self.owns(account, avatar) and (verb == "export" or self.person[account] not in self.banned)
         assert (reply.message.tone != "warning") == allowed
         assert bool(reply.message.files) == (allowed and verb == "export")
         if not allowed:
-            assert do(records.avatar(avatar)) == before
+            assert do(records.avatars.get(avatar)) == before
         saves = do(self.commands.may_save(self.caller(account, "studio"), before.adapter_key))
         assert saves == self.owns(account, avatar)
 
@@ -259,14 +256,14 @@ class Rights(RuleBasedStateMachine):
             assert bool(asked.message.buttons) == self.owns(account, avatar)
             return
         self.press(account, "studio", f"erase:{avatar}")
-        assert (do(records.avatar(avatar)) is None) == self.owns(account, avatar)
+        assert (do(records.avatars.get(avatar)) is None) == self.owns(account, avatar)
         if self.owns(account, avatar):
             del self.avatars[avatar]
 
     @rule(account=accounts, other=accounts)
     def link(self, account: tuple[str, str], other: tuple[str, str]) -> None:
         main, joined = self.person[account], self.person[other]
-        code = do(records.link_code(self.user(account).id))
+        code = do(records.users.link_code(self.user(account).id))
         reply = self.say(other, "studio", f"/link {code}")
         platforms = [{one[0] for one in ACCOUNTS if self.person[one] == person} for person in (main, joined)]
         allowed = main != joined and not platforms[0] & platforms[1] and not {main, joined} & self.banned
@@ -289,7 +286,7 @@ class Rights(RuleBasedStateMachine):
         if self.person[by] != person:
             assert self.user(account).id == user_id
             return
-        assert do(records.accounts(user_id)) == []
+        assert do(records.users.accounts(user_id)) == []
         self.avatars = {avatar: model for avatar, model in self.avatars.items() if model.owner != person}
         for model in self.avatars.values():
             model.grants = [grant for grant in model.grants if (grant.kind, grant.to) != ("user", person)]
@@ -319,7 +316,7 @@ class Rights(RuleBasedStateMachine):
     def nothing_is_under_way_without_a_right(self) -> None:
         """What was asked for under a grant that has ended since may be drawn to its end; all else is stopped."""
         for job_id, (person, avatar) in self.jobs.items():
-            job = do(records.job(job_id))
+            job = do(records.jobs.get(job_id))
             if job is None or job.over:
                 continue
             assert isinstance(job.payload, Imagine) and job.payload.avatar_ids == (avatar,)
@@ -333,7 +330,7 @@ class Rights(RuleBasedStateMachine):
         ids = {(self.person[one], self.user(one).id) for one in ACCOUNTS}
         assert len(ids) == len(set(self.person.values()))
         for avatar, model in self.avatars.items():
-            assert (model.owner, do(records.avatar(avatar)).owner_id) in ids
+            assert (model.owner, do(records.avatars.get(avatar)).owner_id) in ids
 
 
 Rights.TestCase.settings = settings(

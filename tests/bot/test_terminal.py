@@ -128,7 +128,7 @@ async def test_progress_without_a_terminal_is_a_line_for_each_tenth(bot: Any) ->
     shown = Terminal(Console(file=file, width=100))
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7")
-    job = await bot.records.job(reply.job_id)
+    job = await bot.records.jobs.get(reply.job_id)
     ref = await shown.post("demo", reply.message)
     for step in range(1, 101):
         facts = {"step": step, "steps": 100, "seconds_left": 100.0 - step}

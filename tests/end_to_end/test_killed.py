@@ -89,20 +89,20 @@ async def send_album(storage: Storage) -> tuple[str, str]:
         render(scene, 256).save(png, "PNG")
         keys.append(f"photos/test/{number}")
         await storage.blobs.put(keys[-1], png.getvalue())
-    user = await storage.records.user("chat", "ann", "Ann")
-    avatar = await storage.records.create_avatar(user.id, "zk7", person.noun, keys, "1")
+    user = await storage.records.users.get_or_create("chat", "ann", "Ann")
+    avatar = await storage.records.avatars.create(user.id, "zk7", person.noun, keys, "1")
     return user.id, avatar.id
 
 
 async def ask(storage: Storage, kind: JobKind, user: str, payload: Inspect | Train | Imagine) -> Job:
-    job = await storage.records.create_job(kind, user, "chat", "room", payload)
+    job = await storage.records.jobs.create(kind, user, "chat", "room", payload)
     await storage.queue.enqueue(job)
     return job
 
 
 async def over(storage: Storage, job: Job, patience: float = 240) -> Job:
     async with asyncio.timeout(patience):
-        while not (ended := await storage.records.job(job.id)).over:
+        while not (ended := await storage.records.jobs.get(job.id)).over:
             await asyncio.sleep(0.1)
     return ended
 
@@ -149,10 +149,10 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
         await asyncio.sleep(1)
         watcher.task.cancel()
         assert sum(event.code == "done" and event.job_id == job.id for event in watcher.seen) == 1
-        assert [await storage.records.mark_delivered(job.id) for _ in range(2)] == [True, False]
+        assert [await storage.records.jobs.mark_delivered(job.id) for _ in range(2)] == [True, False]
         assert len([key for key in await storage.blobs.list("adapters/")]) == 1
         assert not await storage.blobs.list("checkpoints/")
-        learned = await storage.records.avatar(avatar)
+        learned = await storage.records.avatars.get(avatar)
         assert learned.state == "ready" and 0 <= learned.details["likeness"] <= 1
         assert not list((home / "work").glob(f"{job.id}*")) or victim == "supervisor"
 
@@ -166,8 +166,8 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, t
         await watcher.step_after(1, 3)
         drawn = await over(storage, await ask(storage, JobKind.IMAGINE, user, Imagine("a man", count=2, steps=2)))
         assert drawn.state == State.SUCCEEDED
-        assert len(await storage.records.pictures(drawn.id)) == 2
-        await storage.records.request_cancel(job.id)
+        assert len(await storage.records.jobs.pictures(drawn.id)) == 2
+        await storage.records.jobs.request_cancel(job.id)
         ended = await over(storage, job, 60)
         watcher.task.cancel()
         assert ended.state == State.CANCELLED
@@ -179,7 +179,7 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, t
 async def test_what_cannot_be_drawn_fails_with_its_code(tiny_folder, tmp_path) -> None:
     home = tmp_path / "home"
     async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
-        user = await storage.records.user("chat", "ann", "Ann")
+        user = await storage.records.users.get_or_create("chat", "ann", "Ann")
         long = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("x" * 10_000)))
         lost = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("zk7", ("nobody",))))
         assert (long.state, long.error["code"]) == (State.FAILED, "prompt_too_long")

@@ -90,26 +90,26 @@ class Engine:
         self.handlers = Handlers(storage, gpu, home / "work", renew=RENEW)
 
     async def job(self, payload: Payload) -> Job:
-        user = await self.records.user("chat", "ann", "Ann")
+        user = await self.records.users.get_or_create("chat", "ann", "Ann")
         kind = JobKind.TRAIN if isinstance(payload, Train) else JobKind.IMAGINE
-        return await self.records.create_job(kind, user.id, "chat", "studio", payload)
+        return await self.records.jobs.create(kind, user.id, "chat", "studio", payload)
 
     async def done(self, payload: Payload) -> Job:
         """The job after its handler."""
         job = await self.job(payload)
         await self.handlers.by_kind()[job.kind](job)
-        ended = await self.records.job(job.id)
+        ended = await self.records.jobs.get(job.id)
         assert ended is not None and not list((self.home / "work").iterdir())
         return ended
 
     async def avatar(self) -> str:
-        user = await self.records.user("chat", "ann", "Ann")
+        user = await self.records.users.get_or_create("chat", "ann", "Ann")
         keys = [f"photos/a/{number}" for number in range(5)]
         for key in keys:
             (self.home / "photo").write_bytes(key.encode())
             await self.blobs.store(key, self.home / "photo")
             (self.home / "photo").unlink()
-        return (await self.records.create_avatar(user.id, "zk7", "man", keys, "1")).id
+        return (await self.records.avatars.create(user.id, "zk7", "man", keys, "1")).id
 
 
 async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
     """Two attempts. In the first the disk is slow with a checkpoint, until the attempt has been renewed three times."""
     if not linked:
         monkeypatch.setattr(Path, "hardlink_to", lambda path, target: (_ for _ in ()).throw(OSError("no links here")))
-    loop, gate, fsync, renew = asyncio.get_running_loop(), threading.Event(), os.fsync, records.renew
+    loop, gate, fsync, renew = asyncio.get_running_loop(), threading.Event(), os.fsync, records.jobs.renew
     slow, kept, renewed = asyncio.Event(), asyncio.Event(), 0
 
     def slow_fsync(descriptor: int) -> None:
@@ -176,7 +176,7 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
         assert [read(photo) for photo in request["photos"]] == [b"photos/a/%d" % number for number in range(5)]
         assert CHECKPOINT not in names(Path(request["checkpoint"]).parent)
         monkeypatch.setattr(os, "fsync", slow_fsync)
-        monkeypatch.setattr(records, "renew", counted)
+        monkeypatch.setattr(records.jobs, "renew", counted)
         write(Path(request["checkpoint"]), b"1" + LARGE)
         on_news({"news": "checkpoint", "step": 1})
         await asyncio.wait_for(kept.wait(), 40)

@@ -53,15 +53,15 @@ class Bot:
 
     async def over(self, job_id: str) -> Job | None:
         """The job if it has ended."""
-        job = await self.records.job(job_id)
+        job = await self.records.jobs.get(job_id)
         return job if job and job.over else None
 
     async def avatar(self, token: str = "mia7", name: str = "Anna") -> Avatar:
         """A trained avatar."""
         checked = await self.answer(await self.say(f"/train {token} woman", 6, name=name))
         await self.answer(await self.press(checked.buttons[0].action, name=name))
-        owner = await self.records.user("chat", name.lower(), name)
-        return next(avatar for avatar in await self.records.avatars_of(owner.id) if avatar.token == token)
+        owner = await self.records.users.get_or_create("chat", name.lower(), name)
+        return next(avatar for avatar in await self.records.avatars.owned_by(owner.id) if avatar.token == token)
 
     async def kept(self) -> list[str]:
         return list(await self.blobs.list())

@@ -68,8 +68,8 @@ class Engine:
             await asyncio.sleep(0.02)
 
     async def work_off(self) -> None:
-        for queued in await self.records.unheld(self.held):
-            job = await self.records.claim(queued.id)
+        for queued in await self.records.jobs.active(self.held):
+            job = await self.records.jobs.claim(queued.id)
             if job is not None:
                 self.seen.append(job)
                 await self.end(job)
@@ -80,14 +80,14 @@ class Engine:
     async def end(self, job: Job) -> None:
         await self.tell(job, "started")
         if error := self.errors.get(type(job.payload)):
-            await self.records.finish(job.id, job.attempt, State.FAILED, error=error)
+            await self.records.jobs.finish(job.id, job.attempt, State.FAILED, error=error)
             await self.tell(job, "failed", code=error["code"])
             return
         for step in range(1, self.steps + 1):
             if self.pause and not isinstance(job.payload, Inspect):
                 await asyncio.sleep(self.pause)
-            if await self.records.renew(job.id, job.attempt) == "cancel":
-                await self.records.finish(job.id, job.attempt, State.CANCELLED)
+            if await self.records.jobs.renew(job.id, job.attempt) == "cancel":
+                await self.records.jobs.finish(job.id, job.attempt, State.CANCELLED)
                 await self.tell(job, "cancelled")
                 return
             if isinstance(job.payload, Train) and step > self.steps / 2:
@@ -95,15 +95,15 @@ class Engine:
             left = (self.steps - step) * max(self.pause, 0.5)
             await self.tell(job, "step", step=step, steps=self.steps, seconds_left=left)
         result, pictures = await self.outcome(job)
-        await self.records.finish(job.id, job.attempt, State.SUCCEEDED, result=result, pictures=pictures)
+        await self.records.jobs.finish(job.id, job.attempt, State.SUCCEEDED, result=result, pictures=pictures)
         await self.tell(job, "done")
 
     async def outcome(self, job: Job) -> tuple[dict[str, Any], list[tuple[str, int]]]:
         match job.payload:
             case Inspect(avatar_id=avatar_id):
-                photos = await self.records.photos(avatar_id)
+                photos = await self.records.avatars.photos(avatar_id)
                 verdicts = [self.verdicts.get(number, GOOD) for number in range(1, len(photos) + 1)]
-                await self.records.photo_verdicts(avatar_id, verdicts)
+                await self.records.avatars.set_verdicts(avatar_id, verdicts)
                 return {"verdicts": verdicts}, []
             case Train(avatar_id=avatar_id):
                 samples = [f"samples/{avatar_id}/{job.id}-{job.attempt}/{n}.png" for n in range(4)]
@@ -112,7 +112,7 @@ class Engine:
                 adapter = f"adapters/{avatar_id}/adapter.safetensors"
                 await self.blobs.put(adapter, b"weights")
                 details = {"recipe": {}, "samples": samples, "likeness": 0.84}
-                await self.records.avatar_set(avatar_id, state="ready", adapter_key=adapter, details=details)
+                await self.records.avatars.update(avatar_id, state="ready", adapter_key=adapter, details=details)
                 return {"steps": 400, "seconds": 190.0, "samples": samples, "recipe": {}, "cartoon": True}, []
             case Imagine(count=count, seed=seed):
                 pictures = []

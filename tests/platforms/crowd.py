@@ -171,18 +171,18 @@ def _crowd(accounts: Sequence[tuple[int, str, str]], seed: int) -> list[Person]:
 async def _settle(storage: Storage, platform: str, people: Sequence[Person]) -> list[Job]:
     """Give everybody an avatar, and what their command needs; the jobs that are under way."""
     records, under_way = storage.records, []
-    users = [await records.user(platform, str(one.account), one.name) for one in people]
+    users = [await records.users.get_or_create(platform, str(one.account), one.name) for one in people]
     for number, (one, user) in enumerate(zip(people, users, strict=True)):
-        avatar = await records.create_avatar(user.id, one.token, "woman", [], "1")
+        avatar = await records.avatars.create(user.id, one.token, "woman", [], "1")
         adapter = f"adapters/{avatar.id}/x"
         await storage.blobs.put(adapter, one.token.encode())
-        await records.avatar_set(avatar.id, state="ready", adapter_key=adapter)
+        await records.avatars.update(avatar.id, state="ready", adapter_key=adapter)
         if one.command == "unshare":
-            await records.grant(avatar.id, "user", users[(number + 1) % len(users)].id)
+            await records.grants.create(avatar.id, "user", users[(number + 1) % len(users)].id)
         if "Drawing" in one.answers[0]:
             asked = Imagine(one.token, (avatar.id,), PICTURES + one.number)
-            job = await records.create_job(JobKind.IMAGINE, user.id, platform, one.room, asked)
-            claimed = await records.claim(job.id)
+            job = await records.jobs.create(JobKind.IMAGINE, user.id, platform, one.room, asked)
+            claimed = await records.jobs.claim(job.id)
             assert claimed
             under_way.append(claimed)
     return under_way
@@ -216,8 +216,8 @@ async def _bot(platform: str, environment: dict[str, str]) -> AsyncIterator[None
 async def _until_stopped(storage: Storage, engine: Engine, job: Job) -> None:
     """Work on a job until its person does not want it any more."""
     while not engine.stopping.is_set():
-        if await storage.records.renew(job.id, job.attempt) == "cancel":
-            await storage.records.finish(job.id, job.attempt, State.CANCELLED)
+        if await storage.records.jobs.renew(job.id, job.attempt) == "cancel":
+            await storage.records.jobs.finish(job.id, job.attempt, State.CANCELLED)
             await storage.events.publish(Event(job.id, job.attempt, "cancelled"))
             return
         await asyncio.sleep(0.5)
@@ -228,8 +228,8 @@ async def _all_answered(storage: Storage, engine: Engine, platform: str, people:
     async with asyncio.timeout(PATIENCE):
         while (
             len(engine.seen) < sum(one.pictures for one in people)
-            or await storage.records.unheld(engine.held)
-            or await storage.records.undelivered(platform)
+            or await storage.records.jobs.active(engine.held)
+            or await storage.records.jobs.undelivered(platform)
         ):
             await asyncio.sleep(0.2)
 
@@ -248,7 +248,10 @@ async def on_telegram(people: int, chance: float, seed: int = 0) -> Seen:
             async def over() -> None:
                 async with asyncio.timeout(PATIENCE):
                     while True:
-                        notes, given = await storage.records.notes(INBOX), sum(one.asked + one.pressed for one in crowd)
+                        notes, given = (
+                            await storage.records.notes.find(INBOX),
+                            sum(one.asked + one.pressed for one in crowd),
+                        )
                         if len(notes) == given and not any(note.body for note in notes):
                             break
                         await asyncio.sleep(0.2)
@@ -334,7 +337,7 @@ async def on_discord(people: int, chance: float, seed: int = 0) -> Seen:
                     await server.until(lambda: all(one.answer for one in asked), 60)
                     await _all_answered(storage, engine, "discord", crowd)
                     async with asyncio.timeout(PATIENCE):
-                        while await storage.records.notes(OPEN):
+                        while await storage.records.notes.find(OPEN):
                             await asyncio.sleep(0.2)
                     seconds = time.monotonic() - started
                     server.storm(0)

@@ -95,7 +95,7 @@ def whole(story: Story, url: str) -> int:
 async def answered(storage: Storage, platform: str) -> None:
     """Until nothing is left to say, and a moment longer for an answer too many."""
     async with asyncio.timeout(PATIENCE):
-        while await storage.records.unheld() or await storage.records.undelivered(platform):
+        while await storage.records.jobs.active() or await storage.records.jobs.undelivered(platform):
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.7)
 
@@ -104,10 +104,10 @@ async def trained_once(storage: Storage, engine: Engine) -> list[Job]:
     """The jobs there were, one training among them, of every photo."""
     trainings = [job for job in engine.seen if isinstance(job.payload, Train)]
     assert len(trainings) == 1
-    jobs = await storage.records.jobs_of(trainings[0].user_id)
+    jobs = await storage.records.jobs.for_user(trainings[0].user_id)
     assert len([job for job in jobs if job.kind == JobKind.TRAIN]) == 1
     assert isinstance(trainings[0].payload, Train)
-    photos = await storage.records.photos(trainings[0].payload.avatar_id)
+    photos = await storage.records.avatars.photos(trainings[0].payload.avatar_id)
     assert [await storage.blobs.get(photo.key) for photo in photos] == PHOTOS
     return jobs
 
@@ -134,7 +134,7 @@ async def on_telegram(url: str, deaths: list[int]) -> int:
                 ready = await server.until(anna.id, "mia7 is ready", seconds=PATIENCE)
                 await answered(storage, "telegram")
                 async with asyncio.timeout(PATIENCE):
-                    while any(note.body for note in await storage.records.notes(INBOX)):
+                    while any(note.body for note in await storage.records.notes.find(INBOX)):
                         await asyncio.sleep(0.05)
                 steps = lives.bot.steps
             jobs = await trained_once(storage, engine)

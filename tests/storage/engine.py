@@ -14,13 +14,15 @@ async def main(url: str, records_url: str, folder: Path, name: str) -> None:
     records, queue = await Records.open(records_url), Queue(url)
 
     async def handle(job: Job) -> None:
-        claimed = await records.claim(job.id)
+        claimed = await records.jobs.claim(job.id)
         if claimed is None:
             return
         (folder / f"{job.id}.{claimed.attempt}.{name}").touch()
         while not (folder / f"finish.{name}").exists():  # no event crosses processes
             await asyncio.sleep(0.05)  # and no renewal, so that it tries to finish what it lost
-        won = await records.finish(job.id, claimed.attempt, State.SUCCEEDED, {"by": name, "attempt": claimed.attempt})
+        won = await records.jobs.finish(
+            job.id, claimed.attempt, State.SUCCEEDED, {"by": name, "attempt": claimed.attempt}
+        )
         (folder / f"finished.{job.id}.{name}.{'won' if won else 'lost'}").touch()
 
     working = asyncio.create_task(work(dict.fromkeys(SPECS, handle), records, queue))

@@ -59,15 +59,15 @@ async def test_an_existing_database_keeps_what_it_has(tmp_path: Path) -> None:
             connection.exec_driver_sql(statement)
     engine.dispose()
     records = await Records.open(f"sqlite+aiosqlite:///{path}")
-    ann = await records.user("chat", "ann", "Ann")
+    ann = await records.users.get_or_create("chat", "ann", "Ann")
     assert (ann.id, ann.banned) == ("u1", None)
-    [avatar] = await records.avatars_of("u1")
+    [avatar] = await records.avatars.owned_by("u1")
     assert (avatar.learned_as, avatar.preferred) == ("cr7d", None)
-    assert [(grant.grantee_id, grant.expires) for grant in await records.grants_of("a1")] == [
+    assert [(grant.grantee_id, grant.expires) for grant in await records.grants.for_avatar("a1")] == [
         ("chat:studio", None),
         ("u2", None),
     ]
-    job = await records.job("j1")
+    job = await records.jobs.get("j1")
     assert job and (job.state, job.place, job.request) == ("queued", None, None)
     await records.close()
 
@@ -75,8 +75,8 @@ async def test_an_existing_database_keeps_what_it_has(tmp_path: Path) -> None:
 async def test_opening_twice_keeps_what_was_written(records_url: str) -> None:
     for _ in range(2):
         records = await Records.open(records_url)
-        user = await records.user("chat", "1", "Ann")
+        user = await records.users.get_or_create("chat", "1", "Ann")
         await records.close()
     reopened = await Records.open(records_url)
-    assert await reopened.user("chat", "1", "Ann") == user
+    assert await reopened.users.get_or_create("chat", "1", "Ann") == user
     await reopened.close()

@@ -17,8 +17,8 @@ async def test_all_parts_are_there_and_come_back(tmp_path: Path, monkeypatch: py
     home = tmp_path / "home"
     settings = StorageSettings(home=home, redis_url=None, database_url=None, blob_url=None)
     async with open_storage(settings) as storage, open_storage(settings) as other:
-        user = await storage.records.user("chat", "ann", "Ann")
-        job = await storage.records.create_job(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x"))
+        user = await storage.records.users.get_or_create("chat", "ann", "Ann")
+        job = await storage.records.jobs.create(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x"))
         assert await storage.queue.enqueue(job)
         await storage.events.publish(Event(job.id, 0, "queued", {"place": 1}))
         await storage.blobs.put("photos/a/0", b"x")
@@ -27,7 +27,7 @@ async def test_all_parts_are_there_and_come_back(tmp_path: Path, monkeypatch: py
             assert (await anext(other.events.subscribe("0"))).facts == {"place": 1}
         assert await other.queue.reconcile(other.records) == [], "still queued"
         assert await other.blobs.get("photos/a/0") == b"x"
-        assert (await other.records.job(job.id)) == job
+        assert (await other.records.jobs.get(job.id)) == job
     assert home.stat().st_mode & 0o777 == 0o700
     assert (home / "records.sqlite").stat().st_mode & 0o777 == 0o600
     with pytest.raises(OSError):

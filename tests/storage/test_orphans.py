@@ -34,8 +34,8 @@ def made_old(path: Path, age: timedelta = AGE) -> None:
 async def test_photos_in_no_album_are_erased_once_nobody_is_about_to_name_them(
     records: Records, blobs: FolderBlobs
 ) -> None:
-    anna = await records.user("discord", "11", "Anna")
-    await records.create_avatar(anna.id, "mia7", "woman", ["photos/a/1", "photos/a/2"], "1")
+    anna = await records.users.get_or_create("discord", "11", "Anna")
+    await records.avatars.create(anna.id, "mia7", "woman", ["photos/a/1", "photos/a/2"], "1")
     await stored(blobs, "photos/a/1", "photos/a/2", "photos/b/1", "photos/b/2")
     await stored(blobs, "photos/c/1", age=AGE - timedelta(minutes=1))
     assert await sweep(records, blobs) == 2
@@ -54,36 +54,36 @@ async def test_a_photo_that_was_half_stored_is_erased(records: Records, blobs: F
 
 
 async def test_what_was_made_for_jobs_and_avatars_goes_with_them(records: Records, blobs: FolderBlobs) -> None:
-    anna = await records.user("discord", "11", "Anna")
-    avatar = await records.create_avatar(anna.id, "mia7", "woman", [], "1")
-    drawing = await records.create_job(JobKind.IMAGINE, anna.id, "discord", "dm/1", Imagine("mia7", (avatar.id,)))
+    anna = await records.users.get_or_create("discord", "11", "Anna")
+    avatar = await records.avatars.create(anna.id, "mia7", "woman", [], "1")
+    drawing = await records.jobs.create(JobKind.IMAGINE, anna.id, "discord", "dm/1", Imagine("mia7", (avatar.id,)))
     kept = [f"adapters/{avatar.id}/x/a", f"pictures/{drawing.id}/1-0.png", f"samples/{avatar.id}/x/0.png"]
     await stored(blobs, *kept, "adapters/gone/x/a", "samples/gone/x/0.png", "pictures/gone/1-0.png")
     assert await sweep(records, blobs) == 3
     assert await blobs.list() == kept
     # As an engine leaves it that was still at it while its person was forgotten.
-    await records.forget(anna.id)
+    await records.users.forget(anna.id)
     assert await sweep(records, blobs) == 3 and await blobs.list() == []
 
 
 async def test_a_checkpoint_goes_with_the_end_of_its_job(records: Records, blobs: FolderBlobs) -> None:
-    anna = await records.user("discord", "11", "Anna")
-    avatar = await records.create_avatar(anna.id, "mia7", "woman", [], "1")
-    job = await records.create_job(JobKind.TRAIN, anna.id, "discord", "dm/1", Train(avatar.id))
+    anna = await records.users.get_or_create("discord", "11", "Anna")
+    avatar = await records.avatars.create(anna.id, "mia7", "woman", [], "1")
+    job = await records.jobs.create(JobKind.TRAIN, anna.id, "discord", "dm/1", Train(avatar.id))
     checkpoint = f"checkpoints/{job.id}/checkpoint.safetensors"
     await stored(blobs, checkpoint, age=timedelta())
-    claimed = await records.claim(job.id)
+    claimed = await records.jobs.claim(job.id)
     assert claimed and await sweep(records, blobs) == 0
-    await records.finish(job.id, claimed.attempt, State.SUCCEEDED, result={})
+    await records.jobs.finish(job.id, claimed.attempt, State.SUCCEEDED, result={})
     await stored(blobs, checkpoint, age=timedelta())
     assert await sweep(records, blobs) == 1 and await blobs.list() == []
 
 
 async def test_more_photos_than_one_query_takes(records: Records, blobs: FolderBlobs) -> None:
-    anna = await records.user("discord", "11", "Anna")
+    anna = await records.users.get_or_create("discord", "11", "Anna")
     keys = [f"photos/a/{number}" for number in range(1200)]
-    await records.create_avatar(anna.id, "mia7", "woman", keys[1:], "1")
-    assert await records.photos_named(keys) == set(keys[1:])
+    await records.avatars.create(anna.id, "mia7", "woman", keys[1:], "1")
+    assert await records.avatars.photo_keys_in_use(keys) == set(keys[1:])
 
 
 async def test_it_goes_on_after_a_failure(
@@ -91,7 +91,7 @@ async def test_it_goes_on_after_a_failure(
 ) -> None:
     monkeypatch.setattr("storage.orphans.EVERY", 0.01)
     await stored(blobs, "photos/b/1")
-    look, calls = records.photos_named, []
+    look, calls = records.avatars.photo_keys_in_use, []
 
     async def away(keys: list[str]) -> set[str]:
         calls.append(keys)
@@ -99,7 +99,7 @@ async def test_it_goes_on_after_a_failure(
             raise OSError
         return await look(keys)
 
-    monkeypatch.setattr(records, "photos_named", away)
+    monkeypatch.setattr(records.avatars, "photo_keys_in_use", away)
     sweeping = asyncio.create_task(keep_swept(records, blobs))
     async with asyncio.timeout(10):
         while await blobs.list():

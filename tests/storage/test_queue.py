@@ -28,8 +28,8 @@ PAYLOADS: dict[JobKind, Payload] = {
 
 
 async def create(records: Records, kind: JobKind = JobKind.IMAGINE) -> Job:
-    user = await records.user("chat", "ann", "Ann")
-    return await records.create_job(kind, user.id, "chat", "room", PAYLOADS[kind])
+    user = await records.users.get_or_create("chat", "ann", "Ann")
+    return await records.jobs.create(kind, user.id, "chat", "room", PAYLOADS[kind])
 
 
 async def submit(records: Records, queue: Queue, kind: JobKind = JobKind.IMAGINE) -> Job:
@@ -50,11 +50,11 @@ async def until(check: Callable[[], Awaitable[bool] | bool], seconds: float = 15
 
 async def over(records: Records, job: Job, seconds: float = 15) -> Job:
     async def check() -> bool:
-        row = await records.job(job.id)
+        row = await records.jobs.get(job.id)
         return bool(row and row.state in TERMINAL)
 
     await until(check, seconds)
-    row = await records.job(job.id)
+    row = await records.jobs.get(job.id)
     assert row
     return row
 
@@ -88,10 +88,10 @@ async def working(records: Records, queue: Queue, handler: Handler, **options: o
 
 def succeeding(records: Records, during: Callable[[Job], Awaitable[None]] | None = None) -> Handler:
     async def handle(job: Job) -> None:
-        if claimed := await records.claim(job.id):
+        if claimed := await records.jobs.claim(job.id):
             if during:
                 await during(claimed)
-            await records.finish(job.id, claimed.attempt, State.SUCCEEDED, {"attempt": claimed.attempt})
+            await records.jobs.finish(job.id, claimed.attempt, State.SUCCEEDED, {"attempt": claimed.attempt})
 
     return handle
 
@@ -166,7 +166,7 @@ async def test_what_a_handler_raises_ends_its_job(
     }
 
     async def handle(job: Job) -> None:
-        await records.claim(job.id)
+        await records.jobs.claim(job.id)
         raise raised[job.kind]
 
     jobs = {kind: await submit(records, queue, kind) for kind in JobKind}
@@ -200,7 +200,7 @@ async def test_a_job_over_its_time_limit_is_stopped(
 
 async def test_a_cancelled_job_is_not_run(records: Records, queue: Queue) -> None:
     first, second = await submit(records, queue), await submit(records, queue)
-    await records.request_cancel(first.id)
+    await records.jobs.request_cancel(first.id)
     ran: list[str] = []
 
     async def handle(job: Job) -> None:
@@ -234,7 +234,7 @@ async def test_a_stopped_worker_hands_its_job_back_at_once(records: Records, que
 
 async def test_an_emptied_queue_is_filled_from_the_records(records: Records, queue: Queue) -> None:
     queued, running = await submit(records, queue), await submit(records, queue)
-    await records.claim(running.id)
+    await records.jobs.claim(running.id)
     await queue.redis.flushall()
     found = await asyncio.gather(*(queue.reconcile(records) for _ in range(3)))
     assert {job.id for jobs in found for job in jobs} == {queued.id, running.id}
@@ -362,7 +362,9 @@ async def test_another_engine_takes_over_from_a_killed_one(
             assert not (tmp_path / f"{job.id}.2.two").exists(), "one's lease is respected"
             one.kill()
             assert await until((tmp_path / f"{job.id}.2.two").exists) < 10
-            assert not await records.finish(job.id, 1, State.SUCCEEDED, {"by": "one"}), "what one might still write"
+            assert not await records.jobs.finish(job.id, 1, State.SUCCEEDED, {"by": "one"}), (
+                "what one might still write"
+            )
             (tmp_path / "finish.two").touch()
             assert (await over(records, job)).result == {"by": "two", "attempt": 2}
 
@@ -433,25 +435,25 @@ async def test_a_job_is_left_to_an_engine_that_takes_it(records: Records, queue:
     async with opened(redis_url) as other, working(records, queue, succeeding(records), takes=never):
         job = await submit(records, queue)
         await until(lambda: len(asked) > 1)
-        assert (row := await records.job(job.id)) and row.state is State.QUEUED
+        assert (row := await records.jobs.get(job.id)) and row.state is State.QUEUED
         async with working(records, other, succeeding(records)):
             ended = await over(records, job)
         assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
 
 
 async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, queue: Queue) -> None:
-    await records.pause(True)
+    await records.operators.pause(True)
     jobs = [await submit(records, queue) for _ in range(2)]
 
     async def handle(job: Job) -> None:
-        claimed = await records.claim(job.id)
+        claimed = await records.jobs.claim(job.id)
         assert claimed
-        await records.finish(job.id, claimed.attempt, State.SUCCEEDED)
+        await records.jobs.finish(job.id, claimed.attempt, State.SUCCEEDED)
 
     working = asyncio.create_task(work({JobKind.IMAGINE: handle}, records, queue, poll=0.02))
     await asyncio.sleep(1)
-    assert [row.state for job in jobs if (row := await records.job(job.id))] == [State.QUEUED] * 2
-    await records.pause(False)
+    assert [row.state for job in jobs if (row := await records.jobs.get(job.id))] == [State.QUEUED] * 2
+    await records.operators.pause(False)
     ended = [await over(records, job) for job in jobs]
     assert [job.state for job in ended] == [State.SUCCEEDED] * 2
     assert ended[0].attempt == 1, "waiting is no attempt"

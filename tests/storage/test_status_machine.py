@@ -36,14 +36,14 @@ class JobMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        user = do(records.user("chat", "ann", "Ann"))
-        self.job: Job = do(records.create_job(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x")))
+        user = do(records.users.get_or_create("chat", "ann", "Ann"))
+        self.job: Job = do(records.jobs.create(JobKind.IMAGINE, user.id, "chat", "room", Imagine("x")))
         self.state, self.attempt, self.asked, self.delivered = State.QUEUED, 0, False, 0
         self.result: dict[str, int] | None = None
 
     @rule(target=attempts)
     def claim(self) -> Any:
-        claimed = do(records.claim(self.job.id))
+        claimed = do(records.jobs.claim(self.job.id))
         if self.state in TERMINAL:
             assert claimed is None
         elif self.asked:
@@ -62,37 +62,37 @@ class JobMachine(RuleBasedStateMachine):
     @rule(attempt=attempts)
     def renew(self, attempt: int) -> None:
         mine = self.state is State.RUNNING and attempt == self.attempt
-        assert do(records.renew(self.job.id, attempt)) == (("cancel" if self.asked else "go") if mine else "lost")
+        assert do(records.jobs.renew(self.job.id, attempt)) == (("cancel" if self.asked else "go") if mine else "lost")
 
     @rule(attempt=consumes(attempts), state=st.sampled_from(sorted(TERMINAL)))
     def finish(self, attempt: int, state: State) -> None:
         mine = self.state is State.RUNNING and attempt == self.attempt
         pictures = [(f"pictures/{attempt}", attempt)]
-        assert do(records.finish(self.job.id, attempt, state, {"by": attempt}, pictures=pictures)) is mine
+        assert do(records.jobs.finish(self.job.id, attempt, state, {"by": attempt}, pictures=pictures)) is mine
         if mine:
             self.state, self.result = state, {"by": attempt}
 
     @rule()
     def cancel(self) -> None:
-        do(records.request_cancel(self.job.id))
+        do(records.jobs.request_cancel(self.job.id))
         if self.state not in TERMINAL:
             self.asked = True
             self.state = State.CANCELLED if self.state is State.QUEUED else self.state
 
     @rule()
     def deliver(self) -> None:
-        first = do(records.mark_delivered(self.job.id))
+        first = do(records.jobs.mark_delivered(self.job.id))
         self.delivered += first
         assert not first or self.state in TERMINAL
         assert self.delivered == (self.state in TERMINAL)
 
     @invariant()
     def the_row_is_what_happened(self) -> None:
-        row = do(records.job(self.job.id))
+        row = do(records.jobs.get(self.job.id))
         assert (row.state, row.attempt, row.cancel_requested) == (self.state, self.attempt, self.asked)
         assert row.result == self.result
         assert (row.finished is not None) == row.over == (self.state in TERMINAL)
-        assert len(do(records.pictures(self.job.id))) == (1 if self.result else 0)
+        assert len(do(records.jobs.pictures(self.job.id))) == (1 if self.result else 0)
 
 
 JobMachine.TestCase.settings = settings(

@@ -301,7 +301,7 @@ class Chat:
         return await self._png(f"pictures/{job_id}/{request.match_info['name']}")
 
     async def _drew(self, request: web.Request, room: str) -> Job:
-        job = await self._records.job(request.match_info["job"])
+        job = await self._records.jobs.get(request.match_info["job"])
         if job is None or (job.frontend, job.room) != (NAME, room):
             raise web.HTTPNotFound
         return job

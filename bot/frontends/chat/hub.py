@@ -32,7 +32,7 @@ class Hub:
         return NAME
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
-        line = await self._records.chat_append(room, BOT, asdict(message), dedupe)
+        line = await self._records.chat.append(room, BOT, asdict(message), dedupe)
         await self._tell(room, {"type": "message", "message": await self.rendered(line)})
         return f"{room}:{line.id}"
 
@@ -41,12 +41,12 @@ class Hub:
 
     async def say(self, room: str, author: str, text: str, photos: int = 0) -> None:
         """A person's own line."""
-        line = await self._records.chat_append(room, author, {"text": text, "photos": photos})
+        line = await self._records.chat.append(room, author, {"text": text, "photos": photos})
         await self._tell(room, {"type": "message", "message": await self.rendered(line)})
 
     async def spend(self, room: str, message_id: int, action: str) -> None:
         """Take the buttons off the message on which `action` was pressed."""
-        lines = await self._records.chat_history(room, after=message_id - 1, limit=_ALL)
+        lines = await self._records.chat.history(room, after=message_id - 1, limit=_ALL)
         if not lines or lines[0].id != message_id:
             return
         body = lines[0].body
@@ -54,7 +54,7 @@ class Hub:
             await self._replace(message_id, {**body, "buttons": []})
 
     async def _replace(self, message_id: int, body: Mapping[str, Any]) -> None:
-        line = await self._records.chat_edit(message_id, body)
+        line = await self._records.chat.edit(message_id, body)
         await self._tell(line.room, {"type": "message", "message": await self.rendered(line)})
 
     async def enter(self, room: str, socket: web.WebSocketResponse, person: str) -> None:
@@ -69,7 +69,7 @@ class Hub:
             await self._tell(room, await self._history(room))
 
     async def _history(self, room: str) -> dict[str, Any]:
-        lines = [await self.rendered(line) for line in await self._records.chat_history(room)]
+        lines = [await self.rendered(line) for line in await self._records.chat.history(room)]
         return {"type": "history", "messages": lines}
 
     async def leave(self, room: str, socket: web.WebSocketResponse) -> None:

@@ -78,20 +78,20 @@ class Answering:
             reply = await call(caller_of(interaction))
             if pressed and reply.spent:
                 await quietly(interaction.edit_original_response(view=None))
-            if reply.job_id is not None and (job := await self._records.job(reply.job_id)):
+            if reply.job_id is not None and (job := await self._records.jobs.get(reply.job_id)):
                 await self._follow(interaction, room, reply.message, job, pressed)
             elif reply.private or room.kind == ChannelKind.DM:
                 await self.say(interaction, reply.message, pressed)
             else:
                 await self._announce(interaction, reply.message, pressed)
-            await self._records.note_delete(OPEN, str(interaction.id))
+            await self._records.notes.delete(OPEN, str(interaction.id))
             await self._catch_up(interaction)
 
     async def _note_open(self, interaction: Interaction, room: Room, pressed: bool) -> None:
         """Write down what the next process needs to answer, should this one die before it answers."""
         message = None if pressed else interaction.extras.get("message")
         body = {"token": interaction.token, "room": str(room), "limit": interaction.filesize_limit, "message": message}
-        await self._records.note_add(OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
+        await self._records.notes.add(OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
 
     async def say(self, interaction: Interaction, message: Message, pressed: bool) -> None:
         """Show a message to the person alone: in the private chat, or unseen by others."""

@@ -69,7 +69,7 @@ class Buttons:
 
     async def _edit_prompt(self, interaction: Interaction, job_id: str) -> None:
         """[Edit prompt]: the form of /imagine, filled in with the options of the job."""
-        job = await self._records.job(job_id)
+        job = await self._records.jobs.get(job_id)
         message = await self._answer(interaction, job_id)
         if job is None or message.job is None or not isinstance(job.payload, Imagine):
             refusal = Reply(message, private=True)
@@ -110,8 +110,8 @@ class Buttons:
     async def _answer(self, interaction: Interaction, job_id: str) -> Message:
         """The answer of a job for the person who asked for it, or a refusal, which names no job."""
         caller = caller_of(interaction)
-        job = await self._records.job(job_id)
-        person = await self._records.user(caller.platform, caller.platform_id, caller.name)
+        job = await self._records.jobs.get(job_id)
+        person = await self._records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
         if job is None or not job.over:
             return replies.refusal(UserError("unknown_job"))
         if job.user_id != person.id:

@@ -56,12 +56,12 @@ class InteractionMessages:
         now = self._clock()
         self._known = {job: known for job, known in self._known.items() if known.until > now}
         self._known[job_id] = message
-        await self._records.note_set(_MESSAGES, job_id, asdict(message), f"{NAME}:{person}")
+        await self._records.notes.put(_MESSAGES, job_id, asdict(message), f"{NAME}:{person}")
 
     async def usable(self, job_id: str) -> InteractionMessage | None:
         """The message of a job, if there is one whose token is fresh."""
         known = self._known.get(job_id)
-        if known is None and (note := await self._records.note(_MESSAGES, job_id)) is not None:
+        if known is None and (note := await self._records.notes.get(_MESSAGES, job_id)) is not None:
             known = self._known[job_id] = InteractionMessage(**note.body)
         if known is not None and known.until <= self._clock():
             await self.forget(job_id)
@@ -71,8 +71,8 @@ class InteractionMessages:
     async def forget(self, job_id: str) -> None:
         """The message is not edited any more."""
         self._known.pop(job_id, None)
-        await self._records.note_delete(_MESSAGES, job_id)
+        await self._records.notes.delete(_MESSAGES, job_id)
 
     async def tidy(self) -> None:
         """Forget the messages whose tokens are too old."""
-        await self._records.notes_prune(_MESSAGES, datetime.now(UTC) - timedelta(seconds=TOKEN_LIFE))
+        await self._records.notes.prune(_MESSAGES, datetime.now(UTC) - timedelta(seconds=TOKEN_LIFE))

@@ -118,8 +118,8 @@ class Outbox:
     # The delivery loop's port
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
-        job = await self._records.job(message.job or dedupe or "")
-        person = await self._records.person(job.user_id, NAME) if job else None
+        job = await self._records.jobs.get(message.job or dedupe or "")
+        person = await self._records.users.account_on(job.user_id, NAME) if job else None
         answers = job is not None and dedupe == job.id
         if job and answers:
             # So that the person can tell answers apart, and name the job.
@@ -295,7 +295,7 @@ class Outbox:
     # Editing
 
     async def _edit_private(self, room: str, job_id: str, ref: str, message: Message) -> None:
-        job = await self._records.job(job_id)
+        job = await self._records.jobs.get(job_id)
         if job is not None and job.over:
             answered = await self.ledger.find(f"{room}|{job_id}")
             elsewhere = answered is not None and answered.body["ref"] not in (None, ref)
@@ -305,7 +305,7 @@ class Outbox:
             # The token is old, or was lost in a restart: an ordinary message takes over for good.
             moved = await self.post(room, message, dedupe=f"progress:{job_id}")
             self._moved[ref] = moved
-            await self._records.set_progress_ref(job_id, moved)
+            await self._records.jobs.set_progress_ref(job_id, moved)
 
     async def _edit_in_interaction(self, job_id: str, message: Message) -> bool:
         shown = await self.interactions.usable(job_id)

@@ -27,7 +27,7 @@ class Unanswered:
 
     async def start(self) -> None:
         """Answer, in a task of its own, all interactions that are open now."""
-        notes = await self._records.notes(OPEN)
+        notes = await self._records.notes.find(OPEN)
         self._answering = asyncio.create_task(self._answer_all(notes))
 
     async def close(self) -> None:
@@ -50,10 +50,10 @@ class Unanswered:
                         await asyncio.sleep(pause)
                         continue
                 break
-            await self._records.note_delete(OPEN, note.key)
+            await self._records.notes.delete(OPEN, note.key)
 
     async def _try(self, note: Note, person: str) -> None:
-        job = await self._records.requested_job(NAME, person, request_of(note.key))
+        job = await self._records.jobs.by_request(NAME, person, request_of(note.key))
         if job is not None and (job.delivered or job.progress_ref):
             return  # its progress message was shown, and the delivery loop keeps it up to date
         room = Room.read(note.body["room"])

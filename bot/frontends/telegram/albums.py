@@ -110,7 +110,7 @@ class Albums:
 
     async def resume(self) -> None:
         """Go on with the trays of an earlier process."""
-        for note in await self._records.notes(TRAYS):
+        for note in await self._records.notes.find(TRAYS):
             chat, _, tray = note.key.partition("/")
             if not note.body["over"]:
                 self._settle_later(int(chat), tray)
@@ -142,7 +142,7 @@ class Albums:
                 await self._outbox.say(Room(chat), wording.too_late(), reply_to=message.message_id)
             return
         key = f"{chat}/{tray}/{mark}"
-        if await self._records.note(PHOTOS, key) is None:
+        if await self._records.notes.get(PHOTOS, key) is None:
             photos = await self._photos(chat)
             number = sum(photo.tray == tray for photo in photos) + 1
             if len(photos) < CHAT_MOST:
@@ -155,7 +155,7 @@ class Albums:
                 await self._outbox.say(Room(chat), refused, reply_to=message.message_id)
             else:
                 body = {"message": message.message_id, "blob": f"{INCOMING}/{key}"}
-                await self._records.note_add(PHOTOS, key, body, f"{NAME}:{chat}")
+                await self._records.notes.add(PHOTOS, key, body, f"{NAME}:{chat}")
         await self._keep(chat, tray, replace(known, line=line) if line else known)
         self._settle_later(chat, tray)
 
@@ -264,7 +264,7 @@ class Albums:
     async def _unanswered(self, caller: Caller, chat: int, tray: str, known: Tray) -> Reply | None:
         """The reply of a tray's command whose process died before it showed the reply."""
         request = self._request(chat, tray, known)
-        job = await self._records.requested_job(caller.platform, caller.platform_id, request)
+        job = await self._records.jobs.by_request(caller.platform, caller.platform_id, request)
         if job is None or job.progress_ref is not None:
             return None
         # A request that made a job before is not run again, but gets that job's reply.
@@ -286,19 +286,19 @@ class Albums:
             seen = tuple(photo.mark for photo in photos)
             await self._keep(chat, tray, replace(known, name="", line="", over=how, seen=seen))
         for photo in photos:
-            await self._records.note_delete(PHOTOS, f"{chat}/{tray}/{photo.mark}")
+            await self._records.notes.delete(PHOTOS, f"{chat}/{tray}/{photo.mark}")
         await self._blobs.delete(f"{INCOMING}/{chat}/{tray}/")
 
     async def expire(self) -> None:
         """Erase what has waited for a day, and say so; forget closed trays."""
-        for note in await self._records.notes(TRAYS):
+        for note in await self._records.notes.find(TRAYS):
             if note.created > datetime.now(UTC) - KEPT:
                 continue
             chat, tray = int(note.key.partition("/")[0]), note.key.partition("/")[2]
             async with self._turns[chat]:
                 photos = await self._photos(chat, tray)
                 await self.end(chat, tray, "expired")
-                await self._records.note_delete(TRAYS, note.key)
+                await self._records.notes.delete(TRAYS, note.key)
                 if photos:
                     with suppress(TelegramError, Unreachable), speaking(note.body.get("language")):
                         await self._outbox.say(Room(chat), wording.expired(len(photos)))
@@ -375,7 +375,7 @@ class Albums:
             blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
             await self._blobs.put(blob, await self._blobs.get(photo.blob))
             body = {"message": photo.message, "blob": blob}
-            await self._records.note_add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body, f"{NAME}:{chat}")
+            await self._records.notes.add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body, f"{NAME}:{chat}")
         await self.end(chat, tray, "moved")
         loose = await self._tray(chat, LOOSE)
         if loose is not None and not loose.over and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
@@ -398,25 +398,25 @@ class Albums:
         known = await self._tray(chat, tray)
         if known is not None and known.over and tray == LOOSE:
             # Deleted, or the photos that come now would be as old as the last ones.
-            await self._records.note_delete(TRAYS, f"{chat}/{tray}")
+            await self._records.notes.delete(TRAYS, f"{chat}/{tray}")
             known = None
         return known or Tray(user.id, user.full_name, complete=tray != LOOSE, language=spoken())
 
     async def _tray(self, chat: int, tray: str) -> Tray | None:
-        note = await self._records.note(TRAYS, f"{chat}/{tray}")
+        note = await self._records.notes.get(TRAYS, f"{chat}/{tray}")
         return _tray(note.body) if note else None
 
     async def _open(self, chat: int) -> dict[str, Tray]:
-        notes = await self._records.notes(TRAYS, f"{chat}/")
+        notes = await self._records.notes.find(TRAYS, f"{chat}/")
         trays = {note.key.partition("/")[2]: _tray(note.body) for note in notes}
         return {tray: known for tray, known in trays.items() if not known.over}
 
     async def _keep(self, chat: int, tray: str, known: Tray) -> None:
-        await self._records.note_set(TRAYS, f"{chat}/{tray}", asdict(known), f"{NAME}:{chat}")
+        await self._records.notes.put(TRAYS, f"{chat}/{tray}", asdict(known), f"{NAME}:{chat}")
 
     async def _photos(self, chat: int, tray: str | None = None) -> list[_Photo]:
         """The photos of a tray, or of all, in the order in which they were sent."""
-        notes = await self._records.notes(PHOTOS, f"{chat}/{tray}/" if tray else f"{chat}/")
+        notes = await self._records.notes.find(PHOTOS, f"{chat}/{tray}/" if tray else f"{chat}/")
         photos = []
         for note in notes:
             _, of_tray, mark = note.key.split("/")

@@ -60,7 +60,7 @@ class Answering:
             await self._follow(caller, room, reply, reply.job_id, reply_to, message_id)
             return
         # A person who has just been forgotten leaves no note behind.
-        known = update_id is not None and await self._records.knows(NAME, caller.platform_id)
+        known = update_id is not None and await self._records.users.exists(NAME, caller.platform_id)
         dedupe = f"update:{update_id}" if known else None
         if reply.private and not room.private:
             await self._show_privately(caller, room, reply, dedupe, message_id)

@@ -40,7 +40,6 @@ from bot.health import beating
 from bot.language import closest, speak
 from bot.settings import BotSettings
 from storage.open import Storage
-from storage.records import HOLDS
 
 log = logging.getLogger(__name__)
 
@@ -191,9 +190,9 @@ class Telegram:
                 await self.albums.expire()
                 await self.intake.forget()
                 await self.outbox.ledger.prune(now - _KEPT)
-                await self._records.notes_prune(PICTURES, now - _KEPT)
-                await self._records.notes_prune(HOLDS, now - _ABANDONED)
-                await self._records.notes_prune(ASKER, now - _ASKER_KEPT)
+                await self._records.notes.prune(PICTURES, now - _KEPT)
+                await self._records.leases.prune(now - _ABANDONED)
+                await self._records.notes.prune(ASKER, now - _ASKER_KEPT)
             except Exception:
                 log.exception("old notes were not tidied up")
             await asyncio.sleep(3600)

@@ -128,7 +128,7 @@ class Buttons:
     async def _originals(self, press: _Press) -> None:
         """[Originals]: the pictures as files, which Telegram does not compress."""
         if (job := await self._job_of(press)) is not None:
-            pictures = [Shown(one.key, "", one.seed) for one in await self._records.pictures(job.id)]
+            pictures = [Shown(one.key, "", one.seed) for one in await self._records.jobs.pictures(job.id)]
             await self._outbox.album(
                 press.room, pictures, press.message_id, f"update:{press.update_id}", documents=True
             )
@@ -141,7 +141,7 @@ class Buttons:
 
     async def _job_of(self, press: _Press) -> Job | None:
         """The job, if it is over and belongs to this room, or to this person in their private chat; else refuse."""
-        job = await self._records.job(press.subject)
+        job = await self._records.jobs.get(press.subject)
         if job is not None and job.over and job.frontend == NAME:
             own = press.caller.direct and await self._commands.asked_for(press.caller, job.id)
             if own or job.room == press.caller.room:

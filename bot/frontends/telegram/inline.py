@@ -28,11 +28,11 @@ class Inline:
         """Offer pictures of avatars that the person may use anywhere; those that a word names, if there are words."""
         query = update.inline_query
         assert query is not None
-        user = await self._records.user(NAME, str(query.from_user.id), query.from_user.full_name)
-        usable = {avatar.id: avatar.token for avatar in await self._records.avatars_usable(user.id, "")}
+        user = await self._records.users.get_or_create(NAME, str(query.from_user.id), query.from_user.full_name)
+        usable = {avatar.id: avatar.token for avatar in await self._records.avatars.usable_by(user.id, "")}
         words = query.query.lower().split()
         found: list[InlineQueryResultCachedPhoto] = []
-        for job, _ in await self._records.drawings_of(user.id, limit=_JOBS_MOST):
+        for job, _ in await self._records.jobs.drawings(user.id, limit=_JOBS_MOST):
             if len(found) >= RESULTS_MOST:
                 break
             assert isinstance(job.payload, Imagine)

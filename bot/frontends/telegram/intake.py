@@ -78,7 +78,7 @@ class Intake:
 
     async def resume(self, age: timedelta = timedelta()) -> None:
         """Handle what an earlier process received at least this long ago and did not finish, in order of arrival."""
-        unfinished = [note for note in await self._records.notes(INBOX) if note.body]
+        unfinished = [note for note in await self._records.notes.find(INBOX) if note.body]
         for note in sorted(unfinished, key=lambda note: int(note.key)):
             if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
                 self._start(note.body["update"])
@@ -90,7 +90,7 @@ class Intake:
             who = update.effective_user
             taken[str(update.update_id)] = {"update": update.to_dict()}, f"{NAME}:{who.id}" if who else None
         self._on_arrival(updates)
-        new = await self._records.notes_add(INBOX, taken)
+        new = await self._records.notes.add_many(INBOX, taken)
         for key, (body, _) in taken.items():
             if key in new:
                 self._start(body["update"])  # type: ignore[arg-type]
@@ -103,7 +103,7 @@ class Intake:
         self._handling.add(update.update_id)
         try:
             await self._try(update)
-            await self._records.note_set(INBOX, str(update.update_id), {})
+            await self._records.notes.put(INBOX, str(update.update_id), {})
         finally:
             self._handling.discard(update.update_id)
 
@@ -135,7 +135,7 @@ class Intake:
 
     async def forget(self) -> None:
         """Forget updates that Telegram cannot send again."""
-        await self._records.notes_prune(INBOX, datetime.now(UTC) - _KEPT)
+        await self._records.notes.prune(INBOX, datetime.now(UTC) - _KEPT)
 
     # Polling
 

@@ -39,7 +39,7 @@ class Menu:
     async def register(self) -> None:
         """Tell Telegram the commands. What Telegram refuses is logged; the bot works without it."""
         for chat in self._operator_chats:
-            await self._records.note_set(_OPERATORS, str(chat), {}, f"{NAME}:{chat}")
+            await self._records.notes.put(_OPERATORS, str(chat), {}, f"{NAME}:{chat}")
         for language in LANGUAGES:
             with speaking(language):
                 await self._register_in(_code(language))
@@ -63,7 +63,7 @@ class Menu:
                 log.warning("the commands were not registered: %s", type(error).__name__)
 
     async def _unregister_former_operators(self) -> None:
-        for note in await self._records.notes(_OPERATORS):
+        for note in await self._records.notes.find(_OPERATORS):
             if int(note.key) in self._operator_chats:
                 continue
             try:
@@ -73,7 +73,7 @@ class Menu:
                 log.warning("the commands of a former operator stay: %s", type(error).__name__)
                 if not is_shut(error):
                     continue
-            await self._records.note_delete(_OPERATORS, note.key)
+            await self._records.notes.delete(_OPERATORS, note.key)
 
 
 def _code(language: str) -> str | None:

@@ -138,7 +138,7 @@ class Messages:
 
     async def _catch_up(self, chat: int) -> None:
         for room, job_id in await self._outbox.missed(chat):
-            job = await self._records.job(job_id)
+            job = await self._records.jobs.get(job_id)
             ref = None
             if job is not None and job.over:
                 try:

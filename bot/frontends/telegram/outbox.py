@@ -134,20 +134,20 @@ class Outbox:
 
     async def _post_once(self, room: Room, message: Message, key: str, job_id: str) -> str:
         """Answer, unless another process of this bot is sending the answer: the loop asks again, and finds it sent."""
-        if not await self._records.hold(key, self._holder, _LEASE):
+        if not await self._records.leases.acquire(key, self._holder, _LEASE):
             raise TimeoutError
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renew())
         try:
             return await self._answer(room, message, key, job_id)
         finally:
-            await self._records.let_go(key, self._holder)
+            await self._records.leases.release(key, self._holder)
 
     async def _renew(self) -> None:
         while self._posting:
             await asyncio.sleep(_LEASE / 5)
             with suppress(Exception):  # the next renewal may succeed
-                await self._records.hold_on(self._holder, _LEASE)
+                await self._records.leases.renew(self._holder, _LEASE)
 
     async def _answer(self, room: Room, message: Message, key: str, job_id: str) -> str:
         reply_to, mention, owner = await self._asker(room, job_id)
@@ -156,13 +156,13 @@ class Outbox:
             outgoing = await self._resumed(_Outgoing(message, reply_to, mention, entry=entry))
             if outgoing.state.get("ref"):
                 return str(outgoing.state["ref"])
-            job = await self._records.job(job_id)
+            job = await self._records.jobs.get(job_id)
             # The avatar's name would have to be looked up, and "Training: done" says enough for a moment.
             over = replies.ended(job, None) if job is not None and job.over else wording.moment()
             return await self._fill(room, outgoing, over)
         except Unreachable:
             ref = NOWHERE
-            if not room.private and (asker := await self._records.note(ASKER, job_id)) is not None:
+            if not room.private and (asker := await self._records.notes.get(ASKER, job_id)) is not None:
                 private = Room(int(asker.body["user"]))
                 ref = await self._answer(private, message, f"{private}|{job_id}", job_id)
             if ref == NOWHERE:
@@ -266,7 +266,7 @@ class Outbox:
                 if message.job and shown.seed is not None:
                     picture = {"picture": f"{message.pictures.index(shown) + 1}:{message.job}"}
                     owner = outgoing.entry.owner if outgoing.entry else _owner(room)
-                    await self._records.note_set(PICTURES, f"{room}#{one.message_id}", picture, owner)
+                    await self._records.notes.put(PICTURES, f"{room}#{one.message_id}", picture, owner)
             state["album"] = True
             await self._write(outgoing)
         if message.job and pictures and state.get("unseen"):
@@ -365,16 +365,16 @@ class Outbox:
 
     async def remember_asker(self, job_id: str, user: int, message: int | None) -> None:
         """The answer to this job goes to this person, as a reply to this message."""
-        await self._records.note_set(ASKER, job_id, {"user": user, "message": message}, f"{NAME}:{user}")
+        await self._records.notes.put(ASKER, job_id, {"user": user, "message": message}, f"{NAME}:{user}")
 
     async def _asker(self, room: Room, job_id: str) -> tuple[int | None, User | None, str | None]:
         """The message that a job's answer is a reply to, the person to mention, and the account it is for."""
-        note = await self._records.note(ASKER, job_id)
+        note = await self._records.notes.get(ASKER, job_id)
         if note is None:
             return None, None, _owner(room)
         if room.private:
             # The message that an answer from a group replies to is not here.
-            job = await self._records.job(job_id)
+            job = await self._records.jobs.get(job_id)
             here = job is not None and job.room == str(room)
             return note.body["message"] if here else None, None, _owner(room)
         user = int(note.body["user"])
@@ -387,7 +387,7 @@ class Outbox:
 
     async def picture(self, room: Room, message: int) -> str | None:
         """The picture that a message of the bot shows, as `Commands.vary` takes it."""
-        note = await self._records.note(PICTURES, f"{room}#{message}")
+        note = await self._records.notes.get(PICTURES, f"{room}#{message}")
         return str(note.body["picture"]) if note else None
 
     async def missed(self, chat: int) -> list[tuple[str, str]]:

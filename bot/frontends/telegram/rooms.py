@@ -45,14 +45,14 @@ class ChatMigrations:
 
     async def load(self) -> None:
         """Read what earlier processes wrote down."""
-        for note in await self._records.notes(_MOVED):
+        for note in await self._records.notes.find(_MOVED):
             self._remember(int(note.key), int(note.body["to"]))
 
     async def add(self, chat: int, new_id: int) -> None:
         """Telegram gave this chat another id."""
         first = self.first_id(chat)
         if first != new_id and self.current_id(first) != new_id:
-            await self._records.note_set(_MOVED, str(first), {"to": new_id})
+            await self._records.notes.put(_MOVED, str(first), {"to": new_id})
             self._remember(first, new_id)
 
     def _remember(self, first: int, current: int) -> None:

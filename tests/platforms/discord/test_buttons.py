@@ -76,7 +76,7 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     form = await world.acknowledged(await server.press(ANNA, varied, "Edit prompt"))
     await server.submit(form, prompt="mia7 woman, sad")
     await server.until(lambda: world.engine.seen[-1].payload.prompt == "mia7 woman, sad")
-    original = (await world.storage.records.pictures(job.id))[1].key
+    original = (await world.storage.records.jobs.pictures(job.id))[1].key
     assert (world.engine.seen[-1].payload.original, world.engine.seen[-1].payload.steps) == (original, 9)
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")
@@ -102,7 +102,7 @@ async def test_a_picture_is_varied_after_a_restart(world: World, studio: int) ->
     )
     assert varied.only_for == ANNA and len(varied.files) == 4
     assert world.engine.seen[-1].payload == replace(
-        job.payload, seed=None, original=(await world.storage.records.pictures(job.id))[2].key
+        job.payload, seed=None, original=(await world.storage.records.jobs.pictures(job.id))[2].key
     )
     # Ben has no right to Anna's avatar, and hears so alone.
     await server.press(ANNA, drawn, "Post here")

@@ -115,7 +115,7 @@ async def test_the_operator_is_known(world: World, studio: int) -> None:
     await world.server.slash(BEN, studio, "operator", duty="pause")
     refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))
     assert refused.only_for == BEN
-    assert not await world.storage.records.paused()
+    assert not await world.storage.records.operators.paused()
 
 
 async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> None:
@@ -140,13 +140,13 @@ async def test_who_is_forgotten_leaves_no_note(world: World, studio: int) -> Non
     await server.sees(BEN, studio, "Here you are")
     await world.bot.outbox.ledger.miss(str(BEN), "another", f"{NAME}:{BEN}")
     await world.idle()
-    assert len(await records.notes("discord/sent")) > 2
+    assert len(await records.notes.find("discord/sent")) > 2
     await server.slash(ANNA, studio, "forget")
     await server.press(ANNA, await server.sees(ANNA, studio, "Forget you for good?"), "Erase everything")
     await server.sees(ANNA, studio, "You are forgotten")
-    assert await records.notes("discord/sent") == []
-    assert [note.key for note in await records.notes("discord/missed")] == [f"{BEN}|another"]
-    assert not await records.knows(NAME, str(ANNA))
+    assert await records.notes.find("discord/sent") == []
+    assert [note.key for note in await records.notes.find("discord/missed")] == [f"{BEN}|another"]
+    assert not await records.users.exists(NAME, str(ANNA))
 
 
 async def test_completions(world: World) -> None:

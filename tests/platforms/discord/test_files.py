@@ -108,8 +108,12 @@ async def test_files_that_discord_finds_too_large_are_not_lost(
     await world.avatar(dm)
     monkeypatch.setattr(rendering, "_LIGHTER", FILE // 900)
     server.fail(f"POST /channels/{dm}/messages", 413, times)
-    job = await world.storage.records.create_job(
-        JobKind.IMAGINE, (await world.storage.records.user(NAME, str(ANNA), "Anna")).id, NAME, f"dm/{dm}", _imagine()
+    job = await world.storage.records.jobs.create(
+        JobKind.IMAGINE,
+        (await world.storage.records.users.get_or_create(NAME, str(ANNA), "Anna")).id,
+        NAME,
+        f"dm/{dm}",
+        _imagine(),
     )
     await world.storage.queue.enqueue(job)
     drawn = await server.sees(ANNA, dm, "Here you are")

@@ -43,23 +43,23 @@ async def test_a_restart_in_the_middle(world: World, studio: int) -> None:
 async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio: int) -> None:
     """As if the bot was killed between the two, and came back when Discord had forgotten the nonce."""
     server, records = world.server, world.storage.records
-    user = await records.user(NAME, str(ANNA), "User 11")
-    job = await records.create_job(JobKind.IMAGINE, user.id, NAME, f"server/{studio}", _imagine())
+    user = await records.users.get_or_create(NAME, str(ANNA), "User 11")
+    job = await records.jobs.create(JobKind.IMAGINE, user.id, NAME, f"server/{studio}", _imagine())
     answer = Message("The drawing is cancelled.", job=job.id)
-    write, lost = records.note_set, RuntimeError("killed")
+    write, lost = records.notes.put, RuntimeError("killed")
 
     async def killed(*_: object) -> None:
         raise lost
 
-    records.note_set = killed  # type: ignore[method-assign, assignment]
+    records.notes.put = killed  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="killed"):
         await world.bot.outbox.post(job.room, answer, dedupe=job.id)
-    records.note_set = write  # type: ignore[method-assign]
+    records.notes.put = write  # type: ignore[method-assign]
     for _ in range(2):
         server.turn(3600)
         ref = await world.bot.outbox.post(job.room, answer, dedupe=job.id)
         assert [f"{job.room}/{one.id}" for one in server.seen(ANNA, studio)] == [ref]
-    await records.request_cancel(job.id)
+    await records.jobs.request_cancel(job.id)
 
 
 async def test_after_a_restart_an_open_interaction_goes_on(world: World, studio: int) -> None:
@@ -82,7 +82,7 @@ async def test_an_answer_that_was_shown_but_not_marked_as_delivered(world: World
     """As if the bot was killed between the two: what tells the progress must not take the answer's place again."""
     server = world.server
     await world.avatar(server.dm(ANNA))
-    marked, killed = world.storage.records.mark_delivered, asyncio.Event()
+    marked, killed = world.storage.records.jobs.mark_delivered, asyncio.Event()
 
     async def dying(job_id: str) -> bool:
         if killed.is_set():
@@ -90,7 +90,7 @@ async def test_an_answer_that_was_shown_but_not_marked_as_delivered(world: World
         killed.set()
         raise RuntimeError("killed")
 
-    world.storage.records.mark_delivered = dying  # type: ignore[method-assign]
+    world.storage.records.jobs.mark_delivered = dying  # type: ignore[method-assign]
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
     await killed.wait()
     await world.stop()
@@ -132,7 +132,7 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
     world.bot.commands.run = killed  # type: ignore[method-assign, assignment]
     asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
     async with asyncio.timeout(20):
-        while not await world.storage.records.notes("discord/open") or (begun and not world.engine.seen[2:]):
+        while not await world.storage.records.notes.find("discord/open") or (begun and not world.engine.seen[2:]):
             await asyncio.sleep(0.02)
     for task in set().union(*world.bot.outbox._conversing.values()):
         task.cancel()
@@ -145,7 +145,7 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
         assert (await server.sees(ANNA, studio, "Please send it again")).id == asked.original
     await world.idle()
     assert server.seen(BEN, studio) == []
-    assert await world.storage.records.notes("discord/open") == []
+    assert await world.storage.records.notes.find("discord/open") == []
 
 
 # Requests in order: acknowledged, six photos, progress (8), its end, the answer (10), [Train] acknowledged, its buttons
@@ -192,7 +192,7 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
                         await asyncio.sleep(0.02)
                         if bot.returncode is not None or server.find(ANNA, dm, "mia7 is ready"):
                             break
-                while await storage.records.undelivered(NAME):
+                while await storage.records.jobs.undelivered(NAME):
                     await asyncio.sleep(0.05)
             await asyncio.sleep(0.5)
         finally:
@@ -201,7 +201,9 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
                     bot.terminate()
                 await bot.wait()
         assert killed.is_set()
-        jobs = await storage.records.jobs_of((await storage.records.user(NAME, str(ANNA), "User 11")).id)
+        jobs = await storage.records.jobs.for_user(
+            (await storage.records.users.get_or_create(NAME, str(ANNA), "User 11")).id
+        )
         assert len([job for job in jobs if job.kind == JobKind.TRAIN]) == 1
         for job in jobs:
             answers = [one for one in server.seen(ANNA, dm) if one.notified and job.id in one.content]

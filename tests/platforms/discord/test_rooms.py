@@ -61,16 +61,16 @@ async def test_where_the_bot_may_not_write(world: World, studio: int, caplog: py
     server.channels[studio].closed = True
     for closed, seen_in in ((False, dm), (True, None)):
         server.channels[dm].closed = closed
-        job = await world.storage.records.create_job(
+        job = await world.storage.records.jobs.create(
             JobKind.IMAGINE,
-            (await world.storage.records.user(NAME, str(ANNA), "User 11")).id,
+            (await world.storage.records.users.get_or_create(NAME, str(ANNA), "User 11")).id,
             NAME,
             f"server/{studio}",
             _imagine(),
         )
         await world.storage.queue.enqueue(job)
         await world.idle()
-        ended = await world.storage.records.job(job.id)
+        ended = await world.storage.records.jobs.get(job.id)
         assert ended and ended.delivered
         assert (server.find(ANNA, dm, job.id) is not None) is (seen_in == dm)
     assert "nobody could be told" in caplog.text

@@ -62,7 +62,7 @@ class World:
     async def idle(self) -> None:
         """Until every job is answered, and a moment longer for an answer too many."""
         async with asyncio.timeout(20):
-            while await self.storage.records.unheld() or await self.storage.records.undelivered(NAME):
+            while await self.storage.records.jobs.active() or await self.storage.records.jobs.undelivered(NAME):
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.3)
 
@@ -73,7 +73,7 @@ async def engine_of(storage: Storage) -> AsyncIterator[Engine]:
     engine = Engine(storage.records, storage.blobs, storage.events)  # type: ignore[arg-type]
 
     async def handle(job: Job) -> None:
-        if claimed := await storage.records.claim(job.id):
+        if claimed := await storage.records.jobs.claim(job.id):
             engine.seen.append(claimed)
             await engine.end(claimed)
 

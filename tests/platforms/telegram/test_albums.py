@@ -23,7 +23,7 @@ async def test_an_album_that_waited_through_a_restart_is_answered_in_its_languag
     await world.restart()
     await mia.send(PHOTOS[:8])
     async with asyncio.timeout(PATIENCE):
-        while len(await world.storage.records.notes("telegram/photos")) < 8:
+        while len(await world.storage.records.notes.find("telegram/photos")) < 8:
             await asyncio.sleep(0.01)
     await world.restart()
     await world.server.until(mia.id, "8 Fotos sind da. Wer ist das?")
@@ -44,8 +44,8 @@ async def test_albums_out_of_order_and_doubled(world: World, anna: Person) -> No
     assert len(await world.jobs(Inspect)) == 2
     user = (await world.jobs(Inspect))[0].user_id
     found = {}
-    for avatar in await world.storage.records.avatars_of(user):
-        keys = [photo.key for photo in await world.storage.records.photos(avatar.id)]
+    for avatar in await world.storage.records.avatars.owned_by(user):
+        keys = [photo.key for photo in await world.storage.records.avatars.photos(avatar.id)]
         found[avatar.token] = [await world.storage.blobs.get(key) for key in keys]
     assert found == {"mia7": PHOTOS[:5], "ben7": PHOTOS[5:11]}
 

@@ -49,7 +49,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     await anna.press(drawn, "V2")
     await server.until(anna.id, "Here you are", 2)
     [first, varied] = await world.jobs(Imagine)
-    original = (await world.storage.records.pictures(first.id))[1].key
+    original = (await world.storage.records.jobs.pictures(first.id))[1].key
     assert varied.payload == replace(first.payload, seed=None, original=original)
 
     await anna.press(drawn, "Seed")
@@ -59,8 +59,8 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     assert labels(server.messages[anna.id, drawn["message_id"]]) == []
     assert await world.storage.blobs.list(f"pictures/{first.id}/") == []
 
-    [avatar] = await world.storage.records.avatars_of((await world.jobs(Train))[0].user_id)
-    [photos] = {len(await world.storage.records.photos(avatar.id))}
+    [avatar] = await world.storage.records.avatars.owned_by((await world.jobs(Train))[0].user_id)
+    [photos] = {len(await world.storage.records.avatars.photos(avatar.id))}
     assert photos == 8
     assert await world.storage.blobs.list("incoming/") == []
 
@@ -106,7 +106,7 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
     assert "chat 999" not in world.server.commands  # who never spoke with the bot has no chat to register for
     await anna.say("/operator pause")
     async with asyncio.timeout(PATIENCE):
-        while not await world.storage.records.paused():
+        while not await world.storage.records.operators.paused():
             await asyncio.sleep(0.02)
 
 
@@ -161,7 +161,7 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
 
     await anna.say("a woman on the moon", reply_to_message=second(anna.id))
     await world.server.until(anna.id, "Here you are", 2)
-    original = (await world.storage.records.pictures(first.id))[1].key
+    original = (await world.storage.records.jobs.pictures(first.id))[1].key
     varied = (await world.jobs(Imagine))[-1]
     assert varied.payload == replace(first.payload, prompt="mia7 woman on the moon", original=original)
     assert "Again" in labels(await world.server.until(anna.id, "Here you are", 2))
@@ -177,7 +177,7 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     await world.server.until(group, "shares mia7 with this group")
     await ben.say("Mia7 on the beach", chat=group, reply_to_message=second(group))
     await world.server.until(group, "Here you are", 2)
-    original = (await world.storage.records.pictures(openly.id))[1].key
+    original = (await world.storage.records.jobs.pictures(openly.id))[1].key
     assert (await world.jobs(Imagine))[-1].payload == replace(
         openly.payload, prompt="Mia7 on the beach", original=original
     )
@@ -199,15 +199,15 @@ async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> No
     await anna.press(await world.server.until(anna.id, "Forget you for good?"), "Erase everything")
     await world.server.until(anna.id, "You are forgotten")
     async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await records.notes("telegram/inbox")):
+        while any(note.body for note in await records.notes.find("telegram/inbox")):
             await asyncio.sleep(0.02)
-    left = [note for space in SPACES for note in await records.notes(space)]
+    left = [note for space in SPACES for note in await records.notes.find(space)]
     assert left
     assert [note for note in left if str(anna.id) in repr(note) or "Anna" in repr(note)] == []
     assert await blobs.list(f"incoming/telegram/{anna.id}/") == []
     assert len(await blobs.list(f"incoming/telegram/{ben.id}/")) == 5
     assert len([note for note in left if note.space == "telegram/photos"]) == 5
-    assert not await records.knows("telegram", str(anna.id))
+    assert not await records.users.exists("telegram", str(anna.id))
 
 
 async def test_inline_shows_the_persons_own_pictures(world: World, anna: Person) -> None:

@@ -170,7 +170,7 @@ async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Perso
     server.closed.add((forum, 7))
     await server.until(anna.id, "Here you are (seeds 5 and 6)")
     await asyncio.sleep(0.3)
-    assert all([(await world.storage.records.job(job.id)).delivered for job in await world.jobs(Imagine)])
+    assert all([(await world.storage.records.jobs.get(job.id)).delivered for job in await world.jobs(Imagine)])
     assert len([text for texts in server.told.values() for text in texts if "Here you are" in text]) == 2
     assert await world.notes("telegram/missed") == []
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import ClientSession
 
 from bot.settings import BotSettings
-from storage.records import Records
+from storage.records.notes import Notes
 from tests.platforms.telegram.world import PATIENCE, World
 from tests.platforms.telegram_server import (
     TOKEN,
@@ -23,7 +23,7 @@ async def test_what_another_process_left_is_taken_over(world: World, anna: Perso
     assert world.telegram is not None
     message = world.server.add(anna.id, anna.user, text="/status")
     left = {"update": {"update_id": 777, "message": message}}
-    await world.storage.records.note_add("telegram/inbox", "777", left)
+    await world.storage.records.notes.add("telegram/inbox", "777", left)
     await world.telegram.intake.resume(timedelta(hours=1))
     await asyncio.sleep(0.3)
     assert world.server.of_bot(anna.id) == []
@@ -42,17 +42,17 @@ async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: W
     asked = await anna.say("/operator broadcast I rest at ten")
     await server.until(anna.id, "A word from those who run this bot: I rest at ten")
     async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await world.storage.records.notes("telegram/inbox")):
+        while any(note.body for note in await world.storage.records.notes.find("telegram/inbox")):
             await asyncio.sleep(0.02)
     # As if the process had been killed before it could write down that it was done.
     number = max(int(key) for key in await world.notes("telegram/inbox"))
     await world.stop()
-    await world.storage.records.note_set(
+    await world.storage.records.notes.put(
         "telegram/inbox", str(number), {"update": {"update_id": number, "message": asked}}
     )
     await world.start()
     async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await world.storage.records.notes("telegram/inbox")):
+        while any(note.body for note in await world.storage.records.notes.find("telegram/inbox")):
             await asyncio.sleep(0.02)
     await asyncio.sleep(1)
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
@@ -89,14 +89,14 @@ async def test_a_bad_line_at_the_start_ends_no_process(
     await world.stop()
     world.server.inject("deleteWebhook", Cut())
     world.server.inject("getUpdates", Refused(500, "Internal Server Error"))
-    add, failures = Records.notes_add, [OSError("the disk is full")]
+    add, failures = Notes.add_many, [OSError("the disk is full")]
 
     async def fails_once(*given: Any) -> set[str]:
         if failures:
             raise failures.pop()
         return await add(*given)
 
-    monkeypatch.setattr(Records, "notes_add", fails_once)
+    monkeypatch.setattr(Notes, "add_many", fails_once)
     await world.start()
     await anna.say("/status")
     await world.server.until(anna.id, "Nothing of yours")

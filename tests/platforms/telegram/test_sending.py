@@ -40,7 +40,7 @@ async def test_who_blocked_the_bot_gets_the_answer_later(world: World, anna: Per
             await asyncio.sleep(0.02)
     [job] = await world.jobs(Imagine)
     async with asyncio.timeout(PATIENCE):
-        while not (await world.storage.records.job(job.id)).delivered:
+        while not (await world.storage.records.jobs.get(job.id)).delivered:
             await asyncio.sleep(0.02)
     await anna.membership("member")
     await world.server.until(anna.id, "Here you are (seeds 3 and 4)")
@@ -153,8 +153,8 @@ async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world
     await asyncio.sleep(0.5)
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
 
-    other = await records.user("discord", "7", "Anna")
-    code = await records.link_code(other.id)
+    other = await records.users.get_or_create("discord", "7", "Anna")
+    code = await records.users.link_code(other.id)
     server.inject("sendMessage", down, times=3)
     await anna.say(f"/link {code}")
     await server.until(anna.id, "one person")
@@ -164,7 +164,7 @@ async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world
     server.inject("sendMessage", down, times=3)
     await anna.press(asked, "Erase everything")
     await server.until(anna.id, "You are forgotten")
-    assert not await records.knows("telegram", str(anna.id))
+    assert not await records.users.exists("telegram", str(anna.id))
 
 
 async def test_a_deleted_progress_message(world: World, anna: Person) -> None:

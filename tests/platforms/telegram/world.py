@@ -79,7 +79,7 @@ class World:
         return [job for job in self.engine.seen if isinstance(job.payload, kind)]
 
     async def notes(self, space: str) -> list[str]:
-        return [note.key for note in await self.storage.records.notes(space)]
+        return [note.key for note in await self.storage.records.notes.find(space)]
 
 
 PHOTOS = [drawing(seed) for seed in range(12)]

@@ -1,0 +1,55 @@
+"""What operators decide and look at."""
+
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from storage.records import tables
+from storage.records.accounts import DAY, set_ban
+from storage.records.database import Database
+from storage.records.rows import User
+from storage.records.server import get_value, put_value
+
+
+class Operators:
+    """A pause, bans and statistics."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def paused(self) -> bool:
+        """Whether engines take no jobs for now."""
+        async with self._database.read() as connection:
+            return await get_value(connection, "paused") is True
+
+    async def pause(self, paused: bool) -> None:
+        """Let engines take no jobs from now on, or let them again. Running jobs go on."""
+        async with self._database.write() as connection:
+            await put_value(connection, "paused", paused)
+
+    async def ban(self, platform: str, platform_id: str) -> User | None:
+        """Ban the person with this account. Returns None if nobody has it yet: the ban holds once they come."""
+        async with self._database.write() as connection:
+            return await set_ban(connection, platform, platform_id, self._database.now())
+
+    async def unban(self, platform: str, platform_id: str) -> User | None:
+        """Lift a ban. Returns None if nobody has this account."""
+        async with self._database.write() as connection:
+            return await set_ban(connection, platform, platform_id, None)
+
+    async def statistics(self) -> dict[str, dict[str, int]]:
+        """Counts: people by platform, avatars by state, and the jobs of the last 24 hours by kind and by state."""
+        avatars, jobs, users = tables.avatars, tables.jobs, tables.users
+        recent = jobs.c.created > self._database.now() - DAY
+        persons = users.c.person_id.is_(None)
+        queries: dict[str, Select[Any]] = {
+            "people": select(users.c.platform, func.count()).where(persons).group_by(users.c.platform),
+            "avatars": select(avatars.c.state, func.count()).group_by(avatars.c.state),
+            "jobs": select(jobs.c.kind, func.count()).where(recent).group_by(jobs.c.kind),
+            "states": select(jobs.c.state, func.count()).where(recent).group_by(jobs.c.state),
+        }
+        found: dict[str, dict[str, int]] = {}
+        for name, query in queries.items():
+            pairs: Any = await self._database.rows(query)
+            found[name] = dict(pairs)
+        return found
