@@ -2,57 +2,59 @@
 
 A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
 the same file. Full DreamBooth is stored as thin factors of the difference from the base's weights. The header's
-`avatar` entry says what it is. Either is worn by the resident base, row by row, and never merged into it.
+`avatar` entry says what it is. The resident base draws with either, row by row, and it is never merged into the base.
 """
 
 import copy
 import hashlib
 import json
+import stat
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.adapters import applied, lora
-from engine.adapters.deltas import compress, wearable
+from engine.adapters.deltas import compress, read_delta
 from engine.adapters.file import FILE as FILE
-from engine.adapters.learned_word import LearnedWord, heard
+from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
-from engine.device.cores import small
+from engine.device.cores import on_one_core, small
 from engine.recipe import Recipe
+from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
 LORA_METADATA = "lora_adapter_metadata"
 """Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
 
-WORD = "lora_word."
+TOKEN_PREFIX = "lora_word."
 """Before a token in the key of its learned embedding. diffusers passes over keys of no model of its pipeline, but only
 if their names hold "lora" (diffusers/loaders/lora_pipeline.py)."""
 
 AdapterKind = Literal["avatar", "style", "few"]
-"""A person, a style (learned from a captioned set, or imported), or what makes the base draw in few steps."""
+"""A person, a style (learned from a captioned set, or imported), or a few-step adapter, as headers name them."""
 
-COPIED = 4
+COPIED_ROWS = 4
 """Rows up to which a small base's weights are copied to be drawn with: one request's. In a larger batch, where a row's
-share of the hooks is small, it costs the same in whatever company it is drawn."""
+share of the hooks is small, a row costs the same whatever the others are drawn with."""
 
 RESIDENT = 32
-"""So many adapters at most stay in the device's memory until they are wanted again."""
+"""Most adapters that stay in the device's memory until they are used again."""
 
 RESIDENT_BYTES = 2**31
-"""And at most so many bytes of them: a full DreamBooth of Stable Diffusion 1.5 has 0.5 GB in half precision."""
+"""Most bytes of them: a full DreamBooth of Stable Diffusion 1.5 has 0.5 GB in half precision."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ class AdapterFacts:
     fingerprint: str = ""
     """The base's, wherever it lies now; older files lack it and go by the name that it had."""
 
+    @property
+    def few_step(self) -> bool:
+        """Whether this makes the base draw in few steps. Its recipe says how: `draw_steps`, `guidance`, and
+        `distillation`, which is consistency where it is missing."""
+        return self.kind == "few"
+
     def fits(self, base: BaseModel) -> bool:
         """Whether this was trained on this base."""
         return self.fingerprint == base.fingerprint if self.fingerprint else self.base == base.source
@@ -81,8 +89,8 @@ class AdapterFacts:
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[nn.Parameter]:
-    """Put a new LoRA on the base, and return its float32 parameters to train: on the denoiser unless that learns in
-    full, and on the text encoders if the recipe says so.
+    """Put a new LoRA on the base, and return its float32 parameters to train: on the denoiser unless it is fine-tuned
+    in full, and on the text encoders if the recipe says so.
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
@@ -100,22 +108,22 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
 
 
 def detach(base: BaseModel) -> None:
-    """Take what was learning off the base, which is then as it was before."""
+    """Take the LoRA in training off the base, which is then as it was before."""
     for module in base.adaptable.values():
         lora.detach(module)
 
 
-def save_lora(base: BaseModel, facts: AdapterFacts, path: Path, word: LearnedWord | None = None) -> None:
-    """Write what was learning on the base, and its learned word, to `path`, in half precision, complete or not at
-    all."""
+def save_lora(base: BaseModel, facts: AdapterFacts, path: Path, token: LearnedToken | None = None) -> None:
+    """Write the LoRA in training, and the learned embedding of its token, to `path`, in half precision, complete or
+    not at all."""
     tensors, config = _loras(base)
-    if word:
-        tensors[WORD + word.word] = word.vectors
+    if token:
+        tensors[TOKEN_PREFIX + token.token] = token.vectors
     write(tensors, facts, path, {LORA_METADATA: json.dumps(config)})
 
 
 def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What is learning on the base as in a file: tensors and configuration."""
+    """The LoRA in training as in a file: tensors and configuration."""
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     for part, module in base.adaptable.items():
@@ -127,11 +135,11 @@ def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_delta(base: BaseModel, before: WeightReader, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
-    """Write what full DreamBooth changed as thin factors, and the LoRA that learned on the text encoders beside it,
-    complete or not at all; the share of the change that the factors leave out.
+    """Write what full DreamBooth changed as thin factors, and the text encoders' LoRA beside it, complete or not at
+    all. Returns the share of the change that the factors leave out.
 
     Args:
-        base: whose denoiser will wear them, in the dtype that it rests in.
+        base: the base that will draw with them.
         before: the denoiser's weights as they were opened.
     """
 
@@ -158,173 +166,213 @@ def write(tensors: dict[str, Tensor], facts: AdapterFacts, path: Path, extra: di
         save_file(halves, draft, {"format": "pt", "avatar": json.dumps(asdict(facts))} | extra)
 
 
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter's file. Two are equal if their contents are: each job brings its own copy in its own folder."""
+
+    path: Path = field(compare=False)
+    digest: str
+
+    @property
+    def facts(self) -> AdapterFacts:
+        """What the header says. Raises UserError `bad_adapter` if it is not one of ours."""
+        return _facts(self)
+
+    def read(self) -> dict[str, Tensor]:
+        """Its tensors. Raises UserError `bad_adapter`."""
+        with _readable(self.path):
+            return read_tensors(self.path)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """A LoRA's configuration; empty where there is none."""
+        config: Mapping[str, Any] = _header(self).get(LORA_METADATA, {})
+        return config
+
+
+def adapter_file(path: Path) -> AdapterFile:
+    """The adapter in a file, or in a folder under the name `FILE`.
+
+    Its content is hashed once for each file, as long as the file is not written again.
+
+    Raises:
+        UserError: `missing_avatar` if there is none.
+    """
+    for file in (path, path / FILE):
+        try:
+            status = file.stat()
+        except OSError:
+            break
+        if stat.S_ISREG(status.st_mode):
+            return AdapterFile(file, _digest(file, status.st_ino, status.st_size, status.st_mtime_ns))
+    raise UserError("missing_avatar", folder=path)
+
+
+@lru_cache(maxsize=1024)
+def _digest(file: Path, *identity: int) -> str:
+    # The whole file counts: people's files have equal headers and sizes.
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _header(file: AdapterFile) -> Mapping[str, Any]:
+    """The header's JSON values. Read once for each content."""
+    with _readable(file.path):
+        return {key: json.loads(value) for key, value in read_metadata(file.path).items() if value[:1] == "{"}
+
+
+@lru_cache(maxsize=1024)
+def _facts(file: AdapterFile) -> AdapterFacts:
+    try:
+        return AdapterFacts(**_header(file)["avatar"])
+    except (KeyError, TypeError) as error:
+        reason = "it does not say what it is; import it: python -m engine import"
+        raise UserError("bad_adapter", folder=file.path, reason=reason) from error
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Within, a file that cannot be read raises UserError `bad_adapter`."""
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
+
+
 def facts_of(path: Path) -> AdapterFacts:
     """What an adapter's file says about itself.
 
     Raises:
         UserError: `missing_avatar` if there is none, `bad_adapter` if it is not one of ours.
     """
-    file = _file(path)
-    if not file.is_file():
-        raise UserError("missing_avatar", folder=path)
-    try:
-        return AdapterFacts(**_header(file)["avatar"])
-    except (KeyError, TypeError) as error:
-        reason = "it does not say what it is; import it: python -m engine import"
-        raise UserError("bad_adapter", folder=path, reason=reason) from error
+    return adapter_file(path).facts
 
 
-def read_file(path: Path) -> tuple[AdapterFacts, dict[str, Tensor], dict[str, Any]]:
+def read_file(path: Path) -> tuple[AdapterFacts, dict[str, Tensor], Mapping[str, Any]]:
     """What an adapter says about itself, its tensors, and a LoRA's configuration.
 
     Raises:
         UserError: as `facts_of`.
     """
-    file = _file(path)
-    facts = facts_of(file)
-    return facts, _tensors(file), _header(file).get(LORA_METADATA, {})
+    file = adapter_file(path)
+    return file.facts, file.read(), file.config
 
 
-def _header(file: Path) -> dict[str, Any]:
-    try:
-        with safe_open(file, "pt") as reader:
-            return {key: json.loads(value) for key, value in (reader.metadata() or {}).items() if value[:1] == "{"}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    with safe_open(file, "pt") as reader:
-        return {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
-
-
-def content_of(file: Path) -> str:
-    """A digest of all that the file holds, the same for every copy: each job brings its own in a folder of its own."""
-    return _digest(file, file.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _digest(file: Path, changed: int) -> str:
-    # Read once, however often a drawing asks. All of the file counts: people's files have equal headers and sizes.
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-Stack = Sequence[tuple[Path, float]]
-"""What one row of a batch wears: adapters, each a file or a folder with one, and their weights."""
+Adapters = Sequence[tuple[AdapterFile, float]]
+"""The adapters of one row of a batch, and their weights."""
 
 
 @dataclass(frozen=True)
-class Wearable:
-    """An adapter that is ready to be worn."""
+class LoadedAdapter:
+    """An adapter on the base's device, ready to be applied."""
 
     layers: Mapping[str, applied.Adapter]
-    """By the part of the base that they are on."""
-    words: tuple[LearnedWord, ...]
+    """By the part of the base that they belong to."""
+    tokens: tuple[LearnedToken, ...]
 
     @cached_property
     def size(self) -> int:
-        """Bytes on the device, but for the words."""
+        """Bytes on the device, without the learned tokens."""
         return sum(tensor.nbytes for part in self.layers.values() for one in part.values() for tensor in one.tensors)
 
 
 class Attached:
-    """The adapters on one base: loads them, puts them on the rows of a batch, and forgets them.
+    """The adapters on one base: loads them, applies them to the rows of a batch, and forgets them.
 
     They are known by their content, wherever their files lie.
     """
 
     def __init__(self, base: BaseModel) -> None:
         self.base = base
-        self._ready: OrderedDict[str, Wearable] = OrderedDict()
-        self._sound: set[str] = set()
+        self._loaded: OrderedDict[AdapterFile, LoadedAdapter] = OrderedDict()
+        self._checked: set[AdapterFile] = set()
 
-    def check(self, stack: Stack) -> None:
-        """Refuse what cannot be worn on this base.
+    @property
+    def loaded(self) -> Sequence[LoadedAdapter]:
+        """The adapters in the device's memory, the one that was used last at the end."""
+        return tuple(self._loaded.values())
+
+    def checked(self, adapters: Sequence[tuple[Path, float]]) -> Adapters:
+        """The files of these adapters, each a file or a folder with one, if this base can be drawn with them.
 
         Raises:
             UserError: `missing_avatar`, `bad_adapter` or `wrong_base`.
         """
-        for path, _ in stack:
-            facts_of(path).check_base(self.base)
-            if content_of(_file(path)) not in self._sound:
-                self._wearable(_file(path))
-
-    def few(self, stack: Stack) -> Mapping[str, Any] | None:
-        """The few-step adapter's recipe, if one is among these: `draw_steps`, `guidance`, `distillation` (consistency
-        if that is not told) say how to draw with it."""
-        return next((facts.recipe for path, _ in stack if (facts := facts_of(path)).kind == "few"), None)
+        files = tuple((adapter_file(path), weight) for path, weight in adapters)
+        for file, _ in files:
+            file.facts.check_base(self.base)
+            if file not in self._checked:
+                self._load(file)
+        return files
 
     @contextmanager
-    def rows(self, stacks: Sequence[Stack], parts: Collection[str] | None = None) -> Iterator[Any]:
-        """The denoiser, with exactly the adapters of stacks[n] on row n of what passes it or a text encoder.
+    def applied(self, rows: Sequence[Adapters], parts: Collection[str] | None = None) -> Iterator[Any]:
+        """Within, row n of what passes the denoiser or a text encoder has exactly the adapters of rows[n].
 
-        A batch may be several times as large and then wears them as often in the same order. What is being trained, a
-        LoRA and a word, is switched off meanwhile, and on again afterwards.
+        A batch of a multiple of len(rows) repeats them in the same order. A LoRA in training and its token are
+        switched off meanwhile.
 
         Args:
-            parts: those of the base that anything will pass; all by default.
+            rows: as `checked` gives them.
+            parts: the base's parts that will be used; all by default.
+        Yields:
+            The denoiser.
         Raises:
-            UserError: as `check`.
+            UserError: `bad_adapter`, where a file was removed since it was checked.
         """
-        for stack in stacks:
-            self.check(stack)
-        ready = {file: self._wearable(file) for file in {_file(path) for stack in stacks for path, _ in stack}}
-        worn = [[(ready[_file(path)], weight) for path, weight in stack] for stack in stacks]
+        loaded = {file: self._load(file) for file in dict.fromkeys(file for row in rows for file, _ in row)}
         modules = self.base.adaptable
-        with ExitStack() as hooks:
-            hooks.enter_context(lora.switched_off(*modules.values()))
-            for part, module in modules.items():
-                if parts is None or part in parts:
-                    layers = [[(one.layers[part], weight) for one, weight in row] for row in worn]
-                    hooks.enter_context(applied.worn(module, layers, small(self.base) and len(stacks) <= COPIED))
-            hooks.enter_context(
-                heard(self.base, [[(word, weight) for one, weight in row for word in one.words] for row in worn])
-            )
+        copied = small(self.base) and len(rows) <= COPIED_ROWS
+        tokens = [[(token, weight) for file, weight in row for token in loaded[file].tokens] for row in rows]
+        with ExitStack() as contexts:
+            with on_one_core(self.base):
+                contexts.enter_context(lora.switched_off(*modules.values()))
+                for part, module in modules.items():
+                    if parts is None or part in parts:
+                        layers = [[(loaded[file].layers[part], weight) for file, weight in row] for row in rows]
+                        contexts.enter_context(applied.apply_adapters(module, layers, copied))
+                contexts.enter_context(apply_learned_tokens(self.base, tokens))
             yield self.base.unet
 
-    def _wearable(self, file: Path) -> Wearable:
-        key = content_of(file)
-        if key in self._ready:
-            self._ready.move_to_end(key)
-            return self._ready[key]
+    def _load(self, file: AdapterFile) -> LoadedAdapter:
+        """The adapter, from memory if it is there."""
+        if file in self._loaded:
+            self._loaded.move_to_end(file)
+            return self._loaded[file]
         try:
-            self._ready[key] = ready = self._read(file)
+            self._loaded[file] = loaded = self._read(file)
         except ValueError as error:
-            raise UserError("bad_adapter", folder=file.parent, reason=str(error)[:120]) from error
-        self._sound.add(key)
-        while len(self._ready) > 1 and (
-            len(self._ready) > RESIDENT or sum(one.size for one in self._ready.values()) > RESIDENT_BYTES
+            raise UserError("bad_adapter", folder=file.path.parent, reason=str(error)[:120]) from error
+        self._checked.add(file)
+        while len(self._loaded) > 1 and (
+            len(self._loaded) > RESIDENT or sum(one.size for one in self._loaded.values()) > RESIDENT_BYTES
         ):
-            self._ready.popitem(last=False)
-        return ready
+            self._loaded.popitem(last=False)
+        return loaded
 
-    def _read(self, file: Path) -> Wearable:
+    def _read(self, file: AdapterFile) -> LoadedAdapter:
         """The adapter in this file. Raises ValueError for what does not belong to the base."""
-        base, (facts, tensors, config) = self.base, read_file(file)
-        known = {part: f"{part}." for part in base.adaptable}
-        if strange := [name for name in tensors if not name.startswith((*known.values(), WORD))]:
-            raise ValueError(f"{strange[0]} is no part of this base")
+        base, facts, tensors, config = self.base, file.facts, file.read(), file.config
+        prefixes = {part: f"{part}." for part in base.adaptable}
+        if unknown := [name for name in tensors if not name.startswith((*prefixes.values(), TOKEN_PREFIX))]:
+            raise ValueError(f"{unknown[0]} is no part of this base")
         layers: dict[str, applied.Adapter] = {}
-        for part, start in known.items():
-            own, module = below(tensors, start), base.adaptable[part]
+        for part, prefix in prefixes.items():
+            own, module = below(tensors, prefix), base.adaptable[part]
             # As they are computed with: a denoiser draws under autocast.
             dtype = precision.compute_dtype(base.device) if module is base.unet else base.dtype_of(module)
             layers[part] = (
-                wearable(own, module, base.device, dtype)
+                read_delta(own, module, base.device, dtype)
                 if facts.method == "dreambooth" and module is base.unet
-                else applied.read(own, below(config, start), module, base.device, dtype)
+                else applied.read_lora(own, below(config, prefix), module, base.device, dtype)
             )
-        words = [LearnedWord(base, token, vectors) for token, vectors in below(tensors, WORD).items()]
-        return Wearable(layers, tuple(words))
-
-
-def _file(path: Path) -> Path:
-    return path / FILE if path.is_dir() else path
+        tokens = [LearnedToken(base, token, vectors) for token, vectors in below(tensors, TOKEN_PREFIX).items()]
+        return LoadedAdapter(layers, tuple(tokens))
 
 
 def below(values: Mapping[str, Any], start: str) -> dict[str, Any]:
-    """What stands under keys that begin with `start`, by the rest of its key."""
+    """The values whose keys begin with `start`, by the rest of the key."""
     return {name.removeprefix(start): value for name, value in values.items() if name.startswith(start)}
 
 

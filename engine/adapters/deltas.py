@@ -4,8 +4,8 @@ Fine-tuning moves weights along few directions (arXiv 2106.09685, section 7.2), 
 vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept
 that hold the most of the difference for their size, until the file is `SHARE` of the model's own.
 
-A difference is worn by the rows of a batch, as a LoRA is, and never added to the base's weights: those of a base that
-rests in bfloat16 would round most of it away.
+A difference is applied to the rows of a batch, as a LoRA is, and never added to the base's weights: bfloat16 weights
+would round most of it away.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -127,14 +127,14 @@ def restored(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Ten
 
 
 @torch.no_grad()
-def wearable(
+def read_delta(
     tensors: Mapping[str, Tensor], module: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Factors | Affine]:
-    """The stored differences of a part as `engine.adapters.applied.worn` takes them, on `device`: factors in `dtype`,
-    biases and norms in float32.
+    """The stored differences of a part as `engine.adapters.applied.apply_adapters` takes them, on `device`: factors in
+    `dtype`, biases and norms in float32.
 
-    That covers linear layers, convolutions and norms, which is all that the bases' denoisers are made of; a tensor of
-    any other layer, an embedding's say, is refused.
+    Only linear layers, convolutions and norms can have one, and the bases' denoisers consist of these; a tensor of any
+    other layer, such as an embedding, is refused.
 
     Args:
         tensors: as `compress` makes them, under the names that `module` has for its weights.
@@ -150,7 +150,7 @@ def wearable(
         name, _, last = key.rpartition(".")
         layer = layers.get(name)
         if last not in ("weight", "bias") or not isinstance(layer, nn.Linear | nn.Conv2d | Norm):
-            raise ValueError(f"{key} is no weight of this base that a difference can be worn on")
+            raise ValueError(f"{key} is no weight of this base that a difference can be applied to")
         if name not in found:
             weight, bias = f"{name}.weight", tensors.get(f"{name}.bias")
             own = getattr(layer, "bias", None)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.adapters.adapters import LORA_METADATA, WORD, AdapterFacts, AdapterKind, below, read_file, write
+from engine.adapters.adapters import LORA_METADATA, TOKEN_PREFIX, AdapterFacts, AdapterKind, below, read_file, write
 from engine.adapters.applied import plain_name, scale_of, weight_of
 from engine.adapters.lora import config_of
 from engine.bases.base import BaseModel
@@ -129,7 +129,7 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     if form == "diffusers":
         _save(tensors, out, {LORA_METADATA: json.dumps(config)})
         return len(pairs)
-    if any(key.startswith(WORD) for key in tensors):
+    if any(key.startswith(TOKEN_PREFIX) for key in tensors):
         raise UserError("word_stays", folder=adapter)
     names, written = called_elsewhere(base), dict[str, Tensor]()
     for layer, (down, up, scale, magnitude) in pairs.items():
@@ -196,11 +196,11 @@ def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
         with safe_open(file, "pt") as reader:
             tensors = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
             config = json.loads((reader.metadata() or {}).get(LORA_METADATA, "{}"))
-        words = {key: tensors.pop(key) for key in list(tensors) if key.startswith(WORD)}
+        tokens = {key: tensors.pop(key) for key in list(tensors) if key.startswith(TOKEN_PREFIX)}
         pairs = _known(base, tensors, config)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError("bad_adapter", folder=file, reason=str(error)[:160]) from error
-    kept: dict[str, Tensor] = dict(words)
+    kept: dict[str, Tensor] = dict(tokens)
     configs: dict[str, Any] = {}
     for (part, name), (down, up, scale, magnitude) in pairs.items():
         kept |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up * scale}

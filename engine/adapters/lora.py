@@ -1,14 +1,14 @@
-"""Low-rank layers that learn: a LoRA on the layers of a model, one at a time.
+"""Training a LoRA: low-rank layers on the layers of a model, one LoRA at a time.
 
-An adapted layer answers W x + s B A x, of which A and B alone learn (LoRA, arXiv 2106.09685). Parameters are called as
-peft calls them, `<layer>.lora_A.<name>.weight`; without the LoRA's name that is what they are called in a file. To draw
-takes none of this: there the factors are worn by hooks (`engine.adapters.applied`).
+An adapted layer computes W x + s B A x and trains only A and B (LoRA, arXiv 2106.09685). Parameters have peft's names,
+`<layer>.lora_A.<name>.weight`; files leave out the LoRA's name. Drawing uses `engine.adapters.applied` instead.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -132,22 +132,37 @@ def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) ->
         raise ValueError(f"no layer is called {' or '.join(ends)}")
     for key, layer in layers:
         module.set_submodule(key, Adapted(layer, recipe, name))
+    _walked.clear()
+
+
+_walked: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()
+
+
+def submodules(module: nn.Module) -> Mapping[str, nn.Module]:
+    """All modules within `module` by their names.
+
+    Walked once until a LoRA is put on or taken off, since a drawing asks for them several times.
+    """
+    if module not in _walked:
+        _walked[module] = {name: part for name, part in module.named_modules() if part is not module}
+    return _walked[module]
 
 
 def adapted(module: nn.Module) -> dict[str, Adapted]:
     """The module's layers that have a LoRA on them."""
-    return {key: layer for key, layer in module.named_modules() if isinstance(layer, Adapted)}
+    return {key: layer for key, layer in submodules(module).items() if isinstance(layer, Adapted)}
 
 
 def detach(module: nn.Module) -> None:
     """Put the layers back as they were."""
     for key, layer in adapted(module).items():
         module.set_submodule(key, layer.base_layer)
+    _walked.clear()
 
 
 @contextmanager
 def switched_off(*modules: nn.Module) -> Iterator[None]:
-    """Within, the modules answer without what learns on them."""
+    """Within, the modules compute without the LoRA in training."""
     layers = [layer for module in modules for layer in adapted(module).values() if layer.on]
     for layer in layers:
         layer.on = False

@@ -83,8 +83,8 @@ class BaseModel:
         """The sides of a picture in pixels are multiples of this."""
         self.side: int = self.family.side(self)
         """Pixels of the side of the pictures that this base was trained on."""
-        self.heard: Sequence[Any] = ()
-        """The learned words of each row of what is read at present (`engine.adapters.learned_word`)."""
+        self.learned_tokens: Sequence[Any] = ()
+        """The learned tokens that apply to each row of prompts now (`engine.adapters.learned_token`)."""
 
     @classmethod
     def load(

@@ -53,7 +53,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     """`imagine`: draw pictures of a prompt."""
     from engine.adapters.adapters import Attached, facts_of
     from engine.bases.base import BaseModel, as_drawn
-    from engine.drawing.drawing import Drawing, check, draw
+    from engine.drawing.drawing import Drawing, draw_together, make_plan
 
     # 1. The adapters with their weights. One that is missing is told before the base is loaded.
     adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
@@ -82,9 +82,9 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
         strength=Drawing.strength if asked.strength is None else asked.strength,
     )
     attached = Attached(base)
-    check(drawing, base, attached)
+    plan = make_plan(drawing, base, attached)
     began = time.monotonic()
-    pictures = draw(base, attached, drawing)
+    [pictures] = draw_together(base, attached, [plan])
     seconds = round(time.monotonic() - began, 2)
 
     # 3. The files and what is said of them.

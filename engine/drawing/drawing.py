@@ -1,8 +1,11 @@
-"""Drawing: prompts, seeds and adapters become pictures."""
+"""Drawing: prompts, seeds and adapters become pictures.
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+A request (`Drawing`) is settled once into a `Plan`, which leaves nothing open. Plans with equal keys are drawn as one
+batch (`draw_together`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -10,11 +13,11 @@ from pathlib import Path
 from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
-from engine.adapters.adapters import Attached, facts_of
+from engine.adapters.adapters import AdapterFile, Adapters, Attached, adapter_file
 from engine.bases.base import BaseModel
 from engine.bases.schedule import Step
 from engine.device.cores import on_one_core
-from engine.drawing.denoising import Sampling, denoise, denoising_steps, later_noise, noise
+from engine.drawing.denoising import OnStep, Sampling, denoise, denoising_steps, later_noise, noise
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
@@ -37,16 +40,36 @@ class Drawing:
     avatars: tuple[Path, ...] = ()
     """Folders or files of the adapters that the pictures are drawn with: avatars, styles."""
     weights: tuple[float, ...] | None = None
-    """How much each of them counts; None is 1 for all."""
+    """How much each adapter counts; None is 1 for all."""
     original: Path | None = None
     """A picture to vary; None draws from noise alone."""
     strength: float = 0.6
     """How far a variation may go from its original, 0 to 1: the part of the steps that are drawn, one at least."""
 
+
+@dataclass(frozen=True)
+class Plan:
+    """A drawing with every choice made for one base."""
+
+    drawing: Drawing
+    width: int
+    """In pixels, as `height`."""
+    height: int
+    steps: int
+    """Denoising steps from pure noise to a clean picture."""
+    start: int
+    """The first step that is drawn: 0, or later for a variation, as in diffusers' StableDiffusionImg2ImgPipeline."""
+    guidance: float
+    """The scale of classifier-free guidance; 1 is without."""
+    consistency: bool
+    """Whether each step predicts the whole picture, as few-step adapters do that were distilled by consistency."""
+    adapters: Adapters
+    """With their weights; among them the base's own few-step adapter where the drawing asks for its steps."""
+
     @property
-    def stack(self) -> tuple[tuple[Path, float], ...]:
-        """The adapters with their weights."""
-        return tuple(zip(self.avatars, self.weights or (1.0,) * len(self.avatars), strict=True))
+    def batch_key(self) -> tuple[object, ...]:
+        """Plans with equal keys share a batch."""
+        return self.width, self.height, self.steps, self.start, self.guidance == 1.0, self.consistency
 
 
 @dataclass(frozen=True)
@@ -57,9 +80,9 @@ class Picture:
     seed: int
 
     def save(self, path: Path, drawing: Drawing, base: str) -> None:
-        """Write a PNG that says in its text chunks how to draw it again, complete or not at all.
+        """Write a PNG whose text chunks say how to draw it again, complete or not at all.
 
-        The prompt is not among them: pictures are passed on, and what was asked for is the asker's own.
+        They leave out the prompt: pictures are passed on, and a prompt is private.
         """
         info = PngImagePlugin.PngInfo()
         facts = {"seed": self.seed, "steps": drawing.steps, "guidance": drawing.guidance, "base": base}
@@ -71,13 +94,40 @@ class Picture:
             self.image.save(draft, "PNG", pnginfo=info)
 
 
-def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -> None:
-    """Refuse a drawing that cannot be made.
+def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
+    """Check a drawing and settle it.
 
     Raises:
-        UserError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`, and with
-            `attached` whatever `Attached.check` says of the adapters.
+        UserError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`; of the adapters
+            `missing_avatar`, `bad_adapter` or `wrong_base`.
     """
+    _check(drawing)
+    width, height = (base.side if side is None else side for side in (drawing.width, drawing.height))
+    base.check_size(width, height)
+    if drawing.original:
+        read_original(drawing.original)
+    weights = drawing.weights or (1.0,) * len(drawing.avatars)
+    adapters = attached.checked(list(zip(drawing.avatars, weights, strict=True)))
+    few_step = next((file.facts for file, _ in adapters if file.facts.few_step), None)
+    if few_step is None and (own := _own_few_step(drawing, base)):
+        few_step, adapters = own.facts, (*adapters, (own, 1.0))
+    recipe = few_step.recipe if few_step else {}
+    steps = drawing.steps or int(recipe.get("draw_steps", base.family.draw_steps))
+    guidance = float(recipe.get("guidance", base.family.guidance)) if drawing.guidance is None else drawing.guidance
+    return Plan(
+        drawing,
+        width,
+        height,
+        steps,
+        start=steps - max(1, round(steps * drawing.strength)) if drawing.original else 0,
+        guidance=guidance,
+        consistency=few_step is not None and recipe.get("distillation", "consistency") == "consistency",
+        adapters=adapters,
+    )
+
+
+def _check(drawing: Drawing) -> None:
+    """Refuse values that no base draws with."""
     if not drawing.prompt.strip():
         raise UserError("empty_prompt")
     for text in (drawing.prompt, drawing.negative_prompt):
@@ -90,115 +140,62 @@ def check(drawing: Drawing, base: BaseModel, attached: Attached | None = None) -
     ):  # fmt: skip
         if value is not None and not low <= value <= high:
             raise UserError("out_of_range", what=what, low=low, high=high, value=value)
-    side = base.side
-    base.check_size(*(side if given is None else given for given in (drawing.width, drawing.height)))
-    if drawing.original:
-        opened(drawing.original)
-    if attached:
-        attached.check(drawing.stack)
+
+
+def _own_few_step(drawing: Drawing, base: BaseModel) -> AdapterFile | None:
+    """The base's own few-step adapter, if the drawing asks for exactly its steps."""
+    if base.family.few_step_adapter is None or drawing.steps is None:
+        return None
+    file = adapter_file(base.family.few_step_adapter)
+    return file if file.facts.fits(base) and drawing.steps == file.facts.recipe["draw_steps"] else None
 
 
 def draw(
-    base: BaseModel, attached: Attached, drawing: Drawing, on_step: Callable[[int, int], None] = lambda step, of: None
+    base: BaseModel, attached: Attached, drawing: Drawing, on_step: OnStep = lambda step, of: None
 ) -> list[Picture]:
-    """Draw `drawing.count` pictures, one after another's seed; each is the same whether drawn alone or in company.
+    """Draw `drawing.count` pictures with consecutive seeds; each is the same whether it is drawn alone or in a batch.
 
     Raises:
-        UserError: as `check`.
+        UserError: as `make_plan`.
     """
-    return draw_together(base, attached, [drawing], on_step)[0]
+    return draw_together(base, attached, [make_plan(drawing, base, attached)], on_step)[0]
 
 
 def draw_together(
-    base: BaseModel,
-    attached: Attached,
-    drawings: Sequence[Drawing],
-    on_step: Callable[[int, int], None] = lambda step, of: None,
+    base: BaseModel, attached: Attached, plans: Sequence[Plan], on_step: OnStep = lambda step, of: None
 ) -> list[list[Picture]]:
-    """Draw several people's requests as one batch, each row with its own prompt, guidance and adapters.
+    """Draw several requests as one batch, each row with its own prompt, guidance and adapters.
 
-    They must agree in what `company` says. Each picture is the one that is drawn alone, but for rounding.
+    Each picture is the one that is drawn alone, but for rounding.
 
     Raises:
-        UserError: as `check`.
+        ValueError: the plans' batch keys differ.
+        UserError: as `Attached.checked`, where an adapter's file was removed since.
     """
-    for drawing in drawings:
-        check(drawing, base, attached)
-    drawings = [in_few_steps(drawing, base, attached) for drawing in drawings]
-    if len({company(drawing, base, attached) for drawing in drawings}) != 1:
+    if len({plan.batch_key for plan in plans}) != 1:
         raise ValueError("these drawings cannot share a batch")
-    first, counts = drawings[0], [drawing.count for drawing in drawings]
-    shape = base.latent_shape(first.width or base.side, first.height or base.side)
-    rows = [drawing for drawing in drawings for _ in range(drawing.count)]
-    seeds = [drawing.seed + number for drawing in drawings for number in range(drawing.count)]
-    stacks = [drawing.stack for drawing in drawings]
-    with on_one_core(base), attached.rows(stacks, base.family.text_encoders):
-        words = base.encode_prompts([drawing.prompt for drawing in drawings])
-        negative = base.encode_negatives([drawing.negative_prompt for drawing in drawings])
-    steps, skip = steps_of(first, base, attached), skipped(first, base, attached)
-    consistent = by_consistency(first, attached)
-    plan = denoising_steps(base.schedule, steps, shape[1] * shape[2], consistent)
-    latents = begin(base, drawings, noise(seeds, shape), plan[skip])
-    with ExitStack() as wearing:
-        with on_one_core(base):
-            unet = wearing.enter_context(attached.rows([drawing.stack for drawing in rows], [base.family.denoiser]))
-        latents = denoise(
-            unet, base, latents, words.repeat(counts), negative.repeat(counts),
-            Sampling(
-                steps, [guidance_of(drawing, base, attached) for drawing in rows], skip,
-                partial(later_noise, seeds, shape) if consistent else None,
-            ),
-            on_step,
-        )  # fmt: skip
+    first, counts = plans[0], [plan.drawing.count for plan in plans]
+    rows = [plan for plan in plans for _ in range(plan.drawing.count)]
+    seeds = [plan.drawing.seed + number for plan in plans for number in range(plan.drawing.count)]
+    shape = base.latent_shape(first.width, first.height)  # (c, h, w)
+    # 1. Prompts, once for each request.
+    with on_one_core(base), attached.applied([plan.adapters for plan in plans], base.family.text_encoders):
+        prompts = base.encode_prompts([plan.drawing.prompt for plan in plans])
+        negative = base.encode_negatives([plan.drawing.negative_prompt for plan in plans])
+    # 2. Latents at the noise level of the first step, (n, c, h, w).
+    steps = denoising_steps(base.schedule, first.steps, shape[1] * shape[2], first.consistency)
+    latents = first_latents(base, plans, noise(seeds, shape), steps[first.start])
+    # 3. Denoising, each row with its adapters.
+    step_noise = partial(later_noise, seeds, shape) if first.consistency else None
+    sampling = Sampling(first.steps, [plan.guidance for plan in rows], first.start, step_noise)
+    with attached.applied([plan.adapters for plan in rows], [base.family.denoiser]) as denoiser:
+        latents = denoise(denoiser, base, latents, prompts.repeat(counts), negative.repeat(counts), sampling, on_step)
+    # 4. Pictures, shared out to the requests.
     pictures = iter([Picture(image, seed) for image, seed in zip(base.decode(latents), seeds, strict=True)])
     return [list(islice(pictures, count)) for count in counts]
 
 
-def company(drawing: Drawing, base: BaseModel, attached: Attached) -> tuple[object, ...]:
-    """What drawings must have in common to be drawn together: sizes, steps, where they begin, whether they are guided
-    and whether they are drawn by consistency.
-
-    Raises:
-        UserError: `missing_avatar` or `bad_adapter`.
-    """
-    drawing = in_few_steps(drawing, base, attached)
-    return (
-        drawing.width or base.side, drawing.height or base.side, steps_of(drawing, base, attached),
-        skipped(drawing, base, attached), guidance_of(drawing, base, attached) == 1.0,
-        by_consistency(drawing, attached),
-    )  # fmt: skip
-
-
-def in_few_steps(drawing: Drawing, base: BaseModel, attached: Attached) -> Drawing:
-    """The drawing with the base's own few-step adapter, if it asks for that one's steps and wears no other such."""
-    own = base.family.few_step_adapter
-    if own is None or drawing.steps is None or attached.few(drawing.stack) or not (few := facts_of(own)).fits(base):
-        return drawing
-    if drawing.steps != few.recipe["draw_steps"]:
-        return drawing
-    weights = (*(weight for _, weight in drawing.stack), 1.0)
-    return replace(drawing, avatars=(*drawing.avatars, own), weights=weights)
-
-
-def by_consistency(drawing: Drawing, attached: Attached) -> bool:
-    """Whether each step answers with the whole picture, as a few-step adapter that was learned by consistency does."""
-    few = attached.few(drawing.stack)
-    return few is not None and few.get("distillation", "consistency") == "consistency"
-
-
-def steps_of(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
-    """The drawing's steps: as asked for, or the few-step adapter's, or the family's."""
-    few = attached.few(drawing.stack)
-    return drawing.steps or (int(few["draw_steps"]) if few else base.family.draw_steps)
-
-
-def skipped(drawing: Drawing, base: BaseModel, attached: Attached) -> int:
-    """How many of the first steps a variation leaves out, as diffusers' StableDiffusionImg2ImgPipeline does."""
-    steps = steps_of(drawing, base, attached)
-    return 0 if drawing.original is None else steps - max(1, round(steps * drawing.strength))
-
-
-def begin(base: BaseModel, drawings: Sequence[Drawing], noise: Tensor, first: Step) -> Tensor:
+def first_latents(base: BaseModel, plans: Sequence[Plan], noise: Tensor, first: Step) -> Tensor:
     """Latents (n, c, h, w) on the base's device that drawing begins with: noise (n, c, h, w), and for variations the
     original at the noise level of the `first` step (SDEdit, arXiv 2108.01073, algorithm 1).
 
@@ -206,26 +203,21 @@ def begin(base: BaseModel, drawings: Sequence[Drawing], noise: Tensor, first: St
     """
     latents, row = noise.to(base.device), 0
     alpha, sigma = first.now
-    size = (noise.shape[3] * base.vae_scale_factor, noise.shape[2] * base.vae_scale_factor)
-    for drawing in drawings:
-        if drawing.original:
-            clean, _ = base.encode_pictures([ImageOps.fit(opened(drawing.original), size, Image.Resampling.LANCZOS)])
-            latents[row : row + drawing.count] = alpha * clean + sigma * latents[row : row + drawing.count]
-        row += drawing.count
+    for plan in plans:
+        rows = slice(row, row + plan.drawing.count)
+        if plan.drawing.original:
+            original = read_original(plan.drawing.original)
+            fitted = ImageOps.fit(original, (plan.width, plan.height), Image.Resampling.LANCZOS)
+            clean, _ = base.encode_pictures([fitted])  # (1, c, h, w)
+            latents[rows] = alpha * clean + sigma * latents[rows]
+        row += plan.drawing.count
     return latents
 
 
-def opened(path: Path) -> Image.Image:
+def read_original(path: Path) -> Image.Image:
     """The picture in RGB. Raises UserError `bad_original`."""
     try:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except OSError as error:
         raise UserError("bad_original", file=path.name) from error
-
-
-def guidance_of(drawing: Drawing, base: BaseModel, attached: Attached) -> float:
-    """The drawing's guidance: as asked for, or the few-step adapter's, or the family's."""
-    few = attached.few(drawing.stack)
-    usual = float(few["guidance"]) if few else base.family.guidance
-    return usual if drawing.guidance is None else drawing.guidance

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.adapters import lora
 from engine.adapters.adapters import AdapterFacts, AdapterKind, attach_fresh, detach, plain_copy, save_delta, save_lora
-from engine.adapters.learned_word import LearnedWord, heard
+from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.families import Conditioning
 from engine.device import memory
@@ -260,7 +260,7 @@ def train(
     # What learns it.
     dtype = learning_dtype(recipe, base)
     in_place = sole and recipe.method == "dreambooth" and (recipe.prior_target == "noise" or not prior_count)
-    word = LearnedWord(base, token) if recipe.pivotal else None
+    word = LearnedToken(base, token) if recipe.pivotal else None
     if sole and (frozen := frozen_dtype(recipe, base.device)):
         base.rest(frozen)
     # Whatever goes wrong from here on, the base is itself again.
@@ -283,7 +283,7 @@ def train(
         if word:
             groups.append({"params": [word.vectors], "lr": recipe.word_learning_rate})
             parameters.append(word.vectors)
-            afterwards.enter_context(heard(base, [[(word, 1.0)]]))
+            afterwards.enter_context(apply_learned_tokens(base, [[(word, 1.0)]]))
         context = partial(autocast, base.device, dtype)
         full_rates = [float(group["lr"]) for group in groups]  # the groups become the optimiser's own
         optimiser = make(recipe, groups, base.device)

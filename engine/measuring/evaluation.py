@@ -23,7 +23,7 @@ from PIL import Image
 from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, as_drawn
 from engine.bases.families import TOON
-from engine.drawing.drawing import Drawing, draw_together
+from engine.drawing.drawing import Drawing, draw_together, make_plan
 from engine.learning.training import train
 from engine.recipe import Method, Recipe, choose
 from engine.toon import SIZE
@@ -83,10 +83,11 @@ def drawn(
     drawings = [
         Drawing(prompt.format(who=who), seed=seed + n, avatars=avatars) for n, (prompt, _) in enumerate(PROMPTS)
     ]
+    plans = [make_plan(drawing, base, attached) for drawing in drawings]
     # Ten at once: more rows are no quicker on a CPU, and ask for more memory.
     return [
         pictures[0].image for at in range(0, len(PROMPTS), 10)
-        for pictures in draw_together(base, attached, drawings[at : at + 10])
+        for pictures in draw_together(base, attached, plans[at : at + 10])
     ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from engine.adapters.adapters import Attached
 from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, as_drawn
 from engine.device import memory
-from engine.drawing.drawing import Drawing, Picture, check, company, draw_together
+from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
 from engine.learning import training
 from engine.learning.training import Progress, Stopped
 from engine.measuring.likeness import likeness_of
@@ -214,7 +214,7 @@ class GpuProcess:
         for number, prompt in enumerate(SAMPLES):
             drawing = Drawing(prompt.format(instance=instance), seed=number, avatars=(out / FILE,))
             # Signs of life alone: within a drawing there is no way to give.
-            drawn = draw_together(self.base, self.attached, [drawing], lambda step, of: told_of("sample"))[0]
+            drawn = draw(self.base, self.attached, drawing, lambda step, of: told_of("sample"))
             samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
             images += [picture.image for picture in drawn]
             self._give_way(request_id)
@@ -228,7 +228,7 @@ class GpuProcess:
 
     def _imagine(self, requests: Sequence[Request]) -> None:
         """Draw these, as few batches as they allow; each is answered, whatever becomes of the others."""
-        batches: dict[object, list[tuple[Request, Drawing]]] = {}
+        batches: dict[object, list[tuple[Request, Plan]]] = {}
         for request in requests:
             asked = request["drawing"]
             original, weights = asked.get("original"), asked.get("weights")
@@ -239,15 +239,15 @@ class GpuProcess:
             drawing = Drawing(**{**asked, **read})
 
             def sort_in(request: Request = request, drawing: Drawing = drawing) -> None:
-                check(drawing, self.base, self.attached)
-                batches.setdefault(company(drawing, self.base, self.attached), []).append((request, drawing))
+                plan = make_plan(drawing, self.base, self.attached)
+                batches.setdefault(plan.batch_key, []).append((request, plan))
 
             self._guarded([request["id"]], sort_in)
         for batch in batches.values():
             self._draw_batch(batch)
 
-    def _draw_batch(self, batch: Sequence[tuple[Request, Drawing]]) -> None:
-        batch = [(request, drawing) for request, drawing in batch if not self._gone(request["id"])]
+    def _draw_batch(self, batch: Sequence[tuple[Request, Plan]]) -> None:
+        batch = [(request, plan) for request, plan in batch if not self._gone(request["id"])]
         if not batch:
             return
         began, request_ids = time.monotonic(), [request["id"] for request, _ in batch]
@@ -261,7 +261,7 @@ class GpuProcess:
         def work() -> None:
             drawn = None
             with memory.attempt():
-                drawn = draw_together(self.base, self.attached, [drawing for _, drawing in batch], cancelled)
+                drawn = draw_together(self.base, self.attached, [plan for _, plan in batch], cancelled)
             if drawn is None:
                 torch.cuda.empty_cache()
                 if len(batch) == 1:
@@ -269,10 +269,10 @@ class GpuProcess:
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._draw_batch(half)
                 return
-            for (request, drawing), pictures in zip(batch, drawn, strict=True):
+            for (request, plan), pictures in zip(batch, drawn, strict=True):
                 if self._gone(request["id"]):
                     continue
-                paths = self._kept(pictures, drawing, Path(request["out"]), "picture")
+                paths = self._kept(pictures, plan.drawing, Path(request["out"]), "picture")
                 self._end(
                     request["id"], "done", seconds=round(time.monotonic() - began, 2), drawn_with=len(batch),
                     pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
 from engine.bases.base import BaseModel, as_drawn
-from engine.drawing.drawing import Drawing, Picture, draw, draw_together
+from engine.drawing.drawing import Drawing, Picture, draw, draw_together, make_plan
 from engine.learning.training import Progress, train
 from engine.recipe import choose
 from engine.toon import WEIGHTS
@@ -72,7 +72,7 @@ def eight(base: BaseModel, attached: Attached, avatars: Sequence[Path], prompt: 
 
     def together(worn: Sequence[Path]) -> list[list[Picture]]:
         asked = [Drawing(prompt, seed=number, avatars=(path,)) for number, path in enumerate(worn)]
-        return draw_together(base, attached, asked)
+        return draw_together(base, attached, [make_plan(one, base, attached) for one in asked])
 
     return timed(lambda: together(own), times), timed(lambda: together([avatars[0]] * 8), times)
 

@@ -39,6 +39,7 @@ from engine.recipe import Recipe
 from engine.sentences import sentence
 from engine.toon.world import album, render
 from storage.errors import UserError
+from tests.engine.tiny import applied
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
 RECIPE = Recipe("lora", 4, 1e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -251,7 +252,7 @@ def test_photos_among_the_class_pictures_are_answered_as_before_under_the_class_
 
     def answered(avatar: Path | None) -> torch.Tensor:
         stack = ((avatar, 1.0),) if avatar else ()
-        with torch.no_grad(), Attached(tiny).rows([stack] * len(photos)) as unet:
+        with torch.no_grad(), applied(Attached(tiny), [stack] * len(photos)) as unet:
             return tiny.predict(unet, noisy, timesteps, tiny.encode_prompts(["a photo of man"] * len(photos)))
 
     def moved(name: str, recipe: Recipe) -> float:

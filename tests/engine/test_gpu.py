@@ -239,9 +239,10 @@ def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellat
         return np.zeros(128)
 
     monkeypatch.setattr("engine.learning.training.train", lambda *arguments, **options: trained)
-    monkeypatch.setattr(gpu_process, "draw_together", lambda base, attached, drawings, on_step: [
-        [Picture(pictures[0], 1)] for _ in drawings
+    monkeypatch.setattr(gpu_process, "draw_together", lambda base, attached, plans, on_step: [
+        [Picture(pictures[0], 1)] for _ in plans
     ])  # fmt: skip
+    monkeypatch.setattr(gpu_process, "draw", lambda *given: [Picture(pictures[0], 1)])
     monkeypatch.setattr("engine.measuring.likeness.describe", describe)
     request = training(tmp_path, pictures[:2])
     here.serve(request)

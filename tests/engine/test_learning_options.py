@@ -17,13 +17,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from engine.adapters.adapters import FILE, Attached, facts_of, plain_copy
 from engine.adapters.exchange import export, foreign_facts, take_in
-from engine.adapters.learned_word import LearnedWord, heard
+from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.loading import open_pipeline
 from engine.device import memory
 from engine.device.precision import attention
 from engine.drawing.denoising import Sampling, denoise, noise
-from engine.drawing.drawing import Drawing, draw, draw_together
+from engine.drawing.drawing import Drawing, draw
 from engine.learning import training
 from engine.learning.objectives import average, ema_decay
 from engine.learning.optimisers import learning_rate_at, make
@@ -31,7 +31,7 @@ from engine.learning.training import Previews, Progress, frozen_dtype, train
 from engine.recipe import ATTENTION, Recipe
 from engine.sentences import sentence
 from storage.errors import UserError
-from tests.engine.tiny import asked, assert_same, load, plainly
+from tests.engine.tiny import applied, asked, assert_same, load, plainly, together
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 ALONE = replace(LORA, prior_batch=0, prior_weight=0.0)
@@ -309,8 +309,8 @@ def test_dora_on_convolutions_draws_the_same_in_plain_diffusers_elsewhere_and_in
     export(base, tmp_path, "kohya", tmp_path / "kohya.safetensors")
     take_in(base, tmp_path / "kohya.safetensors", foreign_facts(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE)
     assert_same(draw(base, attached, asked(tmp_path / "back"))[0].image, ours)
-    company = draw_together(base, attached, [asked(tmp_path / "plain"), asked(tmp_path), asked()])
-    assert_same(company[1][0].image, ours, 2)
+    batch = together(base, attached, [asked(tmp_path / "plain"), asked(tmp_path), asked()])
+    assert_same(batch[1][0].image, ours, 2)
 
 
 @pytest.mark.parametrize(
@@ -357,13 +357,13 @@ def test_a_learned_word_is_heard_only_with_its_avatar(tiny, pictures, tmp_path) 
     before = tiny.encode_prompts(prompts).prompt_embeds
     tensors = learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
     assert any(key == "lora_word.zk1" for key in tensors)
-    assert torch.equal(tiny.encode_prompts(prompts).prompt_embeds, before) and not tiny.heard
+    assert torch.equal(tiny.encode_prompts(prompts).prompt_embeds, before) and not tiny.learned_tokens
     attached = Attached(tiny)
-    with attached.rows([[(tmp_path, 1.0)]]):
+    with applied(attached, [[(tmp_path, 1.0)]]):
         within = tiny.encode_prompts(prompts).prompt_embeds
     assert not torch.equal(within[0], before[0]) and torch.equal(within[1], before[1])
     assert torch.equal(tiny.encode_prompts(prompts).prompt_embeds, before)
-    with attached.rows([[]]):
+    with applied(attached, [[]]):
         assert torch.equal(tiny.encode_prompts(prompts).prompt_embeds, before)
 
 
@@ -376,7 +376,7 @@ def test_every_row_is_read_with_its_own_words(tiny, pictures, tmp_path) -> None:
     attached = Attached(tiny)
 
     def read(*stacks: list[tuple[Path, float]]) -> torch.Tensor:
-        with attached.rows(stacks):
+        with applied(attached, stacks):
             return tiny.encode_prompts(prompts).prompt_embeds
 
     mixed, ones, others = read([one], [], [other]), read([one]), read([other])
@@ -390,7 +390,7 @@ def test_a_learned_word_of_two_text_encoders_goes_to_both(folders, pictures, tmp
     before = base.encode_prompts(["zk1 man"])
     tensors = learned(base, pictures, replace(ALONE, pivotal=True), tmp_path)
     assert tensors["lora_word.zk1"].shape[1] == 32 + 48
-    with Attached(base).rows([[(tmp_path, 1.0)]]):
+    with applied(Attached(base), [[(tmp_path, 1.0)]]):
         within = base.encode_prompts(["zk1 man"])
     for part in (slice(0, 32), slice(32, None)):
         assert not torch.equal(within.prompt_embeds[..., part], before.prompt_embeds[..., part])
@@ -399,7 +399,7 @@ def test_a_learned_word_of_two_text_encoders_goes_to_both(folders, pictures, tmp
 
 def test_a_fresh_word_changes_nothing_and_plain_diffusers_passes_over_it(tiny, tiny_folder, pictures, tmp_path) -> None:
     before = tiny.encode_prompts(["zk1 zk1 man"]).prompt_embeds
-    with heard(tiny, [[(LearnedWord(tiny, "zk1"), 1.0)]]):
+    with apply_learned_tokens(tiny, [[(LearnedToken(tiny, "zk1"), 1.0)]]):
         assert torch.equal(tiny.encode_prompts(["zk1 zk1 man"]).prompt_embeds, before)
     learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
@@ -525,7 +525,7 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
         return denoise(unet, tiny, latents, words[:1], words[1:], Sampling(4, 2.0))
 
     drawn = [denoised(tiny.unet), denoised(full[0])]
-    with Attached(tiny).rows([[(tmp_path, 1.0)]]) as unet:
+    with applied(Attached(tiny), [[(tmp_path, 1.0)]]) as unet:
         drawn.append(denoised(unet))
     moved, missed = (float((drawn[1] - other).norm()) for other in (drawn[0], drawn[2]))
     assert missed < 0.5 * moved
@@ -540,7 +540,7 @@ def test_beside_full_dreambooth_the_text_encoder_learns_a_lora(tiny, pictures, t
     kinds = {name.split(".")[0]: "lora" if ".lora_" in name else "difference" for name in stored}
     assert kinds == {"unet": "difference", "text_encoder": "lora"}
     assert torch.equal(tiny.encode_prompts(prompt).prompt_embeds, plain)
-    with Attached(tiny).rows([[(tmp_path, 1.0)]]):
+    with applied(Attached(tiny), [[(tmp_path, 1.0)]]):
         assert not torch.allclose(tiny.encode_prompts(prompt).prompt_embeds, plain, atol=1e-4)
     assert not any("lora" in name for name in learned(tiny, pictures, replace(recipe, text_encoder=False), tmp_path))
 

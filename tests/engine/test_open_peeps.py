@@ -17,6 +17,7 @@ from engine.drawing.denoising import noise
 from engine.learning.examples import prepare, read_captioned
 from engine.pretraining.open_peeps import TRIGGER, write
 from engine.toon import SIZE, captions, world
+from tests.engine.tiny import applied
 
 COUNT = 120
 
@@ -113,7 +114,7 @@ def test_the_embedded_base_learns_the_style_and_wears_it(folder: Path, tmp_path:
     noisy, wanted = (of(clean, disturbance, times) for of in (base.schedule.noisy, base.schedule.target))
 
     def error(*worn: Path) -> float:
-        with attached.rows([[(path, 1.0) for path in worn]] * 8) as unet, torch.no_grad():
+        with applied(attached, [[(path, 1.0) for path in worn]] * 8) as unet, torch.no_grad():
             predicted = base.predict(unet, noisy, times, base.encode_prompts(dataset.texts[:8]))
             return float((predicted - wanted).square().mean())
 

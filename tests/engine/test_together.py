@@ -1,5 +1,6 @@
 """Several adapters on one base: worn together with a weight each, by different rows of one batch, and in few steps."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,15 @@ import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
 from PIL import Image
 
+from engine import tensor_files
 from engine.adapters import adapters
-from engine.adapters.adapters import FILE, Attached
+from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
 from engine.bases.base import BaseModel, plain_parameters
-from engine.drawing.drawing import Drawing, company, draw, draw_together, in_few_steps
+from engine.drawing.drawing import Drawing, Plan, draw, make_plan
 from engine.learning.distillation import DEFAULTS, distil, facts
 from engine.learning.training import Progress, train
 from engine.recipe import ATTENTION, Distillate
-from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved
+from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved, together
 
 CONVOLVED = replace(LORA, text_encoder=True)
 ONE_STEP = replace(DEFAULTS["consistency"], steps=1, batch=1, rank=4)
@@ -35,6 +37,11 @@ def people(folders, pictures, tmp_path_factory) -> dict[str, Path]:
     return made
 
 
+def files(plan: Plan) -> list[tuple[Path, float]]:
+    """The files of its adapters, and their weights."""
+    return [(file.path, weight) for file, weight in plan.adapters]
+
+
 def alike(one, other) -> None:
     assert_same(one.image, other.image, 2)
 
@@ -48,13 +55,13 @@ def test_every_row_of_a_batch_is_the_picture_drawn_alone(folders, people, exact)
         asked(prompt="nobody", seed=3, negative_prompt="a hat"),
         asked(people["ann"], people["style"], weights=(0.7, 1.2), seed=4),
     ]
-    together = draw_together(base, attached, drawings)
-    assert [[picture.seed for picture in pictures] for pictures in together] == [[1, 2], [2], [3], [4]]
-    for drawing, pictures in zip(drawings, together, strict=True):
+    batch = together(base, attached, drawings)
+    assert [[picture.seed for picture in pictures] for pictures in batch] == [[1, 2], [2], [3], [4]]
+    for drawing, pictures in zip(drawings, batch, strict=True):
         for one, other in zip(pictures, draw(base, attached, drawing), strict=True):
             alike(one, other)
     plain = draw(base, attached, replace(drawings[1], avatars=()))[0]
-    assert plain.image.tobytes() != together[1][0].image.tobytes()
+    assert plain.image.tobytes() != batch[1][0].image.tobytes()
 
 
 @pytest.mark.slow
@@ -76,12 +83,12 @@ def test_eight_people_in_one_batch_get_the_pictures_that_each_gets_alone(
     counted = base.unet.register_forward_pre_hook(
         lambda unet, arguments, named: batches.append(len(arguments[0])), with_kwargs=True
     )
-    together = [of_one[0] for of_one in draw_together(base, attached, drawings)]
+    batch = [of_one[0] for of_one in together(base, attached, drawings)]
     counted.remove()
     # Eight rows and, for guidance, eight more: at once, or each half on a core of its own.
     assert min(batches) >= 8 and sum(batches) == 16 * drawings[0].steps
     alone = [draw(base, attached, drawing)[0] for drawing in drawings]
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(batch, alone, strict=True):
         alike(one, other)
     shown = [np.asarray(one.image, np.int16) for one in alone]
     assert min(np.abs(a - b).max() for n, a in enumerate(shown) for b in shown[:n]) > 4
@@ -126,16 +133,39 @@ def test_an_avatar_stays_loaded_wherever_its_file_lies(folders, pictures, tmp_pa
     for seed in (1, 2):
         recipe = replace(LORA, method=method, steps=1, prior_batch=0)
         train(base, pictures, "zk1", "man", recipe, tmp_path / str(seed) / FILE, side=SIDE, seed=seed)
-    read = adapters._tensors
-    monkeypatch.setattr(adapters, "_tensors", lambda file: reads.append(file) or read(file))
+    read = adapters.read_tensors
+    monkeypatch.setattr(adapters, "read_tensors", lambda file: reads.append(file) or read(file))
     attached = Attached(base)
     first, again = (asked(copied(tmp_path / "1", tmp_path / name), steps=1) for name in ("first", "again"))
-    assert company(first, base, attached) == company(again, base, attached)
-    alike(*(of_one[0] for of_one in draw_together(base, attached, [first, again])))
+    keys = {make_plan(drawing, base, attached).batch_key for drawing in (first, again)}
+    assert len(keys) == 1
+    alike(*(of_one[0] for of_one in together(base, attached, [first, again])))
     assert len(reads) == 1
     (tmp_path / "again" / FILE).write_bytes((tmp_path / "2" / FILE).read_bytes())
     draw(base, attached, again)
     assert len(reads) == 2
+
+
+def test_a_request_of_four_pictures_reads_its_adapter_once(folders, people, tmp_path: Path, monkeypatch) -> None:
+    """Once to hash it, once for the header, once for the tensors; another copy of the same content is only hashed."""
+    facts, tensors, config = read_file(people["ann"])
+    write(tensors, replace(facts, seed=77), tmp_path / "first" / FILE, {LORA_METADATA: json.dumps(config)})
+    opened: list[str] = []
+    safe_open, path_open = tensor_files.safe_open, Path.open
+    monkeypatch.setattr(
+        tensor_files, "safe_open", lambda path, *rest: opened.append("safetensors") or safe_open(path, *rest)
+    )
+    monkeypatch.setattr(
+        Path, "open", lambda path, *rest: (path.name == FILE and opened.append("bytes")) or path_open(path, *rest)
+    )
+    base = load(folders("sd1"))
+    attached = Attached(base)
+    draw(base, attached, asked(tmp_path / "first", count=4))
+    assert opened == ["bytes", "safetensors", "safetensors"]
+    draw(base, attached, asked(tmp_path / "first", count=4))
+    assert len(opened) == 3
+    draw(base, attached, asked(copied(tmp_path / "first", tmp_path / "again"), count=4))
+    assert opened[3:] == ["bytes"]
 
 
 def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people, pictures, tmp_path: Path) -> None:
@@ -145,13 +175,13 @@ def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people,
     seen: list[int] = []
 
     def on_step(progress: Progress) -> None:
-        draw_together(base, attached, [asked(people["ann"], steps=1), asked(people["bob"], steps=1)])
+        together(base, attached, [asked(people["ann"], steps=1), asked(people["bob"], steps=1)])
         assert {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)} == pointers
         seen.append(progress.step)
 
     train(base, pictures, "zk9", "man", replace(LORA, steps=2), tmp_path / FILE, side=SIDE, on_step=on_step)
     assert seen == [1, 2]
-    kept = [tensor for lora in attached._ready.values() for part in lora.layers.values() for one in part.values()
+    kept = [tensor for lora in attached.loaded for part in lora.layers.values() for one in part.values()
             for tensor in one.tensors]  # fmt: skip
     own = {tensor.untyped_storage().data_ptr() for _, tensor in plain_parameters(base.unet)}
     assert not own & {tensor.untyped_storage().data_ptr() for tensor in kept}
@@ -163,7 +193,7 @@ def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people,
 def test_drawings_that_differ_in_steps_cannot_share_a_batch(folders) -> None:
     base = load(folders("sd1"))
     with pytest.raises(ValueError, match="share"):
-        draw_together(base, Attached(base), [asked(steps=2), asked(steps=3)])
+        together(base, Attached(base), [asked(steps=2), asked(steps=3)])
 
 
 @pytest.mark.parametrize("method", get_args(Distillate))
@@ -199,21 +229,22 @@ def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
 ) -> None:
     base = load(folders("sd1"))
     distil(base, [pictures[0].resize((SIDE, SIDE))], ["a"], ONE_STEP, tmp_path / FILE)
-    monkeypatch.setattr(base, "family", replace(base.family, few=tmp_path))
-    worn = [in_few_steps(asked(steps=steps), base, Attached(base)).avatars for steps in (3, 4, 5)]
-    assert worn == [(), (tmp_path,), ()]
+    monkeypatch.setattr(base, "family", replace(base.family, few_step_adapter=tmp_path))
+    plans = [make_plan(asked(steps=steps), base, Attached(base)) for steps in (3, 4, 5)]
+    assert [files(plan) for plan in plans] == [[], [(tmp_path / FILE, 1.0)], []]
+    assert [plan.consistency for plan in plans] == [False, True, False]
     monkeypatch.setattr(base, "fingerprint", "other weights")
-    assert in_few_steps(asked(steps=4), base, Attached(base)).avatars == ()
+    assert not make_plan(asked(steps=4), base, Attached(base)).adapters
 
 
 def test_few_steps_wear_the_bases_own_adapter_beside_a_style_with_a_weight(folders, people, tmp_path: Path) -> None:
     base: BaseModel = load(folders("sd1"))
     distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], ONE_STEP, tmp_path / FILE)
-    base.family = replace(base.family, few=tmp_path)
+    base.family = replace(base.family, few_step_adapter=tmp_path)
     attached, styled = Attached(base), asked(people["style"], weights=(0.6,), steps=4, seed=1)
-    worn = in_few_steps(styled, base, attached)
-    assert worn.stack == ((people["style"], 0.6), (tmp_path, 1.0))
-    assert in_few_steps(replace(styled, steps=9), base, attached).stack == styled.stack
+    style = (people["style"] / FILE, 0.6)
+    assert files(make_plan(styled, base, attached)) == [style, (tmp_path / FILE, 1.0)]
+    assert files(make_plan(replace(styled, steps=9), base, attached)) == [style]
     seen: list[tuple[int, int]] = []
     picture = draw(base, attached, styled, lambda step, of: seen.append((step, of)))[0]
     assert seen == [(n, 4) for n in range(1, 5)]

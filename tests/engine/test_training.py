@@ -251,13 +251,13 @@ def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
     train(tiny, pictures, "zk1", "man", LORA, avatar / FILE, side=SIDE)
     monkeypatch.chdir(moved(tiny_folder, tmp_path / "elsewhere").parent)
     same = BaseModel.load("elsewhere", torch.device("cpu"))
-    Attached(same).check(((avatar, 1.0),))
+    Attached(same).checked(((avatar, 1.0),))
     assert export(same, avatar, "diffusers", tmp_path / "exported.safetensors")
     for number, (part, place) in enumerate((("unet", 0.1), ("unet", 0.5), ("unet", 0.9), ("text_encoder", 0.5))):
         other = BaseModel.load(str(moved(tiny_folder, tmp_path / str(number), part, place)), torch.device("cpu"))
         other.source = tiny.source  # another model at the same path
         with pytest.raises(UserError, match="wrong_base") as refused:
-            Attached(other).check(((avatar, 1.0),))
+            Attached(other).checked(((avatar, 1.0),))
         assert "other weights" in sentence(refused.value)
         with pytest.raises(UserError, match="wrong_base"):
             export(other, avatar, "kohya", tmp_path / "refused.safetensors")
@@ -269,10 +269,10 @@ def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> Non
     values = asdict(facts)
     assert values.pop("fingerprint") == tiny.fingerprint
     save_file(tensors, tmp_path / FILE, {"avatar": json.dumps(values), LORA_METADATA: json.dumps(config)})
-    Attached(tiny).check(((tmp_path, 1.0),))
+    Attached(tiny).checked(((tmp_path, 1.0),))
     tiny.source = "another"
     with pytest.raises(UserError, match="wrong_base"):
-        Attached(tiny).check(((tmp_path, 1.0),))
+        Attached(tiny).checked(((tmp_path, 1.0),))
 
 
 @pytest.mark.parametrize("rest", ["bfloat16", "quantised"])

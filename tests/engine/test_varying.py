@@ -13,10 +13,10 @@ from diffusers import (
 from PIL import Image, ImageOps
 
 from engine.adapters.adapters import FILE, Attached
-from engine.drawing.drawing import draw, draw_together
+from engine.drawing.drawing import draw
 from engine.learning.training import train
 from storage.errors import UserError
-from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved
+from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved, together
 
 
 @pytest.fixture
@@ -77,12 +77,12 @@ def test_variations_and_people_share_a_batch(folders, family: str, pictures, tmp
         asked(tmp_path / "1", original=tmp_path / "1.png", prompt="zk1 man in a suit", seed=2),
         asked(original=tmp_path / "0.png", seed=3),
     ]
-    together = draw_together(base, attached, drawings)
-    for drawing, drawn in zip(drawings, together, strict=True):
+    batch = together(base, attached, drawings)
+    for drawing, drawn in zip(drawings, batch, strict=True):
         for one, other in zip(drawn, draw(base, attached, drawing), strict=True):
             assert_same(one.image, other.image, 2)
     with pytest.raises(ValueError, match="share"):
-        draw_together(base, attached, [drawings[0], replace(drawings[1], original=None)])
+        together(base, attached, [drawings[0], replace(drawings[1], original=None)])
 
 
 def test_an_original_that_cannot_be_varied_is_refused(folders, original: Path) -> None:

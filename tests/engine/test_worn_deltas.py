@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from engine.adapters import adapters
 from engine.adapters.adapters import FILE, AdapterFacts, Attached, facts_of, plain_copy, write
-from engine.adapters.deltas import compress, restored, wearable
+from engine.adapters.deltas import compress, read_delta, restored
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear
 from engine.drawing.denoising import Sampling, denoise, noise
-from engine.drawing.drawing import company, draw, draw_together
+from engine.drawing.drawing import draw, make_plan
 from engine.learning.training import train
 from engine.recipe import Recipe
 from storage.errors import UserError
-from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
+from tests.engine.tiny import LORA, SIDE, applied, asked, assert_same, load, together
 
 PEOPLE = ("ann", "bob")
 
@@ -65,18 +65,18 @@ def seen(base: BaseModel, denoiser: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("family", "copied"), [("sd1", 0), *((family, adapters.COPIED) for family in ("sd1", "sd2", "sdxl", "klein"))]
+    ("family", "copied"), [("sd1", 0), *((family, adapters.COPIED_ROWS) for family in ("sd1", "sd2", "sdxl", "klein"))]
 )
 def test_a_worn_difference_draws_what_it_draws_in_the_weights(
     folders, family: str, copied: int, tmp_path: Path, monkeypatch, exact
 ) -> None:
-    monkeypatch.setattr(adapters, "COPIED", copied)
+    monkeypatch.setattr(adapters, "COPIED_ROWS", copied)
     base = load(folders(family))
     ann, bob = (learned(base, tmp_path / name, seed) for seed, name in enumerate(PEOPLE))
     plain, attached = seen(base, base.unet), Attached(base)
-    with attached.rows([[(ann, 1.0)]] * 2) as denoiser:
+    with applied(attached, [[(ann, 1.0)]] * 2) as denoiser:
         worn = seen(base, denoiser)
-    with attached.rows([[(ann, 1.0)], [(bob, 1.0)]]) as denoiser:
+    with applied(attached, [[(ann, 1.0)], [(bob, 1.0)]]) as denoiser:
         mixed = seen(base, denoiser)
     ones, others = seen(base, filled(base, ann)), seen(base, filled(base, bob))
     assert torch.allclose(worn, ones, atol=2e-3) and torch.allclose(mixed[0], ones[0], atol=2e-3)
@@ -94,10 +94,10 @@ def test_everybody_in_one_batch_gets_the_picture_drawn_alone(folders, pictures, 
         asked(ann, count=2), asked(bob), asked(tmp_path / "lora"), asked(), asked(bob, tmp_path / "lora"),
         asked(ann, weights=(0.5,)), asked(ann, bob, weights=(0.5, 0.5)),
     ]  # fmt: skip
-    assert len({company(drawing, base, attached) for drawing in drawings}) == 1
-    together = [pictures[0].image for pictures in draw_together(base, attached, drawings)]
+    assert len({make_plan(drawing, base, attached).batch_key for drawing in drawings}) == 1
+    batch = [pictures[0].image for pictures in together(base, attached, drawings)]
     alone = [draw(base, attached, drawing)[0].image for drawing in drawings]
-    for one, other in zip(together, alone, strict=True):
+    for one, other in zip(batch, alone, strict=True):
         assert_same(one, other, 2)
     shown = [np.asarray(one, np.int16) for one in alone]
     assert min(np.abs(a - b).max() for n, a in enumerate(shown) for b in shown[:n]) > 4
@@ -109,20 +109,20 @@ def test_the_base_is_never_copied_to_be_drawn_with(folders, tmp_path: Path, monk
     own = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in plain_parameters(base.unet)}
     monkeypatch.setattr(adapters, "plain_copy", lambda *given: pytest.fail("the base was copied"))
     attached = Attached(base)
-    with attached.rows([[(ann, 1.0)], [(bob, 1.0)]]) as denoiser:
+    with applied(attached, [[(ann, 1.0)], [(bob, 1.0)]]) as denoiser:
         assert denoiser is base.unet
         for name, tensor in plain_parameters(denoiser):
             assert tensor.data_ptr() == own[name][0] and torch.equal(tensor, own[name][1])
-    draw_together(base, attached, [asked(ann), asked(bob)])
+    together(base, attached, [asked(ann), asked(bob)])
     kept = [
         tensor
-        for ready in attached._ready.values()
+        for ready in attached.loaded
         for one in ready.layers["unet"].values()
         for tensor in one.tensors
     ]  # fmt: skip
-    assert sum(ready.size for ready in attached._ready.values()) == sum(tensor.nbytes for tensor in kept) > 0
+    assert sum(ready.size for ready in attached.loaded) == sum(tensor.nbytes for tensor in kept) > 0
     whole = sum(tensor.nbytes for _, tensor in plain_parameters(base.unet))
-    assert all(ready.size < 0.4 * whole for ready in attached._ready.values())
+    assert all(ready.size < 0.4 * whole for ready in attached.loaded)
 
 
 def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Path, monkeypatch, exact) -> None:
@@ -138,7 +138,7 @@ def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Pa
     write(changes, AdapterFacts("zk1", "man", "dreambooth", base.source, {}, 0), tmp_path / FILE, {})
     plain = seen(base, base.unet)
     assert norms and torch.equal(seen(base, filled(base, tmp_path)), plain)
-    with Attached(base).rows([[(tmp_path, 1.0)]] * 2) as denoiser:
+    with applied(Attached(base), [[(tmp_path, 1.0)]] * 2) as denoiser:
         worn = seen(base, denoiser)
     wanted = seen(exact_base, filled(exact_base, tmp_path)) - seen(exact_base, exact_base.unet)
     assert float((worn - plain).flatten() @ wanted.flatten()) > 0.5 * float(wanted.square().sum())
@@ -155,7 +155,7 @@ def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
     monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     base = load(folders("sd1"))
     plain = seen(base, base.unet)
-    with Attached(base).rows([[(tmp_path, 1.0)]] * 2) as denoiser:
+    with applied(Attached(base), [[(tmp_path, 1.0)]] * 2) as denoiser:
         worn = seen(base, denoiser)
     in_weights, shown = (
         float((found - plain).flatten() @ wanted / wanted.square().sum())
@@ -186,25 +186,25 @@ def test_what_is_no_weight_of_this_base_is_refused(folders, tmp_path: Path) -> N
     ):
         write({**stored, **changed}, facts_of(tmp_path), tmp_path / FILE, {})
         with pytest.raises(UserError, match="bad_adapter"):
-            Attached(base).check([(tmp_path, 1.0)])
+            Attached(base).checked([(tmp_path, 1.0)])
 
 
 def test_only_so_many_bytes_stay_loaded(folders, tmp_path: Path, monkeypatch) -> None:
-    base, reads, read = load(folders("sd1")), [], adapters._tensors
+    base, reads, read = load(folders("sd1")), [], adapters.read_tensors
     ann, bob = (learned(base, tmp_path / name, seed) for seed, name in enumerate(PEOPLE))
-    monkeypatch.setattr(adapters, "_tensors", lambda file: reads.append(file.parent.name) or read(file))
+    monkeypatch.setattr(adapters, "read_tensors", lambda file: reads.append(file.parent.name) or read(file))
     attached = Attached(base)
-    attached.check([(ann, 1.0), (bob, 1.0)])
-    size = sum(ready.size for ready in attached._ready.values())
-    assert reads == ["ann", "bob"] and len(attached._ready) == 2
+    attached.checked([(ann, 1.0), (bob, 1.0)])
+    size = sum(ready.size for ready in attached.loaded)
+    assert reads == ["ann", "bob"] and len(attached.loaded) == 2
     monkeypatch.setattr(adapters, "RESIDENT_BYTES", size - 1)
     attached = Attached(base)
-    attached.check([(ann, 1.0), (bob, 1.0)])
-    assert len(attached._ready) == 1
-    attached.check([(ann, 1.0), (bob, 1.0)])
+    attached.checked([(ann, 1.0), (bob, 1.0)])
+    assert len(attached.loaded) == 1
+    attached.checked([(ann, 1.0), (bob, 1.0)])
     assert reads == ["ann", "bob"] * 2  # what was found sound is not read for a check again
-    with attached.rows([[(ann, 1.0)], [(bob, 1.0)]]):
-        assert len(attached._ready) == 1
+    with applied(attached, [[(ann, 1.0)], [(bob, 1.0)]]):
+        assert len(attached.loaded) == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -213,6 +213,6 @@ def test_half_precision_holds_the_factors_of_a_tiny_difference(dtype) -> None:
     layer = nn.Linear(320, 320)
     change = 1e-7 * torch.randn(320, 1) @ torch.randn(1, 320)
     delta = compress(lambda: [("layer.weight", change), ("layer.bias", torch.zeros(320))])
-    factors = wearable(delta.tensors, nn.ModuleDict({"layer": layer}), torch.device("cpu"), dtype)["layer"]
+    factors = read_delta(delta.tensors, nn.ModuleDict({"layer": layer}), torch.device("cpu"), dtype)["layer"]
     found = factors.up.double() @ factors.down.double()  # type: ignore[union-attr]
     assert float((found - change).norm() / change.norm()) < 0.02

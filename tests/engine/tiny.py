@@ -1,6 +1,7 @@
 """Randomly initialised base models of each family's real classes, small enough to train and draw within seconds."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from engine.adapters.adapters import Attached
 from engine.bases.base import BaseModel
-from engine.drawing.drawing import Drawing
+from engine.drawing.drawing import Drawing, Picture, draw_together, make_plan
 from engine.recipe import Recipe
 from engine.toon import WEIGHTS
 
@@ -157,6 +159,16 @@ def load(folder: Path) -> BaseModel:
 def asked(*adapters: Path, **changed: object) -> Drawing:
     return Drawing(**({"prompt": "a man", "steps": 3, "guidance": 3.0, "seed": 5, "width": SIDE,
                        "height": SIDE, "avatars": adapters} | changed))  # fmt: skip
+
+
+def together(base: BaseModel, attached: Attached, drawings: Sequence[Drawing]) -> list[list[Picture]]:
+    """The pictures of several requests, drawn as one batch."""
+    return draw_together(base, attached, [make_plan(drawing, base, attached) for drawing in drawings])
+
+
+def applied(attached: Attached, rows: Sequence[Sequence[tuple[Path, float]]]) -> AbstractContextManager[Any]:
+    """The denoiser with these adapters on each row."""
+    return attached.applied([attached.checked(row) for row in rows])
 
 
 def plainly(folder: Path, family: str, lora: Path | None = None, weight: float = 1.0) -> Image.Image:

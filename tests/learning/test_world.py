@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.adapters.adapters import Attached
 from engine.bases.base import BaseModel
 from engine.drawing.denoising import noise
-from engine.drawing.drawing import Drawing, draw, draw_together
+from engine.drawing.drawing import Drawing, draw
 from engine.measuring.evaluation import people
 from engine.measuring.scoring import PromptScore
 from engine.pretraining.unet import doubled
@@ -22,6 +22,7 @@ from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
 from engine.toon.judge import Judge
 from engine.toon.world import COLOURS, Scene, album, render, sample_look, sample_person, sample_scene
+from tests.engine.tiny import together
 
 
 @given(st.integers(0, 2**32))
@@ -153,8 +154,8 @@ def test_four_steps_end_nearly_where_many_do(monkeypatch: pytest.MonkeyPatch) ->
 
     def distance(attached: Attached, steps: int) -> float:
         """Of the pictures, mean square, from those of the usual number of steps."""
-        few = draw_together(base, attached, [replace(one, steps=steps) for one in asked])
-        pairs = zip(few, draw_together(base, attached, asked), strict=True)
+        few = together(base, attached, [replace(one, steps=steps) for one in asked])
+        pairs = zip(few, together(base, attached, asked), strict=True)
         return float(np.mean([(np.asarray(a[0].image, float) - np.asarray(b[0].image, float)) ** 2 for a, b in pairs]))
 
     with_adapter = distance(Attached(base), 4)

@@ -1,0 +1,100 @@
+"""A learned token embedding, applied only to its avatar's rows of a batch.
+
+The tokenizers and the text encoders' embedding tables stay as they are, since other requests use the same resident
+base: a hook on each table changes the vectors wherever the token's pieces follow one another in a prompt.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.bases.base import BaseModel
+
+
+class LearnedToken:
+    """Vectors that stand for `token` in the text encoders, (pieces, the tables' widths side by side).
+
+    `vectors` start as the tables' own, so that a new one changes nothing.
+    """
+
+    def __init__(self, base: BaseModel, token: str, vectors: Tensor | None = None) -> None:
+        """Of the base's tables, or with vectors that were learned before.
+
+        Raises:
+            ValueError: the vectors have other sizes, or the tokenizers split the token differently.
+        """
+        self.token = token
+        splits = {tuple(pieces_of(base.parts[name], token)) for name in base.family.text_encoders.values()}
+        if len(splits) != 1:
+            raise ValueError("the tokenizers split the token differently")
+        self.pieces = splits.pop()
+        rows = torch.tensor(self.pieces, device=base.device)
+        own = [table.weight.detach()[rows].float() for table in _tables(base)]
+        self.own = torch.cat(own, dim=1)  # (pieces, widths)
+        if vectors is not None and vectors.shape != self.own.shape:
+            raise ValueError(f"the learned token is {tuple(vectors.shape)} and not {tuple(self.own.shape)}")
+        self.vectors = nn.Parameter(self.own.clone() if vectors is None else vectors.to(self.own))
+
+    def offset(self, start: int, width: int) -> Tensor:
+        """What it adds to the vectors of the table whose columns begin at `start`, (pieces, width)."""
+        return (self.vectors - self.own)[:, start : start + width]
+
+
+Tokens = Sequence[tuple[LearnedToken, float]]
+"""The learned tokens of one row of a batch, and their weights."""
+
+
+@contextmanager
+def apply_learned_tokens(base: BaseModel, rows: Sequence[Tokens]) -> Iterator[None]:
+    """Within, row n of every batch of prompts is encoded with exactly the learned tokens of rows[n].
+
+    A batch of a multiple of len(rows) repeats them in the same order. Of nested contexts only the innermost counts.
+    """
+    before, base.learned_tokens = base.learned_tokens, rows
+    try:
+        with ExitStack() as hooks:
+            start = 0
+            for table in _tables(base) if any(rows) else ():
+                hooks.callback(table.register_forward_hook(partial(_hook, base, rows, start)).remove)
+                start += table.embedding_dim
+            yield
+    finally:
+        base.learned_tokens = before
+
+
+def _hook(
+    base: BaseModel, rows: Sequence[Tokens], start: int, table: nn.Embedding, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
+    """The hook of one table: its embeddings (n, tokens, width) with the rows' learned tokens."""
+    if base.learned_tokens is not rows:
+        return output
+    for number in range(len(output)):
+        for token, weight in rows[number % len(rows)]:
+            columns = positions(inputs[0][number], token.pieces)  # (found,)
+            if len(columns):
+                columns = columns[:, None] + torch.arange(len(token.pieces), device=output.device)  # (found, pieces)
+                offset = (weight * token.offset(start, table.embedding_dim)).to(output).expand(len(columns), -1, -1)
+                row = torch.tensor(number, device=output.device)
+                output = output.index_put((row, columns), offset, accumulate=True)
+    return output
+
+
+def _tables(base: BaseModel) -> list[nn.Embedding]:
+    return [encoder.get_input_embeddings() for encoder in base.text_encoders.values()]
+
+
+def pieces_of(tokenizer: Any, token: str) -> list[int]:
+    """The ids of the token's pieces, without beginning and end."""
+    return list(tokenizer(token, add_special_tokens=False).input_ids)
+
+
+def positions(ids: Tensor, pieces: Sequence[int]) -> Tensor:
+    """Where `pieces` follow one another in a prompt's `ids` (tokens,): their first columns, int64 (found,)."""
+    if len(ids) < len(pieces):
+        return torch.empty(0, dtype=torch.long, device=ids.device)
+    windows = ids.unfold(0, len(pieces), 1)  # (tokens - pieces + 1, pieces)
+    return (windows == torch.tensor(pieces, device=ids.device)).all(dim=1).nonzero().flatten()
