@@ -14,6 +14,8 @@ Named = Literal["auto", "seed", "reference"]
 Optimiser = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 RateSchedule = Literal["constant", "linear", "cosine"]
 Crop = Literal["centre", "face", "buckets"]
+AlbumCrop = Literal["none", "face"]
+"""How an album is prepared before the recipe's own crop: not at all, or cut to the square around each face."""
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

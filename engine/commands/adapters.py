@@ -64,7 +64,7 @@ def run_import(asked: argparse.Namespace) -> Figures:
     person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
     base = BaseModel.load(base_source(asked))
     kind: AdapterKind = "avatar" if asked.token else "few" if asked.few else "style"
-    facts = distillation.facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *person)
+    facts = distillation.few_step_facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *person)
     path = asked.out / FILE
     layers = take_in(base, asked.file, facts, path)
     print(f"{path}: {layers} layers")
@@ -101,16 +101,18 @@ def run_distil(asked: argparse.Namespace) -> Figures:
     """`distil`: a base model becomes a few-step adapter for itself."""
     from engine.bases.base import BaseModel
     from engine.learning import distillation
+    from engine.photos.captioned import square_pictures
+    from engine.toon import samples
 
     base = BaseModel.load(base_source(asked))
     if asked.dataset:
-        pictures, captions = distillation.captioned(base, asked.dataset)
+        pictures, captions = square_pictures(asked.dataset, base.side)
     elif not base.family.sample_captions:
         raise UserError("no_photos", folder="--dataset")
     elif asked.method == "endpoints":
-        pictures, captions = [], distillation.prompts(asked.pictures, asked.seed)
+        pictures, captions = [], samples.prompts(asked.pictures, asked.seed)
     else:
-        pictures, captions = distillation.world(base, asked.pictures, asked.seed)
+        pictures, captions = samples.world(base.side, asked.pictures, asked.seed)
 
     def show(step: int, steps: int, loss: float) -> None:
         if step == steps or step % 20 == 0:

@@ -26,8 +26,8 @@ from storage.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from engine.learning.listener import Progress
     from engine.learning.team import Team
-    from engine.learning.training import Progress
     from engine.photos.inspection import Verdict
     from engine.recipe import Learner, Recipe
 
@@ -137,7 +137,9 @@ def _learn(
 ) -> dict[str, Any]:
     """Train with checkpoints, previews, a tracker and scores, and say what was done."""
     from engine.adapters.adapters import FILE
-    from engine.learning.training import Previews, train
+    from engine.learning.config import Previews, TrainingConfig
+    from engine.learning.listener import Listener
+    from engine.learning.training import train
     from engine.measuring.trackers import grid, open_tracker
 
     out: Path = asked.out
@@ -155,35 +157,45 @@ def _learn(
         likeness = likeness_of(base, album) if person else None
         score = PromptScore() if base.family.prompt_score else None
 
-    def on_step(progress: "Progress") -> None:
-        if team.first:
-            _show(progress)
-        if tracker:
-            numbers = {"loss": progress.loss, "learning_rate": progress.learning_rate}
-            tracker.numbers(
-                progress.step, numbers | ({"prior_loss": progress.prior_loss} if progress.prior_loss else {})
-            )
+    class Reporter(Listener):
+        def on_step(self, progress: "Progress") -> None:
+            if team.first:
+                _show(progress)
+            if tracker:
+                numbers = {"loss": progress.loss, "learning_rate": progress.learning_rate}
+                tracker.numbers(
+                    progress.step, numbers | ({"prior_loss": progress.prior_loss} if progress.prior_loss else {})
+                )
 
-    def on_pictures(step: int, pictures: "list[Image.Image]") -> None:
-        (out / "previews").mkdir(parents=True, exist_ok=True)
-        grid(pictures).save(out / "previews" / f"{step}.png")
-        if tracker:
-            tracker.pictures(step, "samples", pictures)
-            scores = {"score/likeness": likeness(pictures)} if likeness else {}
-            if score:
-                plain = [prompt.replace(f"{token} ", "") for prompt in shown]
-                scores["score/prompt"] = float(score(pictures, plain).diagonal().mean())
-            if scores:
-                tracker.numbers(step, scores)
+        def on_previews(self, step: int, pictures: "list[Image.Image]") -> None:
+            (out / "previews").mkdir(parents=True, exist_ok=True)
+            grid(pictures).save(out / "previews" / f"{step}.png")
+            if tracker:
+                tracker.pictures(step, "samples", pictures)
+                scores = {"score/likeness": likeness(pictures)} if likeness else {}
+                if score:
+                    plain = [prompt.replace(f"{token} ", "") for prompt in shown]
+                    scores["score/prompt"] = float(score(pictures, plain).diagonal().mean())
+                if scores:
+                    tracker.numbers(step, scores)
+
+        def on_short_memory(self, rows: int) -> None:
+            print(f"Memory is short: {rows} pictures at once from now on.", flush=True)
 
     began = time.monotonic()
     checkpoint = out / "checkpoint.safetensors"
-    trained = train(
-        base, album, token, noun, recipe, out / FILE, seed=asked.seed, team=team, sole=True, previews=previews,
-        checkpoint=checkpoint, checkpoint_seconds=asked.checkpoint_seconds, on_step=on_step, on_pictures=on_pictures,
-        on_memory=lambda rows: print(f"Memory is short: {rows} pictures at once from now on.", flush=True),
+    config = TrainingConfig(
+        token,
+        noun,
+        recipe,
+        seed=asked.seed,
+        owns_base=True,
+        previews=previews,
+        checkpoint=checkpoint,
+        checkpoint_seconds=asked.checkpoint_seconds,
         **options,
-    )  # fmt: skip
+    )
+    trained = train(base, album, config, out / FILE, listener=Reporter(), team=team)
     if team.first:
         checkpoint.unlink(missing_ok=True)
     if tracker:
@@ -199,7 +211,7 @@ def _learn(
 
 def _captions(files: Sequence[Path]) -> list[str]:
     """The captions of these photos, from the metadata.jsonl beside them."""
-    from engine.learning.examples import CAPTIONS, read_captioned
+    from engine.photos.captioned import CAPTIONS, read_captioned
 
     folder = files[0].parent
     captioned = read_captioned(folder)
@@ -214,7 +226,7 @@ def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner]
     """The base, resting in no more digits than the recipe wants, and the recipe for its family."""
     from engine.bases.base import BaseModel
     from engine.device.precision import best_device
-    from engine.learning.training import frozen_dtype
+    from engine.learning.learner import frozen_dtype
 
     device = getattr(team, "device", None) or best_device()
     base = BaseModel.load(base_source(asked), device, lambda base: frozen_dtype(choose(base.family), device))
@@ -229,8 +241,8 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
     files = list(found)
 
     from engine.learning.team import join
+    from engine.photos.crops import prepared_album
     from engine.photos.decoding import load_photo
-    from engine.photos.faces import face_crop
     from engine.recipe import choose
 
     team = join()
@@ -243,10 +255,9 @@ def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Ima
         lambda family: choose(len(files), asked.method or "lora", family, asked.recipe, **overrides(asked)),
     )
     side = base.check_size(recipe.side or base.side)
-    album = [load_photo(path.read_bytes()) for path in files]
-    if base.family.album_crop == "face" and recipe.crop == "centre":
-        drawn = ["drawn" in verdict.codes for verdict in found.values()]
-        album = [face_crop(photo, side, drawn=flat) for photo, flat in zip(album, drawn, strict=True)]
+    photos = [load_photo(path.read_bytes()) for path in files]
+    drawn = ["drawn" in verdict.codes for verdict in found.values()]
+    album = prepared_album(photos, base.family.album_crop, recipe.crop, side, drawn)
     if base.family.notice and team.first:
         print(NOTICES[base.family.notice])
     return base, team, album, files, recipe
@@ -286,7 +297,7 @@ def _finetune_options(parser: argparse.ArgumentParser) -> None:
 
 def run_finetune(asked: argparse.Namespace) -> Figures:
     """`finetune`: a captioned set becomes a style."""
-    from engine.learning.examples import read_captioned
+    from engine.photos.captioned import read_captioned
 
     dataset = read_captioned(asked.dataset)
     name = asked.name or asked.dataset.resolve().name

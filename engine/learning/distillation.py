@@ -1,12 +1,12 @@
-"""Few-step adapters: a LoRA that makes a base draw in about four steps, worn beside avatars and styles.
+"""Few-step adapters: a LoRA that makes a base draw in about four steps, combined with avatars and styles.
 
-Two ways to learn one. By consistency (arXiv 2310.04378, algorithm 1, and arXiv 2311.05556), as LCM-LoRAs are: whatever
-point of a path from noise to picture the adapted base is shown, it is to answer with the path's end. The path is the
-base's own, one step of its solver with guidance; the end is what the adapted base says of the next point.
+There are two ways to learn one. By consistency (arXiv 2310.04378, algorithm 1, and arXiv 2311.05556), as LCM-LoRAs are
+learned: from any point of a path from noise to picture, the adapted base predicts the path's end. The path is one step
+of the base's own solver with guidance; its end is what the adapted base predicts from the next point.
 
-By endpoints (arXiv 2101.02388, there for one step): the adapted base draws in its few steps, and is to end where the
-base ends in many from the same noise. Solver and guidance stay, so only what few steps lack is to be learned, and no
-pictures are needed; but each step of learning backpropagates through a whole drawing.
+By endpoints (arXiv 2101.02388, there for one step): the adapted base draws in its few steps and learns to end where the
+base ends in many, from the same noise. Solver and guidance stay as they are, so only the missing steps have to be
+learned, and no pictures are needed. But each training step backpropagates through a whole drawing.
 """
 
 import math
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import torch
@@ -28,21 +27,30 @@ from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
 from engine.device.cores import on_one_core
 from engine.drawing.denoising import Sampling, denoise, guided_prediction, noise
-from engine.learning.examples import prepare, read_captioned
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe
 from storage.errors import UserError
 
 DISTILLING = "in_distillation"
+"""Name of the LoRA that is being trained."""
+
 DRAW_STEPS = 4
-HUBER = 1e-3
+"""Steps that a few-step adapter draws in."""
+
+HUBER_C = 1e-3
 """c of the pseudo-Huber loss sqrt(d^2 + c^2) - c (diffusers' train_lcm_distill_lora_sd_wds.py)."""
-NEAR = 1e-4
-"""Added to a mean square under a root, whose gradient would grow without end near zero."""
-TOGETHER = 8
-"""Drawings of the base at once."""
-TIMES = ("time_emb_proj",)
-"""What tells a layer which of the few steps it is in, in a U-Net."""
+
+ROOT_EPSILON = 1e-4
+"""Added to a mean square under a root, whose gradient would otherwise grow without bound near zero."""
+
+DRAWN_TOGETHER = 8
+"""Rows of a batch in which the base draws its endpoints."""
+
+TIME_EMBEDDING = ("time_emb_proj",)
+"""Ends of the names of the U-Net's layers that tell it which of the few steps it is in."""
+
+OnStep = Callable[[int, int, float], None]
+"""Called after every training step with its number from 1, the number of steps, and the loss."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,17 @@ class Distillation:
     learning_rate: float
     rank: int
     warm_up: int = 0
-    """Steps over which the learning rate rises; then it falls in a line."""
+    """Steps over which the learning rate rises; afterwards it falls linearly."""
     guidance: float | None = None
-    """Of the base's paths; the family's if None. One for all: a LoRA is not told which, and would learn their mean."""
+    """Guidance scale of the base's paths; the family's if None. There is one for all rows, since a LoRA is not told the
+    scale and would learn the mean of several."""
 
 
 DEFAULTS: Mapping[Distillate, Distillation] = {
     "consistency": Distillation("consistency", 1000, 8, 1e-4, 64),
     "endpoints": Distillation("endpoints", 2400, 4, 1e-3, 8, warm_up=30),
 }
-"""The first has the rates and ranks of diffusers' script for LCM-LoRA; the second is what the embedded base has."""
+"""The first has the rates and ranks of diffusers' LCM-LoRA script; the second made the embedded base's own adapter."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,9 @@ class Distilled:
     steps: int
     seconds: float
     first_loss: float
+    """Mean loss of the first tenth of the steps."""
     last_loss: float
-
-
-OnStep = Callable[[int, int, float], None]
+    """Mean loss of the last tenth of the steps."""
 
 
 def distil(
@@ -90,38 +98,50 @@ def distil(
     seed: int = 0,
     on_step: OnStep = lambda step, of, loss: None,
 ) -> Distilled:
-    """Distil `base` into a few-step adapter at `out`; the base stays as it is.
+    """Distil `base` into a few-step adapter at `out`; the base is afterwards as it was before.
 
     Args:
-        pictures: RGB, of sides that the base draws, all alike; endpoints need none.
-        captions: what each of them shows, or what is to be drawn.
+        pictures: RGB, all of one size that the base draws; endpoints need none.
+        captions: what each picture shows; for endpoints, the prompts to draw.
     Raises:
         UserError: `no_photos` without captions.
+        FloatingPointError: the loss is not finite.
     """
     if not captions:
         raise UserError("no_photos", folder="the set")
     began = time.monotonic()
-    scale = base.family.guidance if recipe.guidance is None else recipe.guidance
-    targets = base.family.adapter_targets + (TIMES if recipe.method == "endpoints" else ())
-    how = Recipe(
-        "lora", recipe.steps, recipe.learning_rate, recipe.batch, 0, 0.0, rank=recipe.rank, alpha=recipe.rank,
+    guidance = base.family.guidance if recipe.guidance is None else recipe.guidance
+    endpoints = recipe.method == "endpoints"
+    targets = base.family.adapter_targets + (TIME_EMBEDDING if endpoints else ())
+    lora_recipe = Recipe(
+        "lora",
+        recipe.steps,
+        recipe.learning_rate,
+        recipe.batch,
+        prior_batch=0,
+        prior_weight=0.0,
+        rank=recipe.rank,
+        alpha=recipe.rank,
         targets=targets,
-    )  # fmt: skip
+    )
     with on_one_core(base):
-        # The base draws before anything is on it.
-        loss_at = (
-            _endpoints(base, captions, recipe.batch, scale, seed)
-            if recipe.method == "endpoints"
-            else _consistency(base, pictures, captions, recipe.batch, scale, seed)
-        )
-        parameters = attach_fresh(base, how, DISTILLING, seed)
+        # 1. What is learned: the base draws its endpoints, or encodes the pictures, before it has an adapter.
+        loss_at: Callable[[int], Tensor]
+        if endpoints:
+            loss_at = EndpointLoss(base, captions, recipe.batch, guidance, seed)
+        else:
+            loss_at = ConsistencyLoss(base, pictures, captions, recipe.batch, guidance, seed)
+        # 2. What learns it.
+        parameters = attach_fresh(base, lora_recipe, DISTILLING, seed)
         try:
             groups: list[Group] = [{"params": parameters, "lr": recipe.learning_rate}]
-            optimiser = make(replace(how, weight_decay=1e-3), groups, base.device)
+            optimiser = make(replace(lora_recipe, weight_decay=1e-3), groups, base.device)
+            # 3. The steps.
             losses = _learn(optimiser, parameters, loss_at, recipe, on_step)
-            told = how.as_json() | {"distillation": recipe.method, "distilled_guidance": scale}
-            guidance = scale if recipe.method == "endpoints" else 1.0
-            save_lora(base, facts(base, DRAW_STEPS, guidance, told, seed), out)
+            # 4. The file.
+            told = lora_recipe.as_json() | {"distillation": recipe.method, "distilled_guidance": guidance}
+            facts = few_step_facts(base, DRAW_STEPS, guidance if endpoints else 1.0, told, seed)
+            save_lora(base, facts, out)
         finally:
             detach(base)
             base.unet.eval()
@@ -136,7 +156,7 @@ def _learn(
     recipe: Distillation,
     on_step: OnStep,
 ) -> list[float]:
-    """Follow the gradient of `loss_at` each step; the losses. Raises FloatingPointError if one is no number."""
+    """Minimise `loss_at(step)`; the losses. Raises FloatingPointError if one is not finite."""
     losses: list[float] = []
     for step in range(recipe.steps):
         loss = loss_at(step)
@@ -153,132 +173,124 @@ def _learn(
     return losses
 
 
-def _endpoints(
-    base: BaseModel, captions: Sequence[str], batch: int, scale: float, seed: int
-) -> Callable[[int], Tensor]:
-    """The loss: how far few steps end from where the base ends in many. The base draws one picture of each caption."""
-    shape, silence = base.latent_shape(base.side, base.side), base.encode_negatives([""])
-    words = base.encode_set(captions)
-    seeds = [(seed << 32) + number for number in range(len(captions))]
-    ends = torch.cat([
-        denoise(
-            base.unet, base, noise(seeds[at : at + TOGETHER], shape), words[at : at + TOGETHER], silence,
-            Sampling(base.family.draw_steps, scale),
-        )
-        for at in range(0, len(captions), TOGETHER)
-    ])  # fmt: skip
-    plan = base.schedule.drawing(DRAW_STEPS, shape[1] * shape[2])
-    guidance = None if scale == 1.0 else scale
+class EndpointLoss:
+    """How far a drawing in few steps ends from where the base's drawing in many steps ends.
 
-    def loss(step: int) -> Tensor:
-        random = torch.Generator().manual_seed((seed << 32) + step)
-        rows = torch.randint(len(captions), (batch,), generator=random)
-        latents = noise([seeds[row] for row in rows.tolist()], shape).to(base.device)
-        heard = words[rows.to(words.device)]
-        if guidance is not None:
-            heard = Conditioning.join([silence.repeat([batch]), heard])
-        solver = Solver(base.schedule, plan)
-        for one in plan:
-            latents = solver.step(
-                guided_prediction(base, base.unet, latents, one.timestep, heard, guidance), latents, one
+    The base draws one picture for each caption, from a noise of its own.
+    """
+
+    def __init__(self, base: BaseModel, captions: Sequence[str], batch: int, guidance: float, seed: int) -> None:
+        self._base, self._batch, self._seed = base, batch, seed
+        self._guidance = None if guidance == 1.0 else guidance
+        self._shape = base.latent_shape(base.side, base.side)  # (c, h, w)
+        self._negative = base.encode_negatives([""])
+        self._conditioning = base.encode_set(captions)  # one row for each caption
+        self._seeds = [(seed << 32) + number for number in range(len(captions))]
+        ends = []
+        for start in range(0, len(captions), DRAWN_TOGETHER):
+            rows = slice(start, start + DRAWN_TOGETHER)
+            latents = noise(self._seeds[rows], self._shape)  # (n, c, h, w)
+            ends.append(
+                denoise(
+                    base.unet,
+                    base,
+                    latents,
+                    self._conditioning[rows],
+                    self._negative,
+                    Sampling(base.family.draw_steps, guidance),
+                )
             )
-        squares = ((latents - ends[rows.to(ends.device)]) ** 2).flatten(1).mean(dim=1)
-        return (squares + NEAR).sqrt().mean()
+        self._ends = torch.cat(ends)  # (captions, c, h, w)
+        self._plan = base.schedule.drawing(DRAW_STEPS, self._shape[1] * self._shape[2])
 
-    return loss
+    def __call__(self, step: int) -> Tensor:
+        """The loss of `step`, a scalar: the mean over rows of the root mean squared distance."""
+        base = self._base
+        random = torch.Generator().manual_seed((self._seed << 32) + step)
+        rows = torch.randint(len(self._seeds), (self._batch,), generator=random)
+        latents = noise([self._seeds[row] for row in rows.tolist()], self._shape).to(base.device)  # (batch, c, h, w)
+        conditioning = self._conditioning[rows.to(self._conditioning.device)]
+        if self._guidance is not None:
+            conditioning = Conditioning.join([self._negative.repeat([self._batch]), conditioning])
+        solver = Solver(base.schedule, self._plan)
+        for one in self._plan:
+            predicted = guided_prediction(base, base.unet, latents, one.timestep, conditioning, self._guidance)
+            latents = solver.step(predicted, latents, one)
+        squares = ((latents - self._ends[rows.to(self._ends.device)]) ** 2).flatten(1).mean(dim=1)  # (batch,)
+        return (squares + ROOT_EPSILON).sqrt().mean()
 
 
-def _consistency(
-    base: BaseModel, pictures: Sequence[Image.Image], captions: Sequence[str], batch: int, scale: float, seed: int
-) -> Callable[[int], Tensor]:
-    """The loss: how far the answers at a path's point are from those at its next."""
-    means, deviations = base.encode_pictures(pictures)
-    distinct = sorted(set(captions))
-    words = base.encode_set(distinct)
-    numbers = torch.tensor([distinct.index(caption) for caption in captions])
-    silence = base.encode_negatives([""])
-    schedule = base.schedule
-    grid = schedule.grid(means[0, 0].numel())
-    times = torch.tensor([step.timestep for step in grid], device=base.device)
-    now, then = (torch.tensor([getattr(step, end) for step in grid], device=base.device) for end in ("now", "then"))
+class ConsistencyLoss:
+    """How far the end predicted at one point of a path is from the end predicted at the path's next point."""
 
-    def end_of(noisy: Tensor, places: Tensor, heard: Conditioning) -> Tensor:
-        alpha, sigma = (now[places, axis].reshape(-1, 1, 1, 1) for axis in (0, 1))
-        return schedule.estimates(
-            guided_prediction(base, base.unet, noisy, times[places], heard, None), noisy, alpha, sigma
-        )[0]
+    def __init__(
+        self,
+        base: BaseModel,
+        pictures: Sequence[Image.Image],
+        captions: Sequence[str],
+        batch: int,
+        guidance: float,
+        seed: int,
+    ) -> None:
+        self._base, self._batch, self._guidance, self._seed = base, batch, guidance, seed
+        self._means, self._deviations = base.encode_pictures(pictures)  # (pictures, c, h, w) each
+        distinct = sorted(set(captions))
+        self._conditioning = base.encode_set(distinct)
+        self._captions = torch.tensor([distinct.index(caption) for caption in captions])
+        self._negative = base.encode_negatives([""])
+        grid = base.schedule.grid(self._means[0, 0].numel())
+        self._points = len(grid)
+        self._timesteps = torch.tensor([step.timestep for step in grid], device=base.device)  # (points,)
+        # (points, 2): alpha and sigma at each point, and where the step from it leads.
+        self._now = torch.tensor([step.now for step in grid], device=base.device)
+        self._then = torch.tensor([step.then for step in grid], device=base.device)
 
-    def loss(step: int) -> Tensor:
-        random = torch.Generator().manual_seed((seed << 32) + step)
+    def __call__(self, step: int) -> Tensor:
+        """The loss of `step`, a scalar: the mean pseudo-Huber distance."""
+        base, batch, means = self._base, self._batch, self._means
+        # 1. Pictures, noise and points of the path, spread over all of it as in training.
+        random = torch.Generator().manual_seed((self._seed << 32) + step)
         rows = torch.randint(len(means), (batch,), generator=random)
-        clean = means[rows] + deviations[rows] * torch.randn(means[rows].shape, generator=random).to(base.device)
-        disturbance = torch.randn(clean.shape, generator=random).to(base.device)
-        # Spread over the whole path, as in training.
+        latent_noise = torch.randn(means[rows].shape, generator=random).to(base.device)
+        clean = means[rows] + self._deviations[rows] * latent_noise  # (batch, c, h, w)
+        noise = torch.randn(clean.shape, generator=random).to(base.device)
         spread = (torch.arange(batch) + torch.rand(batch, generator=random)) / batch
-        places = (spread * len(grid)).long().to(base.device)
-        heard = words[numbers[rows].to(words.device)]
-        (alpha, sigma), (after, rest) = (
-            tuple(level[places, axis].reshape(-1, 1, 1, 1) for axis in (0, 1)) for level in (now, then)
-        )
-        noisy = alpha * clean + sigma * disturbance
+        points = (spread * self._points).long().to(base.device)  # (batch,)
+        conditioning = self._conditioning[self._captions[rows].to(self._conditioning.device)]
+        alpha, sigma = _levels(self._now, points)
+        noisy = alpha * clean + sigma * noise
+        # 2. One step of the base's solver with guidance leads to the next point; the adapted base predicts its end.
         with torch.no_grad():
-            both = Conditioning.join([silence.repeat([batch]), heard])
+            both = Conditioning.join([self._negative.repeat([batch]), conditioning])
             with lora.switched_off(base.unet):
-                guided = guided_prediction(base, base.unet, noisy, times[places], both, scale)
-            picture, left = schedule.estimates(guided, noisy, alpha, sigma)
-            following = (places + 1).clamp_max(len(grid) - 1)
-            wanted = end_of(after * picture + rest * left, following, heard)
+                guided = guided_prediction(base, base.unet, noisy, self._timesteps[points], both, self._guidance)
+            picture, left = base.schedule.estimates(guided, noisy, alpha, sigma)
+            next_alpha, next_sigma = _levels(self._then, points)
+            following = (points + 1).clamp_max(self._points - 1)
+            target = self._end(next_alpha * picture + next_sigma * left, following, conditioning)
             # The path's last point is its own end.
-            wanted = torch.where((places == len(grid) - 1).reshape(-1, 1, 1, 1), picture, wanted)
+            target = torch.where((points == self._points - 1).reshape(-1, 1, 1, 1), picture, target)
+        # 3. The same end, predicted from this point.
         base.unet.train()
-        distance = end_of(noisy, places, heard) - wanted
-        return ((distance**2 + HUBER**2).sqrt() - HUBER).mean()
+        distance = self._end(noisy, points, conditioning) - target  # (batch, c, h, w)
+        return ((distance**2 + HUBER_C**2).sqrt() - HUBER_C).mean()
 
-    return loss
+    def _end(self, noisy: Tensor, points: Tensor, conditioning: Conditioning) -> Tensor:
+        """The clean latents (n, c, h, w) that the adapted base predicts from noisy ones at these points (n,)."""
+        base = self._base
+        predicted = guided_prediction(base, base.unet, noisy, self._timesteps[points], conditioning, None)
+        return base.schedule.estimates(predicted, noisy, *_levels(self._now, points))[0]
 
 
-def facts(
+def _levels(levels: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma, each (n, 1, 1, 1), of `levels` (points, 2) at these points (n,)."""
+    alpha, sigma = (levels[points, axis].reshape(-1, 1, 1, 1) for axis in (0, 1))
+    return alpha, sigma
+
+
+def few_step_facts(
     base: BaseModel, steps: int, guidance: float, recipe: dict[str, Any] | None = None, seed: int = 0
 ) -> AdapterFacts:
-    """What a few-step adapter says about itself: the steps and guidance to draw with come with its recipe."""
-    how = {**(recipe or {}), "draw_steps": steps, "guidance": guidance}
-    return AdapterFacts("", "", "lora", base.source, how, seed, "few", base.fingerprint)
-
-
-def world(base: BaseModel, count: int, seed: int = 0) -> tuple[list[Image.Image], list[str]]:
-    """Pictures of the embedded base's drawn world in its size, and their captions; nobody who is held out."""
-    from engine.toon.captions import caption
-    from engine.toon.world import render, sample_scene
-
-    random = Random(seed)
-    scenes = [sample_scene(random) for _ in range(count)]
-    return [render(scene, base.side) for scene in scenes], [caption(scene, random) for scene in scenes]
-
-
-def prompts(count: int, seed: int = 0) -> list[str]:
-    """What people may ask the embedded base for: of five, three captions of its world, one of somebody who is described
-    in words, and one of a token or class noun."""
-    from engine.toon.captions import caption, caption_beside, described
-    from engine.toon.world import sample_person, sample_scene
-
-    random = Random(f"prompts {seed}")
-    names = ("a man", "a woman", "man", "woman", "cr7d man", "mia7 woman", "a person", "person")
-
-    def one(kind: int) -> str:
-        scene = sample_scene(random)
-        if kind < 3:
-            return caption(scene, random)
-        who = described(sample_person(random, held_out=False)) if kind == 3 else random.choice(names)
-        return f"a photo of {who}" if random.random() < 0.2 else caption_beside(who, scene.look, random)
-
-    return [one(random.randrange(5)) for _ in range(count)]
-
-
-def captioned(base: BaseModel, folder: Path) -> tuple[list[Image.Image], list[str]]:
-    """The pictures of an imagefolder with a metadata.jsonl, as squares of the base's size, and their captions.
-
-    Raises:
-        UserError: `no_captions`, `bad_captions`.
-    """
-    listed = read_captioned(folder)
-    return [prepare(picture, base.side) for picture in listed], list(listed.texts)
+    """What a few-step adapter says about itself: its recipe holds the steps and the guidance to draw with."""
+    recipe = {**(recipe or {}), "draw_steps": steps, "guidance": guidance}
+    return AdapterFacts("", "", "lora", base.source, recipe, seed, "few", base.fingerprint)

@@ -24,6 +24,7 @@ from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, as_drawn
 from engine.bases.families import TOON
 from engine.drawing.drawing import Drawing, draw_together, make_plan
+from engine.learning.config import TrainingConfig
 from engine.learning.training import train
 from engine.recipe import Method, Recipe, choose
 from engine.toon import SIZE
@@ -135,7 +136,8 @@ def learn(
     token, attached = f"zk{number}p", Attached(base)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / FILE
-        trained = train(base, pictures, token, person.noun, recipe, file, prior_folder=prior_folder)
+        config = TrainingConfig(token, person.noun, recipe, prior_folder=prior_folder)
+        trained = train(base, pictures, config, file)
         style = (few,) if few else ()
         ways = {
             "with_adapter": (f"{token} {person.noun}", (file, *style)),

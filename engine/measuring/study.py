@@ -14,7 +14,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from engine.bases.base import BaseModel
-from engine.learning.training import Previews, Progress, train
+from engine.learning.config import Previews, TrainingConfig
+from engine.learning.listener import Listener, Progress
+from engine.learning.team import SINGLE_PROCESS, Team
+from engine.learning.training import train
 from engine.measuring.likeness import JudgedLikeness, Likeness, likeness_of
 from engine.recipe import Recipe
 from engine.toon.prompts import PROMPTS, SEED
@@ -69,6 +72,7 @@ def study(
     *,
     seed: int = 0,
     likeness: Likeness | None = None,
+    team: Team = SINGLE_PROCESS,
     on_point: Callable[[Point], None] = lambda point: None,
     on_step: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
@@ -87,6 +91,13 @@ def study(
     own_grain = mean(grain(picture) for picture in album)
     points: list[Point] = []
 
+    class Judging(Listener):
+        def on_step(self, progress: Progress) -> None:
+            on_step(progress)
+
+        def on_previews(self, step: int, pictures: list[Image.Image]) -> None:
+            judge(step, pictures)
+
     def judge(step: int, pictures: list[Image.Image]) -> None:
         of_person, others = pictures[: len(asked)], pictures[len(asked) :]
         followed = None
@@ -103,8 +114,8 @@ def study(
         on_point(points[-1])
 
     previews = Previews((*asked, *of_others), frozenset(steps), SEED)
-    train(base, album, token, noun, recipe, out, seed=seed, previews=previews, on_pictures=judge, on_step=on_step,
-          **options)  # fmt: skip
+    config = TrainingConfig(token, noun, recipe, seed=seed, previews=previews, **options)
+    train(base, album, config, out, listener=Judging(), team=team)
     return points
 
 

@@ -33,10 +33,11 @@ from engine.bases.base import BaseModel, as_drawn
 from engine.device import memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
 from engine.learning import training
-from engine.learning.training import Progress, Stopped
+from engine.learning.config import TrainingConfig
+from engine.learning.listener import Listener, Progress, Stopped
 from engine.measuring.likeness import likeness_of
+from engine.photos.crops import prepared_album
 from engine.photos.decoding import load_photo
-from engine.photos.faces import face_crop
 from engine.recipe import choose
 from engine.sentences import sentence
 from storage.errors import UserError
@@ -178,15 +179,11 @@ class GpuProcess:
 
     def _train(self, request: Request) -> None:
         request_id, out = request["id"], Path(request["out"])
-        side = self.base.side
         photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
-        album = [face_crop(photo, side) if self.base.family.album_crop == "face" else photo for photo in photos]
-        recipe = choose(len(album), request["method"], self.base.family, steps=request.get("steps"))
-        told, short = 0.0, False
-
-        def on_memory(rows: int) -> None:
-            nonlocal short
-            short = True
+        recipe = choose(len(photos), request["method"], self.base.family, steps=request.get("steps"))
+        side = recipe.side or self.base.side
+        album = prepared_album(photos, self.base.family.album_crop, recipe.crop, side)
+        told, short, process = 0.0, False, self
 
         def told_of(news: str, last: bool = False, **facts: Any) -> None:
             nonlocal told
@@ -194,21 +191,32 @@ class GpuProcess:
                 told = time.monotonic()
                 self.tell(request_id, news, **facts)
 
-        def on_prior(drawn: int, of: int) -> None:
-            told_of("prior", drawn=drawn, of=of)
-            self._give_way(request_id)
+        class Teller(Listener):
+            def on_class_pictures(self, drawn: int, of: int) -> None:
+                told_of("prior", drawn=drawn, of=of)
+                process._give_way(request_id)
 
-        def on_step(progress: Progress) -> None:
-            told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
-                    seconds_left=progress.seconds_left, short=short)  # fmt: skip
-            self._give_way(request_id)
+            def on_step(self, progress: Progress) -> None:
+                told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
+                        seconds_left=progress.seconds_left, short=short)  # fmt: skip
+                process._give_way(request_id)
 
-        trained = training.train(
-            self.base, album, request["token"], request["noun"], recipe, out / FILE,
-            seed=request["seed"], checkpoint=Path(request["checkpoint"]), prior_folder=Path(request["priors"]),
-            on_prior=on_prior, on_step=on_step, on_memory=on_memory,
-            on_checkpoint=lambda step: self.tell(request_id, "checkpoint", step=step),
-        )  # fmt: skip
+            def on_checkpoint(self, step: int) -> None:
+                process.tell(request_id, "checkpoint", step=step)
+
+            def on_short_memory(self, rows: int) -> None:
+                nonlocal short
+                short = True
+
+        config = TrainingConfig(
+            request["token"],
+            request["noun"],
+            recipe,
+            seed=request["seed"],
+            checkpoint=Path(request["checkpoint"]),
+            prior_folder=Path(request["priors"]),
+        )
+        trained = training.train(self.base, album, config, out / FILE, listener=Teller())
         instance = f"{request['token']} {request['noun']}"
         samples, images = [], []
         for number, prompt in enumerate(SAMPLES):

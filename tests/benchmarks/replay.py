@@ -1,4 +1,4 @@
-"""Our loop with another trainer's chances, and another trainer's LoRA drawn as our judge's pictures are."""
+"""Our loop with another trainer's random choices, and another trainer's LoRA drawn as our judge's pictures are."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from engine.bases.base import BaseModel
-from engine.learning import training
-from engine.learning.examples import Chance
+from engine.learning.batches import StepSample
+from engine.learning.config import TrainingConfig
+from engine.learning.learner import Learner
+from engine.learning.listener import Listener, Progress
 from engine.learning.training import train
 from engine.recipe import REFERENCE, Recipe
 from engine.toon.prompts import PROMPTS, SEED
@@ -30,28 +32,27 @@ def largest_difference(method: str, record: Path, album: Path, work: Path, token
     factor = float(base.vae.config.scaling_factor)
     recipe: Recipe = replace(REFERENCE[method], steps=len(theirs), checkpointing=False)
 
-    def chances(step: int) -> Chance:
+    def sampler(step: int) -> StepSample:
         latent = noted[f"latent.{step}"][0] * factor
         row = int((means - latent).flatten(1).norm(dim=1).argmin())
         spread = (latent - means[row]) / deviations[row]
         noise = noted[f"noise.{step}"][0]
-        return Chance([row], [], [0.0], [spread], [noise], torch.zeros(1, len(noise), 1, 1), noted[f"timestep.{step}"])
+        offsets = torch.zeros(1, len(noise), 1, 1)
+        return StepSample([row], [], [0.0], [spread], [noise], offsets, noted[f"timestep.{step}"])
 
-    fresh = training.attach_fresh
-
-    def attach(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[torch.nn.Parameter]:
-        parameters = fresh(base, recipe, name, seed)
-        for number, parameter in enumerate(parameters):
-            parameter.data.copy_(noted[f"parameter.{number}"])
-        return parameters
-
-    training.attach_fresh = attach
     ours: list[float] = []
-    try:
-        train(base, pictures, token, noun, recipe, work / "replayed" / "adapter.safetensors", chances=chances,
-              on_step=lambda progress: ours.append(progress.loss))  # fmt: skip
-    finally:
-        training.attach_fresh = fresh
+
+    class Replay(Listener):
+        def on_start(self, learner: Learner) -> None:
+            adapter = learner.parameters if method == "lora" else ()
+            for number, parameter in enumerate(adapter):
+                parameter.data.copy_(noted[f"parameter.{number}"])
+
+        def on_step(self, progress: Progress) -> None:
+            ours.append(progress.loss)
+
+    config = TrainingConfig(token, noun, recipe, sampler=sampler)
+    train(base, pictures, config, work / "replayed" / "adapter.safetensors", listener=Replay())
     return max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True))
 
 

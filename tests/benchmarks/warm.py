@@ -14,7 +14,9 @@ from PIL import Image
 from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
 from engine.bases.base import BaseModel, as_drawn
 from engine.drawing.drawing import Drawing, Picture, draw, draw_together, make_plan
-from engine.learning.training import Progress, train
+from engine.learning.config import TrainingConfig
+from engine.learning.listener import Listener, Progress
+from engine.learning.training import train
 from engine.recipe import choose
 from engine.toon import WEIGHTS
 
@@ -95,12 +97,14 @@ def during_training(base: BaseModel, attached: Attached, avatar: Path, token: st
     def steps(callback: Callable[[Progress], None]) -> tuple[float, list[float]]:
         ticks: list[float] = []
 
-        def tick(progress: Progress) -> None:
-            ticks.append(time.perf_counter())
-            callback(progress)
+        class Ticking(Listener):
+            def on_step(self, progress: Progress) -> None:
+                ticks.append(time.perf_counter())
+                callback(progress)
 
         began = time.perf_counter()
-        train(base, album, token, noun, recipe, avatar.parent / "during" / FILE, on_step=tick)
+        config = TrainingConfig(token, noun, recipe)
+        train(base, album, config, avatar.parent / "during" / FILE, listener=Ticking())
         return time.perf_counter() - began, [b - a for a, b in itertools.pairwise(ticks)]
 
     quiet, durations = steps(lambda progress: None)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from engine.adapters.adapters import FILE
 from engine.device import cores
 from engine.device.cores import one_core, split_items, split_rows
-from engine.learning.training import train
 from engine.recipe import Recipe
+from tests.engine.learning import learn
 
 LORA = Recipe("lora", 3, 2e-3, 6, 4, 1.0, rank=4, alpha=4, prior_pictures=4, precision="float32")
 
@@ -83,7 +83,7 @@ def test_items_are_shared_by_their_sizes(tiny) -> None:
 def test_halves_learn_what_one_core_learns_and_the_same_every_time(tiny, pictures, tmp_path, recipe, monkeypatch):
     def learned(name: str) -> tuple[dict[str, torch.Tensor], list[float]]:
         losses, out = list[float](), tmp_path / name / FILE
-        train(tiny, pictures, "zk1", "man", recipe, out, side=64, prior_folder=tmp_path / "priors",
+        learn(tiny, pictures, recipe, out, side=64, prior_folder=tmp_path / "priors",
               on_step=lambda progress: losses.extend((progress.loss, progress.prior_loss)))  # fmt: skip
         return load_file(out), losses
 

@@ -1,4 +1,4 @@
-"""What is learned from: crops, buckets, captions, and what chance decides."""
+"""What is learned from: crops, buckets, captions, class pictures, and each step's random choices."""
 
 import json
 from dataclasses import replace
@@ -14,31 +14,20 @@ from engine.adapters.adapters import FILE, Attached
 from engine.bases.families import SD1, TOON
 from engine.bases.schedule import Diffusion
 from engine.drawing.drawing import Drawing, draw
-from engine.learning import examples
-from engine.learning.examples import (
-    Example,
-    album_as_class,
-    bucket_of,
-    buckets,
-    chance,
-    class_latents,
-    cropped,
-    encode_album,
-    face_square,
-    in_batches,
-    largest_face,
-    learned_under,
-    prepare,
-    read_captioned,
-    row_numbers,
-)
-from engine.learning.training import Stopped, train
+from engine.learning import class_pictures
+from engine.learning.batches import example_indices, micro_batches, step_sample
+from engine.learning.class_pictures import album_as_class, class_latents
+from engine.learning.examples import Example, encode_album, instance_prompts
+from engine.learning.listener import Stopped
 from engine.measuring.evaluation import people
+from engine.photos.captioned import read_captioned
+from engine.photos.crops import bucket_of, buckets, cropped, face_square, largest_face, prepare
 from engine.photos.faces import Face
 from engine.recipe import Recipe
 from engine.sentences import sentence
 from engine.toon.world import album, render
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import applied
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))
@@ -130,7 +119,7 @@ def test_class_pictures_are_drawn_once_for_each_base_noun_and_wording(tiny, tmp_
 
 
 def test_class_pictures_go_on_after_the_batch_that_was_kept(tiny, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(examples, "PRIORS", 2)
+    monkeypatch.setattr(class_pictures, "BATCH", 2)
     told: list[tuple[int, int]] = []
 
     def stop(drawn: int, of: int) -> None:
@@ -140,7 +129,7 @@ def test_class_pictures_go_on_after_the_batch_that_was_kept(tiny, tmp_path: Path
     with pytest.raises(Stopped):
         class_latents(tiny, "man", 5, 64, tmp_path, on_step=stop)
     stopped, _ = class_latents(tiny, "man", 5, 64, tmp_path, on_step=lambda *said: told.append(said))
-    assert list(dict.fromkeys(told)) == [(2, 5), (4, 5)] and len(told) == 2 * examples.CLASS_STEPS
+    assert list(dict.fromkeys(told)) == [(2, 5), (4, 5)] and len(told) == 2 * class_pictures.DENOISING_STEPS
     assert torch.equal(stopped, class_latents(tiny, "man", 5, 64, None)[0])
 
 
@@ -164,7 +153,7 @@ def test_class_pictures_that_do_not_fit_together_are_drawn_apart(tiny) -> None:
 
 
 def test_drawing_between_two_steps_changes_no_class_picture_and_is_as_if_alone(tiny, pictures, tmp_path: Path) -> None:
-    train(tiny, pictures, "zk1", "man", replace(RECIPE, text_encoder=True, prior_batch=0), tmp_path / FILE, side=64)
+    learn(tiny, pictures, replace(RECIPE, text_encoder=True, prior_batch=0), tmp_path / FILE, side=64)
     attached, asked = Attached(tiny), Drawing("zk1 man", seed=3, steps=1, width=64, height=64, avatars=(tmp_path,))
     quiet, alone = class_latents(tiny, "man", 1, 64, None)[0], draw(tiny, attached, asked)[0].image.tobytes()
     drawn: set[bytes] = set()
@@ -176,7 +165,7 @@ def test_drawing_between_two_steps_changes_no_class_picture_and_is_as_if_alone(t
 
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(0, 3))
 def test_every_photo_comes_once_before_any_comes_again(count: int, batch: int, seed: int) -> None:
-    rows = [row for step in range(12) for row in row_numbers(count, batch, step, seed)]
+    rows = [row for step in range(12) for row in example_indices(count, batch, step, seed)]
     for start in range(0, len(rows) - count + 1, count):
         assert sorted(rows[start : start + count]) == list(range(count))
 
@@ -184,21 +173,19 @@ def test_every_photo_comes_once_before_any_comes_again(count: int, batch: int, s
 def test_two_devices_have_the_rows_of_one_with_the_doubled_batch() -> None:
     examples = [Example(torch.zeros(4, 8, 8), torch.ones(4, 8, 8), (0,)) for _ in range(5)]
     priors = torch.zeros(2, 4, 8, 8)
-    from dataclasses import replace
-
-    two = chance(3, 7, RECIPE, 2, examples, priors, Diffusion({}))
-    one = chance(3, 7, replace(RECIPE, batch=4, prior_batch=2), 1, examples, priors, Diffusion({}))
-    spread = chance(3, 7, replace(RECIPE, accumulation=2), 1, examples, priors, Diffusion({}))
+    two = step_sample(3, 7, RECIPE, 2, examples, priors, Diffusion({}))
+    one = step_sample(3, 7, replace(RECIPE, batch=4, prior_batch=2), 1, examples, priors, Diffusion({}))
+    spread = step_sample(3, 7, replace(RECIPE, accumulation=2), 1, examples, priors, Diffusion({}))
     for other in (one, spread):
-        assert other.rows == two.rows and other.prior_rows == two.prior_rows
+        assert other.examples == two.examples and other.class_pictures == two.class_pictures
         assert torch.equal(other.timesteps, two.timesteps)
         assert all(torch.equal(a, b) for a, b in zip(other.noises, two.noises, strict=True))
-    assert not torch.equal(chance(4, 7, RECIPE, 2, examples, priors, Diffusion({})).timesteps, two.timesteps)
+    assert not torch.equal(step_sample(4, 7, RECIPE, 2, examples, priors, Diffusion({})).timesteps, two.timesteps)
 
 
 @given(st.lists(st.sampled_from(((4, 8, 8), (4, 6, 10))), min_size=1, max_size=12), st.integers(1, 5))
 def test_rows_go_through_with_rows_of_their_shape_and_none_is_lost(shapes, most: int) -> None:
-    batches = list(in_batches(dict(enumerate(shapes)), most))
+    batches = list(micro_batches(dict(enumerate(shapes)), most))
     assert sorted(place for batch in batches for place in batch) == list(range(len(shapes)))
     assert all(len(batch) <= most and len({shapes[place] for place in batch}) == 1 for batch in batches)
 
@@ -226,12 +213,12 @@ def test_a_drawing_is_learned_under_what_is_told_of_it_and_a_photo_is_not() -> N
 
     drawing, photo = render(album(people(1)[0], 1, seed=0)[0]), Image.open(LONDON[0])
     plain = [prompt.format(instance="cr7d man") for prompt in TOON.instance_prompts]
-    told, usual = learned_under(Toons, [drawing, photo], "cr7d man", RECIPE, ())  # type: ignore[arg-type]
+    told, usual = instance_prompts(Toons, [drawing, photo], "cr7d man", RECIPE, ())  # type: ignore[arg-type]
     assert usual == plain and told[: len(plain)] == plain
     assert len(set(told)) > 10 and all("cr7d man" in prompt for prompt in told)
     asked = replace(RECIPE, prompts=("{instance}!",))
-    assert learned_under(Toons, [drawing], "cr7d man", asked, ()) == [["cr7d man!"]]  # type: ignore[arg-type]
-    assert learned_under(Toons, [drawing], "cr7d man", replace(RECIPE, captions=True), ["she"]) == [["she"]]  # type: ignore[arg-type]
+    assert instance_prompts(Toons, [drawing], "cr7d man", asked, ()) == [["cr7d man!"]]  # type: ignore[arg-type]
+    assert instance_prompts(Toons, [drawing], "cr7d man", replace(RECIPE, captions=True), ["she"]) == [["she"]]  # type: ignore[arg-type]
 
 
 def test_photos_stand_among_the_class_pictures_under_prompts_from_all_over_their_lists(tiny, pictures) -> None:
@@ -256,7 +243,7 @@ def test_photos_among_the_class_pictures_are_answered_as_before_under_the_class_
             return tiny.predict(unet, noisy, timesteps, tiny.encode_prompts(["a photo of man"] * len(photos)))
 
     def moved(name: str, recipe: Recipe) -> float:
-        train(tiny, pictures, "zk1", "man", recipe, tmp_path / name / FILE, side=64, prior_folder=tmp_path / "priors")
+        learn(tiny, pictures, recipe, tmp_path / name / FILE, side=64, prior_folder=tmp_path / "priors")
         return float((answered(tmp_path / name) - answered(None)).square().mean())
 
     assert moved("beside", replace(recipe, prior_album=4)) < 0.8 * moved("apart", recipe)
@@ -267,4 +254,4 @@ def test_other_families_learn_under_their_instance_prompts() -> None:
         family = SD1
 
     drawing = render(album(people(1)[0], 1, seed=0)[0])
-    assert learned_under(Photos, [drawing], "cr7d man", RECIPE, ()) == [["a photo of cr7d man"]]  # type: ignore[arg-type]
+    assert instance_prompts(Photos, [drawing], "cr7d man", RECIPE, ()) == [["a photo of cr7d man"]]  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from engine.adapters.adapters import FILE, Attached, facts_of
 from engine.adapters.exchange import export, foreign_facts, take_in
 from engine.drawing.drawing import draw
-from engine.learning.training import train
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
 FAMILIES = ("sd1", "sd2", "sdxl", "klein")
@@ -23,7 +23,7 @@ def test_an_exported_lora_draws_the_same_in_plain_diffusers_and_when_it_comes_ba
 ) -> None:  # fmt: skip
     base = load(folders(family))
     recipe = replace(LORA, alpha=8, text_encoder=bool(base.family.text_targets))
-    train(base, pictures, "zk1", "man", recipe, tmp_path / FILE, side=64)
+    learn(base, pictures, recipe, tmp_path / FILE, side=64)
     attached = Attached(base)
     ours = draw(base, attached, asked(tmp_path))[0].image
     for form in ("diffusers", "kohya"):

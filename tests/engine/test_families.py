@@ -9,9 +9,9 @@ import torch
 from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import plain_parameters
 from engine.drawing.drawing import draw
-from engine.learning.training import train
 from storage.errors import UserError
 from tests.engine import tiny
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
 
 FAMILIES = tuple(tiny.FAMILIES)
@@ -32,7 +32,7 @@ def test_a_person_is_learned_and_plain_diffusers_draws_the_same_person(
     pointers = {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)}
     before = draw(base, Attached(base), asked())[0].image
     recipe = replace(LORA, text_encoder=bool(base.family.text_targets))
-    trained = train(base, pictures, "zk1", "man", recipe, tmp_path / FILE, side=tiny.SIDE)
+    trained = learn(base, pictures, recipe, tmp_path / FILE, side=tiny.SIDE)
     assert trained.steps == 4
     after = draw(base, Attached(base), asked(tmp_path))[0].image
     assert after.tobytes() != before.tobytes()

@@ -15,11 +15,12 @@ from PIL import Image
 
 from engine.adapters.adapters import FILE
 from engine.drawing.drawing import Drawing, Picture, draw_together
-from engine.learning.training import Trained, train
+from engine.learning.training import Trained
 from engine.work import gpu_process
 from engine.work.gpu_client import GpuClient
 from engine.work.gpu_process import GpuProcess
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, assert_same, load
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
     folders, pictures, tmp_path: Path, gpu: GpuClient
 ) -> None:
     base = load(folders("sd1"))
-    train(base, pictures, "zk1", "man", LORA, tmp_path / "ann" / FILE, side=SIDE)
+    learn(base, pictures, LORA, tmp_path / "ann" / FILE, side=SIDE)
     photos = []
     for number, picture in enumerate(pictures):
         photos.append(str(tmp_path / f"{number}.png"))

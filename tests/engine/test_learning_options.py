@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +23,15 @@ from engine.device import memory
 from engine.device.precision import attention
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.drawing.drawing import Drawing, draw
-from engine.learning import training
+from engine.learning.config import Previews
+from engine.learning.learner import Learner, frozen_dtype
+from engine.learning.listener import Progress
 from engine.learning.objectives import average, ema_decay
 from engine.learning.optimisers import learning_rate_at, make
-from engine.learning.training import Previews, Progress, frozen_dtype, train
 from engine.recipe import ATTENTION, Recipe
 from engine.sentences import sentence
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import applied, asked, assert_same, load, plainly, together
 
 LORA = Recipe("lora", 6, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
@@ -39,7 +40,7 @@ SIDE = 64
 
 
 def learned(base: BaseModel, album, recipe: Recipe, folder: Path, **options) -> dict[str, torch.Tensor]:
-    train(base, album, "zk1", "man", recipe, folder / FILE, side=SIDE, **options)
+    learn(base, album, recipe, folder / FILE, side=SIDE, **options)
     return load_file(folder / FILE)
 
 
@@ -53,7 +54,7 @@ def alike(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor], toler
 def test_every_optimiser_lowers_the_loss(tiny, pictures, tmp_path, optimiser) -> None:
     rate = {"adamw": 1e-3, "prodigy": 1.0, "schedulefree": 3e-3}[optimiser]
     recipe = Recipe("dreambooth", 50, rate, 4, 0, 0.0, optimiser=optimiser)
-    trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    trained = learn(tiny, pictures, recipe, tmp_path / FILE, side=SIDE)
     assert trained.last_loss < 0.95 * trained.first_loss
 
 
@@ -109,9 +110,7 @@ def test_too_little_memory_halves_the_rows_and_changes_nothing_that_is_learned(t
 
     tiny.unet.forward = small
     try:
-        trained = train(
-            tiny, pictures, "zk1", "man", recipe, tmp_path / "small" / FILE, side=SIDE, on_memory=told.append
-        )
+        trained = learn(tiny, pictures, recipe, tmp_path / "small" / FILE, side=SIDE, on_short_memory=told.append)
     finally:
         del tiny.unet.forward
     assert told == [3, 1] and trained.rows_at_once == 1 and set(rows) == {1}
@@ -128,12 +127,12 @@ def test_when_one_row_is_too_much_activations_are_computed_again_and_then_it_is_
 
     tiny.unet.forward = never
     try:
-        trained = train(tiny, pictures, "zk1", "man", replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
+        trained = learn(tiny, pictures, replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
         assert trained.checkpointing and trained.rows_at_once == 1
         assert not any(getattr(part, "gradient_checkpointing", False) for part in tiny.unet.modules())
         tiny.unet.forward = lambda *arguments, **options: exec("raise torch.OutOfMemoryError('no')", {"torch": torch})
         with pytest.raises(UserError, match="out_of_memory"):
-            train(tiny, pictures, "zk1", "man", replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
+            learn(tiny, pictures, replace(ALONE, checkpointing=False), tmp_path / FILE, side=SIDE)
     finally:
         del tiny.unet.forward
 
@@ -149,7 +148,7 @@ def test_one_row_that_does_not_fit_while_it_is_measured_is_computed_again(tiny, 
         return forward(sample, *arguments, **options)
 
     tiny.unet.forward = small
-    trained = train(tiny, pictures, "zk1", "man", ALONE, tmp_path / FILE, side=SIDE)
+    trained = learn(tiny, pictures, ALONE, tmp_path / FILE, side=SIDE)
     assert trained.checkpointing and trained.rows_at_once == ALONE.batch
 
 
@@ -170,7 +169,7 @@ def test_checkpointing_is_chosen_from_the_free_memory(tiny, pictures, tmp_path, 
     whole = learned(tiny, pictures, LORA, tmp_path / "whole")
     for free, rows, checkpointing in ((100, 3, True), (10**12, 3, False)):
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free)
-        trained = train(tiny, pictures, "zk1", "man", LORA, tmp_path / "free" / FILE, side=SIDE)
+        trained = learn(tiny, pictures, LORA, tmp_path / "free" / FILE, side=SIDE)
         assert (trained.rows_at_once, trained.checkpointing) == (rows, checkpointing)
         assert alike(whole, load_file(tmp_path / "free" / FILE))
 
@@ -202,7 +201,7 @@ def test_half_precision_learns_nearly_the_same(tiny_folder, pictures, tmp_path: 
         base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
         recipe = Recipe("lora", 6, 2e-3, 2, 0, 0.0, rank=4, alpha=4, precision=name)
         told: list[float] = []
-        train(base, pictures, "zk1", "man", recipe, tmp_path / name / FILE, side=SIDE,
+        learn(base, pictures, recipe, tmp_path / name / FILE, side=SIDE,
               on_step=lambda progress, told=told: told.append(progress.loss))  # fmt: skip
         losses[name] = told
     exact, half = losses["float32"], losses[precision]
@@ -232,25 +231,20 @@ def test_a_step_goes_back_through_the_attention_that_it_came_by(
     recipe = replace(ALONE, steps=2, precision="bfloat16", checkpointing=checkpointing)
     monkeypatch.setattr("engine.device.precision.SHORT", 4096)  # the tiny base's latents are large
     by_steps = learned(tiny, pictures, recipe, tmp_path / "steps")
-    monkeypatch.setattr(training, "attention", lambda *arguments: nullcontext())
+    monkeypatch.setattr("engine.device.precision.SHORT", 0)
     fused = learned(tiny, pictures, recipe, tmp_path / "fused")
     assert alike(by_steps, fused, 1e-2) and not alike(by_steps, fused, 0)
 
 
-def test_under_autocast_what_learns_takes_its_input_in_the_dtype_that_is_computed_in(
-    tiny, pictures, tmp_path, monkeypatch
-) -> None:
-    attach, taken = training.attach_fresh, set[torch.dtype]()
+def test_under_autocast_lora_layers_take_their_input_in_the_dtype_that_is_computed_in(tiny, pictures, tmp_path) -> None:
+    taken = set[torch.dtype]()
 
-    def watched(*arguments):  # type: ignore[no-untyped-def]
-        parameters = attach(*arguments)
-        for name, layer in tiny.unet.named_modules():
+    def watch(learner: Learner) -> None:
+        for name, layer in learner.denoiser.named_modules():
             if name.endswith((".to_q.lora_A.in_training", ".to_q.base_layer")):  # whose input is a norm's answer
                 layer.register_forward_pre_hook(lambda layer, inputs: taken.add(inputs[0].dtype))
-        return parameters
 
-    monkeypatch.setattr(training, "attach_fresh", watched)
-    learned(tiny, pictures, replace(ALONE, precision="bfloat16"), tmp_path)
+    learned(tiny, pictures, replace(ALONE, precision="bfloat16"), tmp_path, on_start=watch)
     assert taken == {torch.bfloat16}
 
 
@@ -333,7 +327,7 @@ def test_what_a_flow_matching_base_cannot_learn_is_refused_before_anything_is_do
             replace(LORA, **change),
             tmp_path,
             prior_folder=tmp_path / "priors",
-            on_prior=lambda *said: told.append(said),
+            on_class_pictures=lambda *said: told.append(said),
         )
     assert (refused.value.code, refused.value.facts) == (code, facts)
     assert sentence(refused.value)
@@ -413,7 +407,7 @@ def test_previews_show_the_same_seeds_and_leave_the_training_as_it_was(tiny, pic
     shown: dict[int, list[Image.Image]] = {}
     previews = Previews(("a photo of zk1 man", "a man"), frozenset({3, 6}), steps=2, side=SIDE)
     busy = learned(tiny, pictures, recipe, tmp_path / "busy", previews=previews,
-                   on_pictures=lambda step, pictures: shown.update({step: pictures}))  # fmt: skip
+                   on_previews=lambda step, pictures: shown.update({step: pictures}))  # fmt: skip
     assert alike(quiet, busy, 0)
     assert list(shown) == [3, 6] and all(len(several) == 2 for several in shown.values())
     assert shown[3][0].tobytes() != shown[6][0].tobytes()
@@ -444,7 +438,7 @@ def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictur
         bases = [BaseModel.load(str(tiny_folder), torch.device("cpu")) for _ in range(2)]
         recipe = replace(recipe, precision="float32")
         shared = learned(bases[0], pictures, recipe, tmp_path / name / "shared")
-        sole = learned(bases[1], pictures, recipe, tmp_path / name / "sole", sole=True)
+        sole = learned(bases[1], pictures, recipe, tmp_path / name / "sole", owns_base=True)
         assert not bases[1].text_encoders and "vae" not in bases[1].parts and "vae" in bases[0].parts
         assert alike(shared, sole, 0)
 
@@ -452,7 +446,7 @@ def test_a_base_of_our_own_is_let_go_and_the_same_is_learned(tiny_folder, pictur
 def test_the_weights_before_are_read_of_the_denoiser_alone(tiny, pictures, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("engine.bases.loading.open_pipeline", lambda source: pytest.fail("all parts were read"))
     before = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
-    learned(tiny, pictures, Recipe("dreambooth", 1, 1e-4, 2, 0, 0.0), tmp_path, sole=True)
+    learned(tiny, pictures, Recipe("dreambooth", 1, 1e-4, 2, 0, 0.0), tmp_path, owns_base=True)
     untrained = tiny.original_weights()
     assert all(torch.equal(untrained(name), tensor) for name, tensor in before.items())
     assert not all(torch.equal(before[name], tensor) for name, tensor in plain_parameters(tiny.unet))
@@ -491,8 +485,8 @@ def test_a_base_that_rests_as_it_is_learned_with_learns_the_same(
     lora = recipe.method == "lora"
     assert bases[1].dtype == bases[1].unet.dtype == (torch.bfloat16 if lora else torch.float32)
     assert bases[1].text_encoder.dtype == bases[1].vae.dtype == torch.float32
-    usual = learned(bases[0], pictures, recipe, tmp_path / "usual", sole=lora)
-    assert alike(usual, learned(bases[1], pictures, recipe, tmp_path / "resting", sole=True), 0)
+    usual = learned(bases[0], pictures, recipe, tmp_path / "usual", owns_base=lora)
+    assert alike(usual, learned(bases[1], pictures, recipe, tmp_path / "resting", owns_base=True), 0)
 
 
 @pytest.mark.parametrize("steps", [12])
@@ -500,18 +494,13 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
     tiny, pictures, tmp_path, steps
 ) -> None:
     recipe = Recipe("dreambooth", steps, 1e-4, 2, 0, 0.0)
-    whole: list[dict[str, torch.Tensor]] = []
-    full, keep = [], training.save_delta
+    learners, full = list[Learner](), list[torch.nn.Module]()
 
-    def spy(base, before, trained, facts, path):  # type: ignore[no-untyped-def]
-        full.append(plain_copy(trained))
-        return keep(base, before, trained, facts, path)
+    def keep_the_last(progress: Progress) -> None:
+        if progress.step == progress.steps:
+            full.append(plain_copy(learners[0].denoiser))
 
-    training.save_delta = spy
-    try:
-        trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
-    finally:
-        training.save_delta = keep
+    trained = learn(tiny, pictures, recipe, tmp_path / FILE, on_start=learners.append, on_step=keep_the_last)
     size = sum(2 * parameter.numel() for parameter in tiny.unet.parameters())
     stored = load_file(tmp_path / FILE)
     assert sum(tensor.nbytes for tensor in stored.values()) <= 0.15 * size
@@ -529,7 +518,6 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
         drawn.append(denoised(unet))
     moved, missed = (float((drawn[1] - other).norm()) for other in (drawn[0], drawn[2]))
     assert missed < 0.5 * moved
-    assert not whole
 
 
 def test_beside_full_dreambooth_the_text_encoder_learns_a_lora(tiny, pictures, tmp_path) -> None:
@@ -554,13 +542,18 @@ from engine.bases.base import BaseModel
 from engine.recipe import Recipe
 from engine.learning.team import join
 from engine.learning.training import train
+from engine.learning.config import TrainingConfig
+from engine.learning.listener import Listener
 torch.set_num_threads(1)
 album = [Image.open(path) for path in sorted(Path({album!r}).glob("*.png"))]
 recipe = Recipe("lora", 4, 2e-3, {batch}, {priors}, 1.0, rank=4, alpha=4, prior_pictures=2, text_encoder=True,
                 precision="float32")
 team, losses = join(), []
-train(BaseModel.load({base!r}, torch.device("cpu")), album, "zk1", "man", recipe, Path({out!r}), side=64, team=team,
-      prior_folder=Path({priors_folder!r}), on_step=lambda p: losses.append([p.loss, p.prior_loss]))
+class Told(Listener):
+    def on_step(self, progress):
+        losses.append([progress.loss, progress.prior_loss])
+config = TrainingConfig("zk1", "man", recipe, side=64, prior_folder=Path({priors_folder!r}))
+train(BaseModel.load({base!r}, torch.device("cpu")), album, config, Path({out!r}), listener=Told(), team=team)
 if team.first:
     Path({out!r}).with_suffix(".json").write_text(json.dumps([team.size, losses]))
 """

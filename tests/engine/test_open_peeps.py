@@ -14,7 +14,8 @@ from engine import __main__ as command_line
 from engine.adapters.adapters import FILE, Attached, facts_of
 from engine.bases.base import BaseModel
 from engine.drawing.denoising import noise
-from engine.learning.examples import prepare, read_captioned
+from engine.photos.captioned import read_captioned
+from engine.photos.crops import prepare
 from engine.pretraining.open_peeps import TRIGGER, write
 from engine.toon import SIZE, captions, world
 from tests.engine.tiny import applied

@@ -12,7 +12,7 @@ from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, as_drawn
 from engine.device.packed import Packed, packed
 from engine.drawing.drawing import draw
-from engine.learning.training import train
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load
 
 CPU = torch.device("cpu")
@@ -106,9 +106,9 @@ def test_what_learns_itself_is_not_packed_and_a_drawing_between_leaves_the_rest_
 
 def test_a_lora_learns_the_same_through_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     files = [tmp_path / name / FILE for name in ("packed", "plain")]
-    train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[0], side=SIDE)
-    monkeypatch.setattr("engine.learning.training.packed", lambda *given, learning: nullcontext())
-    train(load(folders("sd1")), pictures, "zk1", "man", LORA, files[1], side=SIDE)
+    learn(load(folders("sd1")), pictures, LORA, files[0], side=SIDE)
+    monkeypatch.setattr("engine.learning.learner.packed", lambda *given, learning: nullcontext())
+    learn(load(folders("sd1")), pictures, LORA, files[1], side=SIDE)
     one, other = (load_file(file) for file in files)
     learned = torch.cat([other[name].flatten() for name in other if "lora_B" in name]).float()
     found = torch.cat([one[name].flatten() for name in other if "lora_B" in name]).float()
@@ -118,7 +118,7 @@ def test_a_lora_learns_the_same_through_packed_layers(folders, pictures, tmp_pat
 
 def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     base = load(folders("sd1"))
-    train(base, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    learn(base, pictures, LORA, tmp_path / FILE, side=SIDE)
     attached, drawing = Attached(base), asked(tmp_path)
     own = draw(base, attached, drawing)[0].image
     monkeypatch.setattr("engine.drawing.denoising.packed", lambda *given: nullcontext())
@@ -133,6 +133,6 @@ def test_a_base_that_rests_as_it_is_drawn_with_draws_the_same(
     usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, as_drawn)
     assert (usual.unet.dtype, resting.unet.dtype, resting.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     assert resting.text_encoder.dtype == torch.float32 and resting.fingerprint == usual.fingerprint
-    train(usual, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    learn(usual, pictures, LORA, tmp_path / FILE, side=SIDE)
     one, other = (draw(base, Attached(base), asked(tmp_path))[0].image for base in (usual, resting))
     assert_same(one, other, 4)

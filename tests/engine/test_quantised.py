@@ -11,8 +11,8 @@ from engine.adapters.adapters import FILE, Attached, plain_copy
 from engine.bases.base import BaseModel
 from engine.bases.quantised import HEADROOM, Int8Linear, quantise, too_large
 from engine.drawing.drawing import draw
-from engine.learning.training import train
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, asked, load
 
 
@@ -50,7 +50,7 @@ def test_a_quantised_base_draws_nearly_the_same_and_learns_a_person(small, folde
     full = load_full(folders)
     ours, theirs = (np.asarray(draw(base, Attached(base), asked())[0].image, float) for base in (small, full))
     assert 0 < np.abs(ours - theirs).mean() < 6
-    train(small, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    learn(small, pictures, LORA, tmp_path / FILE, side=SIDE)
     learned = draw(small, Attached(small), asked(tmp_path))[0].image
     assert np.abs(np.asarray(learned, float) - ours).mean() > 0
     with pytest.raises(UserError, match="quantised_base"):

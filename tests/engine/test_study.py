@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from engine.__main__ import main
+from engine.learning.listener import Progress
 from engine.learning.team import Team
-from engine.learning.training import Progress
 from engine.measuring.study import Point, chart, copying, grain, study, table
 from engine.recipe import Recipe
 

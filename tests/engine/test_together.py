@@ -17,9 +17,10 @@ from engine.adapters import adapters
 from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import Drawing, Plan, draw, make_plan
-from engine.learning.distillation import DEFAULTS, distil, facts
-from engine.learning.training import Progress, train
+from engine.learning.distillation import DEFAULTS, distil, few_step_facts
+from engine.learning.listener import Progress
 from engine.recipe import ATTENTION, Distillate
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, asked, assert_same, load, solved, together
 
 CONVOLVED = replace(LORA, text_encoder=True)
@@ -33,7 +34,7 @@ def people(folders, pictures, tmp_path_factory) -> dict[str, Path]:
     for number, name in enumerate(("ann", "bob", "style")):
         made[name] = tmp_path_factory.mktemp(name)
         recipe = replace(CONVOLVED, rank=4 + 2 * number, alpha=8)
-        train(base, pictures[number:], f"zk{number}", "man", recipe, made[name] / FILE, side=SIDE, seed=number)
+        learn(base, pictures[number:], recipe, made[name] / FILE, token=f"zk{number}", side=SIDE, seed=number)
     return made
 
 
@@ -76,7 +77,7 @@ def test_eight_people_in_one_batch_get_the_pictures_that_each_gets_alone(
             CONVOLVED, steps=2, learning_rate=3e-2, rank=2 + number, alpha=4 + number, text_encoder=number % 2 == 0,
             targets=(*ATTENTION, "conv1") if number % 3 == 0 else None, dora=number == 5, rslora=number == 6,
         )  # fmt: skip
-        train(base, pictures[number % 5 :], "zk1", "man", recipe, tmp_path / str(number) / FILE, side=SIDE, seed=number)
+        learn(base, pictures[number % 5 :], recipe, tmp_path / str(number) / FILE, side=SIDE, seed=number)
     attached = Attached(base)
     drawings = [asked(tmp_path / str(number)) for number in range(8)]
     batches: list[int] = []
@@ -132,7 +133,7 @@ def test_an_avatar_stays_loaded_wherever_its_file_lies(folders, pictures, tmp_pa
     base, reads = load(folders("sd1")), []
     for seed in (1, 2):
         recipe = replace(LORA, method=method, steps=1, prior_batch=0)
-        train(base, pictures, "zk1", "man", recipe, tmp_path / str(seed) / FILE, side=SIDE, seed=seed)
+        learn(base, pictures, recipe, tmp_path / str(seed) / FILE, side=SIDE, seed=seed)
     read = adapters.read_tensors
     monkeypatch.setattr(adapters, "read_tensors", lambda file: reads.append(file) or read(file))
     attached = Attached(base)
@@ -179,7 +180,7 @@ def test_drawing_during_a_training_copies_no_weight_of_the_base(folders, people,
         assert {name: tensor.data_ptr() for name, tensor in plain_parameters(base.unet)} == pointers
         seen.append(progress.step)
 
-    train(base, pictures, "zk9", "man", replace(LORA, steps=2), tmp_path / FILE, side=SIDE, on_step=on_step)
+    learn(base, pictures, replace(LORA, steps=2), tmp_path / FILE, token="zk9", side=SIDE, on_step=on_step)
     assert seen == [1, 2]
     kept = [tensor for lora in attached.loaded for part in lora.layers.values() for one in part.values()
             for tensor in one.tensors]  # fmt: skip
@@ -219,7 +220,7 @@ def test_a_few_step_adapter_is_distilled_and_stacks(
     alike(two[1], draw(base, attached, replace(drawing, seed=6, count=1))[0])
     if family != "klein":
         person = tmp_path / "person"
-        train(base, pictures, "zk1", "man", LORA, person / FILE, side=SIDE)
+        learn(base, pictures, LORA, person / FILE, side=SIDE)
         stacked = draw(base, attached, replace(drawing, avatars=(tmp_path, person)))[0]
         assert stacked.image.tobytes() != two[0].image.tobytes()
 
@@ -266,5 +267,5 @@ def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:
 
 
 def test_what_a_few_step_adapter_says(folders) -> None:
-    said = facts(load(folders("sd1")), 8, 1.5)
+    said = few_step_facts(load(folders("sd1")), 8, 1.5)
     assert (said.kind, said.recipe["draw_steps"], said.recipe["guidance"]) == ("few", 8, 1.5)

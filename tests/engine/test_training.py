@@ -4,7 +4,6 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,13 +16,14 @@ from engine.adapters.adapters import FILE, LORA_METADATA, Attached, facts_of, re
 from engine.adapters.exchange import export
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import Drawing, draw
-from engine.learning import checkpoints, training
-from engine.learning.examples import class_latents
+from engine.learning import checkpoints
+from engine.learning.class_pictures import class_latents
+from engine.learning.listener import Progress, Stopped
 from engine.learning.team import SINGLE_PROCESS, Team
-from engine.learning.training import Progress, Stopped, train
 from engine.recipe import Recipe
 from engine.sentences import sentence
 from storage.errors import UserError
+from tests.engine.learning import learn
 
 LORA = Recipe("lora", 12, 2e-3, 2, 1, 1.0, rank=4, alpha=4, prior_pictures=2)
 WITH_TEXT = replace(LORA, text_encoder=True)
@@ -58,8 +58,16 @@ def test_a_stopped_run_that_goes_on_equals_one_that_never_stopped(tiny_folder, p
         base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
         out, checkpoint = tmp_path / name / FILE, tmp_path / f"{name}.checkpoint"
         captions = [f"picture {number}" for number in range(len(pictures))]
-        trained = train(base, pictures, "zk1", "man", recipe, out, side=SIDE, checkpoint=checkpoint,
-                        checkpoint_seconds=0.0, captions=captions, on_step=on_step)  # fmt: skip
+        trained = learn(
+            base,
+            pictures,
+            recipe,
+            out,
+            checkpoint=checkpoint,
+            checkpoint_seconds=0.0,
+            captions=captions,
+            on_step=on_step,
+        )
         assert trained.resumed_at == (recipe.steps // 2 if name == "halved" else 0)
         return out
 
@@ -84,8 +92,18 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
     def run(
         album: list[Image.Image], captions: list[str], team: Team = SINGLE_PROCESS, on_step=lambda progress: None
     ) -> int:
-        return train(tiny, album, "zk1", "man", recipe, tmp_path / FILE, side=SIDE, checkpoint=tmp_path / "checkpoint",
-                     checkpoint_seconds=0.0, captions=captions, team=team, on_step=on_step).resumed_at  # fmt: skip
+        trained = learn(
+            tiny,
+            album,
+            recipe,
+            tmp_path / FILE,
+            checkpoint=tmp_path / "checkpoint",
+            checkpoint_seconds=0.0,
+            captions=captions,
+            team=team,
+            on_step=on_step,
+        )
+        return trained.resumed_at
 
     class Two(Team):
         size = 2
@@ -102,18 +120,34 @@ def test_a_run_does_not_go_on_from_what_was_learned_of_something_else(tiny, pict
         assert run(album, captions, team) == 0
 
 
-def test_a_checkpoint_that_takes_long_is_written_seldom(tiny, pictures, tmp_path, monkeypatch) -> None:
-    clock, kept = [0.0], list[int]()
+class Clock:
+    """Goes on by a second at each look, and by `writing` seconds more whenever the file was written."""
 
-    def tick(seconds: float = 1.0) -> float:
-        clock.append(clock[-1] + seconds)
-        return clock[-1]
+    def __init__(self, file: Path, writing: float) -> None:
+        self.file, self.writing = file, writing
+        self.seconds, self.written = 0.0, 0
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=tick))
-    monkeypatch.setattr(training, "save_checkpoint", lambda *arguments: tick(100))
-    train(tiny, pictures, "zk1", "man", replace(LORA, prior_batch=0), tmp_path / FILE, side=SIDE,
-          checkpoint=tmp_path / "checkpoint", checkpoint_seconds=1.0, on_checkpoint=kept.append)  # fmt: skip
-    assert kept == [1]
+    def __call__(self) -> float:
+        written = self.file.stat().st_ino if self.file.exists() else 0
+        self.seconds += 1.0 + (self.writing if written != self.written else 0.0)
+        self.written = written
+        return self.seconds
+
+
+@pytest.mark.parametrize(("writing", "steps"), [(100.0, [1]), (0.0, [1, 8])])
+def test_a_checkpoint_that_takes_long_is_written_seldom(tiny, pictures, tmp_path, writing, steps) -> None:
+    checkpoint, kept = tmp_path / "checkpoint", list[int]()
+    learn(
+        tiny,
+        pictures,
+        replace(LORA, prior_batch=0, steps=10),
+        tmp_path / FILE,
+        checkpoint=checkpoint,
+        checkpoint_seconds=1.0,
+        clock=Clock(checkpoint, writing),
+        on_checkpoint=kept.append,
+    )
+    assert kept == steps
 
 
 def test_a_checkpoint_copies_only_what_it_must(tmp_path, monkeypatch) -> None:
@@ -138,13 +172,13 @@ def test_a_checkpoint_copies_only_what_it_must(tmp_path, monkeypatch) -> None:
 
 def test_the_loss_falls(tiny: BaseModel, pictures: list[Image.Image], tmp_path: Path) -> None:
     recipe = Recipe("dreambooth", 60, 1e-3, 4, 0, 0.0)
-    trained = train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    trained = learn(tiny, pictures, recipe, tmp_path / FILE)
     assert trained.last_loss < 0.9 * trained.first_loss
 
 
 def test_training_tells_every_step_and_an_estimate_that_ends_at_nothing(tiny, pictures, tmp_path) -> None:
     told: list[Progress] = []
-    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE, on_step=told.append)
+    learn(tiny, pictures, LORA, tmp_path / FILE, on_step=told.append)
     assert [progress.step for progress in told] == list(range(1, LORA.steps + 1))
     assert all(progress.seconds_left > 0 for progress in told[:-1])
     assert told[-1].seconds_left == 0
@@ -155,7 +189,7 @@ def test_the_base_is_untouched_and_the_adapter_changes_the_picture(tiny, picture
     attached = Attached(tiny)
     weights = {name: tensor.clone() for name, tensor in plain_parameters(tiny.unet)}
     before = draw(tiny, attached, drawing())[0].image
-    train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    learn(tiny, pictures, recipe, tmp_path / FILE)
     adapted = draw(tiny, attached, drawing(tmp_path))[0].image
     assert all(torch.equal(weights[name], tensor) for name, tensor in plain_parameters(tiny.unet))
     assert draw(tiny, attached, drawing())[0].image.tobytes() == before.tobytes()
@@ -168,7 +202,7 @@ def test_the_base_is_untouched_and_the_adapter_changes_the_picture(tiny, picture
 @pytest.mark.parametrize("recipe", [LORA, WITH_TEXT])
 def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path, recipe) -> None:
     """A file that loads and silently does nothing is what users of other trainers report (diffusers#9291)."""
-    train(tiny, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    learn(tiny, pictures, recipe, tmp_path / FILE)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_folder, dtype=torch.float32)
     parts = [pipeline.unet, *([pipeline.text_encoder] if recipe.text_encoder else [])]
     assert not any("lora" in name for part in parts for name, _ in part.named_modules())
@@ -182,14 +216,14 @@ def test_plain_diffusers_reads_the_lora(tiny, tiny_folder, pictures, tmp_path, r
 
 def test_a_training_that_cannot_begin_leaves_the_base_to_the_next(tiny, pictures, tmp_path) -> None:
     with pytest.raises(UserError, match="optimiser_unusable"):
-        train(tiny, pictures, "zk1", "man", replace(LORA, optimiser="adamw8bit"), tmp_path / FILE, side=SIDE)
-    trained = train(tiny, pictures, "zk1", "man", replace(LORA, steps=1), tmp_path / FILE, side=SIDE)
+        learn(tiny, pictures, replace(LORA, optimiser="adamw8bit"), tmp_path / FILE)
+    trained = learn(tiny, pictures, replace(LORA, steps=1), tmp_path / FILE)
     assert trained.steps == 1
 
 
 def test_the_base_is_itself_again_after_a_person_was_learned_or_drawn(tiny, pictures, tmp_path) -> None:
     fresh = class_latents(tiny, "man", 2, SIDE, None)[0]
-    train(tiny, pictures, "zk1", "man", WITH_TEXT, tmp_path / FILE, side=SIDE)
+    learn(tiny, pictures, WITH_TEXT, tmp_path / FILE)
     assert torch.equal(class_latents(tiny, "man", 2, SIDE, None)[0], fresh)
     draw(tiny, Attached(tiny), drawing(tmp_path))
     assert torch.equal(class_latents(tiny, "man", 2, SIDE, None)[0], fresh)
@@ -199,9 +233,9 @@ def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, 
     """The resident base serves others while it learns: their pictures and this training are as if alone."""
     other = tmp_path / "other"
     base = BaseModel.load(str(tiny_folder), torch.device("cpu"))
-    train(base, pictures[:2], "yu2", "man", WITH_TEXT, other / FILE, side=SIDE, seed=5)
+    learn(base, pictures[:2], WITH_TEXT, other / FILE, token="yu2", seed=5)
     alone = draw(base, Attached(base), drawing(other))[0].image.tobytes()
-    train(base, pictures, "zk1", "man", WITH_TEXT, tmp_path / "quiet" / FILE, side=SIDE)
+    learn(base, pictures, WITH_TEXT, tmp_path / "quiet" / FILE)
 
     attached, meanwhile = Attached(base), []
 
@@ -210,7 +244,7 @@ def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, 
             meanwhile.append(draw(base, attached, drawing(other))[0].image.tobytes())
             meanwhile.append(draw(base, attached, drawing())[0].image.tobytes())
 
-    train(base, pictures, "zk1", "man", WITH_TEXT, tmp_path / "busy" / FILE, side=SIDE, on_step=on_step)
+    learn(base, pictures, WITH_TEXT, tmp_path / "busy" / FILE, on_step=on_step)
     assert meanwhile[0] == meanwhile[2] == alone
     assert meanwhile[1] == meanwhile[3] == draw(base, attached, drawing())[0].image.tobytes()
     quiet, busy = (load_file(tmp_path / name / FILE) for name in ("quiet", "busy"))
@@ -248,7 +282,7 @@ def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
     tiny, tiny_folder, pictures, tmp_path, monkeypatch
 ) -> None:
     avatar = tmp_path / "avatar"
-    train(tiny, pictures, "zk1", "man", LORA, avatar / FILE, side=SIDE)
+    learn(tiny, pictures, LORA, avatar / FILE)
     monkeypatch.chdir(moved(tiny_folder, tmp_path / "elsewhere").parent)
     same = BaseModel.load("elsewhere", torch.device("cpu"))
     Attached(same).checked(((avatar, 1.0),))
@@ -264,7 +298,7 @@ def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
 
 
 def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> None:
-    train(tiny, pictures, "zk1", "man", LORA, tmp_path / FILE, side=SIDE)
+    learn(tiny, pictures, LORA, tmp_path / FILE)
     facts, tensors, config = read_file(tmp_path)
     values = asdict(facts)
     assert values.pop("fingerprint") == tiny.fingerprint

@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from engine.adapters.adapters import FILE, Attached
 from engine.drawing.drawing import draw
-from engine.learning.training import train
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved, together
 
 
@@ -69,8 +69,8 @@ def test_variations_and_people_share_a_batch(folders, family: str, pictures, tmp
     base = load(folders(family))
     attached = Attached(base)
     for number in range(2):
-        train(base, pictures[number:], f"zk{number}", "man", replace(LORA, steps=2), tmp_path / str(number) / FILE,
-              side=SIDE, seed=number)  # fmt: skip
+        learn(base, pictures[number:], replace(LORA, steps=2), tmp_path / str(number) / FILE,
+              token=f"zk{number}", side=SIDE, seed=number)  # fmt: skip
         pictures[number].save(tmp_path / f"{number}.png")
     drawings = [
         asked(tmp_path / "0", original=tmp_path / "0.png", count=2, seed=1),

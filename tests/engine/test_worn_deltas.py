@@ -17,9 +17,9 @@ from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.quantised import Int8Linear
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.drawing.drawing import draw, make_plan
-from engine.learning.training import train
 from engine.recipe import Recipe
 from storage.errors import UserError
+from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, applied, asked, assert_same, load, together
 
 PEOPLE = ("ann", "bob")
@@ -88,7 +88,7 @@ def test_a_worn_difference_draws_what_it_draws_in_the_weights(
 def test_everybody_in_one_batch_gets_the_picture_drawn_alone(folders, pictures, tmp_path: Path, exact) -> None:
     base = load(folders("sd1"))
     ann, bob = (learned(base, tmp_path / name, seed, 0.1) for seed, name in enumerate(PEOPLE))
-    train(base, pictures, "zk2", "man", replace(LORA, text_encoder=True), tmp_path / "lora" / FILE, side=SIDE)
+    learn(base, pictures, replace(LORA, text_encoder=True), tmp_path / "lora" / FILE, token="zk2", side=SIDE)
     attached = Attached(base)
     drawings = [
         asked(ann, count=2), asked(bob), asked(tmp_path / "lora"), asked(), asked(bob, tmp_path / "lora"),
@@ -150,7 +150,7 @@ def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
     """Forty steps of 2e-6 leave four of five bfloat16 weights where they are; the picture must move as in float32."""
     exact_base = load(folders("sd1"))
     recipe = Recipe("dreambooth", 40, 2e-6, 2, 0, 0.0, precision="float32")
-    train(exact_base, pictures, "zk1", "man", recipe, tmp_path / FILE, side=SIDE)
+    learn(exact_base, pictures, recipe, tmp_path / FILE, side=SIDE)
     wanted = (seen(exact_base, filled(exact_base, tmp_path)) - seen(exact_base, exact_base.unet)).flatten()
     monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     base = load(folders("sd1"))

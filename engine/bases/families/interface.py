@@ -12,10 +12,7 @@ from torch import Tensor
 
 from engine.bases.interfaces import Autoencoder, Denoiser, Parts, Tokenizer
 from engine.bases.schedule import NoiseSchedule
-from engine.recipe import ATTENTION, Method, Recipe
-
-AlbumCrop = Literal["none", "face"]
-"""How an album is prepared before the recipe's own crop: not at all, or cut to the square around each face."""
+from engine.recipe import ATTENTION, AlbumCrop, Method, Recipe
 
 LikenessMeasure = Literal["face", "judge"]
 """How pictures are compared with an album: by face descriptors, or by the judge of the drawn world."""
