@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     command = COMMANDS[asked.command]
     try:
-        launcher = launched.place(os.environ)
+        launcher = launched.torch_variables(os.environ)
         if launcher and command.single:
             raise UserError("alone", command=command.name)
         figures = command.run(asked)

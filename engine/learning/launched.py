@@ -1,8 +1,7 @@
-"""The processes that a launcher has started for one command, as the environment tells. Imports no torch.
+"""How many processes a launcher has started for one command, from the environment. Imports no torch.
 
-torchrun and `accelerate launch` on GPUs say RANK and WORLD_SIZE; mpirun and mpiexec, which `accelerate launch` calls
-for several CPU processes, say it in words of their own (those that accelerate's `get_cpu_distributed_information`
-reads).
+torchrun and `accelerate launch` on GPUs set RANK and WORLD_SIZE. mpirun and mpiexec, which `accelerate launch` calls
+for several CPU processes, set variables of their own (accelerate's `get_cpu_distributed_information` reads them).
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -10,7 +9,7 @@ from collections.abc import Mapping, MutableMapping
 from storage.errors import UserError
 
 PLAIN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-"""What torch reads: this process's number, how many there are, and both on this machine."""
+"""The variables that torch reads: this process's number, how many processes there are, and both for this machine."""
 
 LAUNCHERS = (
     PLAIN,
@@ -18,32 +17,32 @@ LAUNCHERS = (
     ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
 )
-"""The same four of torchrun, Open MPI, the MPIs with hydra (Intel's, MPICH) and MVAPICH2."""
+"""The same four variables as torchrun, Open MPI, the MPIs with hydra (Intel's, MPICH) and MVAPICH2 name them."""
 
 
-def place(environment: Mapping[str, str]) -> dict[str, str]:
-    """Torch's four names with what the launcher says; empty for a process that was started alone.
+def torch_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Torch's four variables with the launcher's values; empty for a process that was started alone.
 
     Raises:
-        UserError: `no_rank` if there are several processes and they do not tell which one this is.
+        UserError: `no_rank` if there are several processes and the environment does not say which one this is.
     """
     for names in LAUNCHERS:
         rank, size, local_rank, local_size = (environment.get(name, "") for name in names)
         if size.isdecimal() and int(size) > 1:
             if not rank.isdecimal():
                 raise UserError("no_rank", size=size, name=names[0])
-            # A launcher that is silent on machines has one.
+            # A launcher that does not count by machine runs on one machine.
             return dict(zip(PLAIN, (rank, size, local_rank or rank, local_size or size), strict=True))
     return {}
 
 
-def settle(environment: MutableMapping[str, str]) -> bool:
-    """Put the launcher's words into torch's and say whether there is a team to join.
+def set_torch_variables(environment: MutableMapping[str, str]) -> bool:
+    """Set torch's variables from the launcher's, and return whether there is a team to join.
 
     Raises:
-        UserError: `no_rank`, or `no_master` if several machines have not been told where to meet.
+        UserError: `no_rank`, or `no_master` if there are several machines and no address of the main one.
     """
-    found = place(environment)
+    found = torch_variables(environment)
     environment.update(found)
     if found and not environment.get("MASTER_ADDR"):
         if found["LOCAL_WORLD_SIZE"] != found["WORLD_SIZE"]:

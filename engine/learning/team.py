@@ -1,8 +1,8 @@
-"""Several devices that learn one album together: each takes its share of a step's rows, and gradients are added up.
+"""Data-parallel training: each device takes its share of a step's rows, and gradients are summed.
 
-`accelerate launch -m engine train ...`, `torchrun -m engine train ...` or mpirun starts one process for each device;
-every process draws the same chances and keeps the same weights, so the team's step is one process's step over all its
-rows.
+`accelerate launch -m engine train ...`, `torchrun -m engine train ...` or mpirun starts one process for each device.
+All processes make the same random choices and keep the same weights, so the team's step equals one process's step over
+all rows.
 """
 
 import os
@@ -20,32 +20,37 @@ Item = TypeVar("Item")
 
 
 class Team:
-    """One process alone; nothing to wait for and nothing to add up."""
+    """The processes that train together. This base class is one process alone, with nothing to wait for or to sum."""
 
     rank, size = 0, 1
+    """This process's number, from 0, and how many there are."""
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and tells."""
+        """Whether this is the main process, the one that writes files and prints."""
         return self.rank == 0
 
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
-        """Each tensor becomes the sum of all processes' tensors, in place."""
+        """Replace each tensor, in place, with the sum of all processes' tensors; all of them pass the same shapes."""
 
     @contextmanager
     def main_process_first(self) -> Iterator[None]:
-        """The first process goes through the body before the others do: what it writes, they read."""
+        """The main process runs the block before the others, so that they read what it writes."""
         yield
 
 
 SINGLE_PROCESS = Team()
 
 BUCKET = 6_000_000
-"""Numbers in one message, 24 MB: DistributedDataParallel's default is 25 MB."""
+"""Most numbers in one message, 24 MB as float32; DistributedDataParallel's default is 25 MB."""
 
 
 def group_by_size(items: Iterable[Item], most: int, numbers: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Items in their order, in groups of at most `most` numbers; a larger one has a group to itself."""
+    """Consecutive items in groups of at most `most` numbers in all; a larger item gets a group of its own.
+
+    Args:
+        numbers: how many numbers an item has.
+    """
     group, size = list[Item](), 0
     for item in items:
         if group and size + numbers(item) > most:
@@ -58,7 +63,7 @@ def group_by_size(items: Iterable[Item], most: int, numbers: Callable[[Item], in
 
 
 class Devices(Team):
-    """The processes that accelerate or torchrun has started, as accelerate sees them."""
+    """The processes that a launcher has started, through accelerate's `PartialState`."""
 
     def __init__(self) -> None:
         from accelerate import PartialState
@@ -70,7 +75,7 @@ class Devices(Team):
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         from accelerate.utils import reduce
 
-        # Many small tensors travel as one: each message costs a round trip.
+        # Each message costs a round trip, so many small tensors travel as one.
         for several in group_by_size(tensors, BUCKET, Tensor.numel):
             total = reduce(torch.cat([tensor.flatten().float() for tensor in several]), "sum")
             for tensor, part in zip(several, total.split([tensor.numel() for tensor in several]), strict=True):
@@ -83,13 +88,13 @@ class Devices(Team):
 
 
 def join() -> Team:
-    """The team that this process was started in.
+    """The team that this process belongs to.
 
     Raises:
-        UserError: `no_team` if others were started with it and it cannot reach them: alone, each would write over what
-            the others learned; also as `engine.learning.launched.settle`.
+        UserError: `no_team` if other processes were started with this one and cannot be reached: each would train alone
+            and overwrite the others' file; also as `engine.learning.launched.set_torch_variables`.
     """
-    if not launched.settle(os.environ):
+    if not launched.set_torch_variables(os.environ):
         return SINGLE_PROCESS
     team, size = Devices(), int(os.environ["WORLD_SIZE"])
     if team.size != size:

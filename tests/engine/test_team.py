@@ -96,7 +96,7 @@ def test_every_launcher_of_the_command_line_starts_one_team(tiny_folder, picture
 )
 def test_a_launchers_words_become_those_that_torch_reads(said: dict[str, str]) -> None:
     environment = dict(said)
-    assert launched.settle(environment)
+    assert launched.set_torch_variables(environment)
     assert [environment[name] for name in launched.PLAIN] == ["1", "2", "1", "2"]
     assert environment["MASTER_ADDR"] == "127.0.0.1" and environment["MASTER_PORT"].isdecimal()
 
@@ -104,7 +104,7 @@ def test_a_launchers_words_become_those_that_torch_reads(said: dict[str, str]) -
 @pytest.mark.parametrize("said", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_process_alone_joins_nobody(said: dict[str, str]) -> None:
     environment = dict(said)
-    assert not launched.settle(environment) and environment == said
+    assert not launched.set_torch_variables(environment) and environment == said
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_process_alone_joins_nobody(said: dict[str, str]) -> None:
 )
 def test_who_cannot_find_the_others_does_not_learn_alone(said: dict[str, str], code: str) -> None:
     with pytest.raises(UserError) as refused:
-        launched.settle(dict(said))
+        launched.set_torch_variables(dict(said))
     assert refused.value.code == code and sentence(refused.value)
 
 
