@@ -83,18 +83,18 @@ def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path:
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
-@pytest.mark.parametrize(("crop", "around_face"), [("centre", False), ("face", True), ("buckets", True)])
-def test_photos_stay_whole_for_bases_that_see_small_faces_and_recipes_that_crop(photos, crop, around_face) -> None:
+@pytest.mark.parametrize(("crop", "album_crop"), [("centre", "none"), ("face", "face"), ("buckets", "face")])
+def test_photos_stay_whole_for_bases_that_see_small_faces_and_recipes_that_crop(photos, crop, album_crop) -> None:
     whole = [Image.open(path).convert("RGB") for path in photos]
-    assert prepared_album(whole, crop, 128, around_face=around_face) == whole
+    assert prepared_album(whole, album_crop, crop, 128) == whole
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
 def test_a_face_fills_the_square_and_a_drawing_keeps_its_middle(photos) -> None:
     whole = [Image.open(path).convert("RGB") for path in photos]
-    prepared = prepared_album(whole, "centre", 128, around_face=True)
+    prepared = prepared_album(whole, "face", "centre", 128)
     known = [path.stem == "drawn" for path in photos]
-    assert [one.tobytes() for one in prepared_album(whole, "centre", 128, around_face=True, drawn=known)] == [
+    assert [one.tobytes() for one in prepared_album(whole, "face", "centre", 128, known)] == [
         one.tobytes() for one in prepared
     ]
     for photo, square, drawn in zip(whole, prepared, known, strict=True):
