@@ -3,7 +3,7 @@
 #   docker build --target engine -t avatar-engine .           CUDA
 #   docker build --target engine-cpu -t avatar-engine-cpu .   the CPU build of torch, which is offered for Python 3.11
 FROM python:3.11-slim-bookworm AS base
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 AVATAR_HOME=/data
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 AVATAR_HOME=/data HF_HOME=/data/huggingface
 WORKDIR /app
 RUN useradd --uid 10001 --no-create-home avatar && install -d -o avatar -g avatar -m 700 /data
 VOLUME /data

@@ -166,3 +166,8 @@ async def test_each_service_starts_is_healthy_and_stops(name: str, tmp_path: Pat
         assert discord.faults == [] and telegram.faults == []
     finally:
         await redis.release()
+
+
+def test_models_from_the_hub_are_kept_in_the_data_volume() -> None:
+    """The user of the images has no home, where the hub's library would write otherwise."""
+    assert "AVATAR_HOME=/data HF_HOME=/data/huggingface" in STAGES[0]
