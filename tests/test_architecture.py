@@ -64,3 +64,13 @@ def test_importing_writes_nothing(module: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("HOME", str(tmp_path))
     imported(module)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["tests/bot", "tests/platforms", "tests/storage"])
+def test_these_tests_run_without_torch(folder: str) -> None:
+    """Or the bot's tests would pay for torch, and could not show that the bot does without it."""
+    code = "import pytest, sys; pytest.main(['--collect-only', '-q', sys.argv[1]]); print('torch' in sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", code, folder], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+    )
+    assert run.stdout.splitlines()[-1] == "False", run.stdout[-500:] + run.stderr[-500:]
