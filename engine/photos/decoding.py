@@ -1,4 +1,4 @@
-"""Photos from bytes: formats, limits, orientation, colour. No file can do harm here: it decodes or BadPhoto is raised.
+"""Photos from bytes: formats, limits, orientation, colour. A file that cannot be decoded raises BadPhoto.
 
 Nothing here trusts a file's name or its metadata.
 """
@@ -22,7 +22,7 @@ _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"B
 
 
 class BadPhoto(ValueError):
-    """A file that cannot be used as a photo; `code` is a verdict's code."""
+    """A file that cannot be used as a photo. `code` and `facts` are a verdict's."""
 
     def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code)
@@ -30,12 +30,15 @@ class BadPhoto(ValueError):
 
 
 def load_photo(data: bytes, rules: Rules | None = None) -> Image.Image:
-    """The photo as RGB: upright by EXIF, in sRGB, transparency on white, without metadata. Raises BadPhoto."""
+    """The photo in RGB: upright by EXIF, in sRGB, transparency on white, without metadata. Raises BadPhoto."""
     return decode(data, rules or Rules())[0]
 
 
 def decode(data: bytes, rules: Rules) -> tuple[Image.Image, dict[str, Any]]:
-    """The normalised picture, and what only the file tells: its format and, for JPEG, its quality."""
+    """The photo as `load_photo` returns it, and facts of the file: its format and, for a JPEG, its quality.
+
+    Raises BadPhoto.
+    """
     if not data:
         raise BadPhoto("empty")
     if len(data) > rules.max_bytes:
@@ -80,7 +83,8 @@ def _too_many(pixels: int, rules: Rules) -> BadPhoto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Pillow warns about damaged metadata, which is thrown away, and about huge pictures, which is a refusal here."""
+    """Silence Pillow's warnings about damaged metadata, which is dropped, and turn the one about huge pictures into an
+    error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)

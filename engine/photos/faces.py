@@ -59,20 +59,20 @@ def _descriptor() -> tuple[Any, Any]:
 
 
 _LOOKED_AT = 640
-"""Side in pixels at which the quick detector looks; it finds faces from 40 px on, 6 % of the picture."""
+"""Longer side in pixels of the picture that the quick detector gets; it finds faces from 40 px on, 6 % of it."""
 _SURE, _MAYBE = 0.5, -0.35
-"""The quick detector's score above which a face is believed, and below which nothing is.
+"""The quick detector's score from which on a face is certain, and the one below which there is none.
 
-On 580 photos every score above 0.3 was a face; faces turned aside, in shadow or tiny score down to -0.3, as do a
-backpack and a dog. Those between are shown to the network, which is slow but says 0.5 to 1.1 to faces alone."""
+On 580 photos every score above 0.3 was a face. Faces in profile, in shadow or tiny score down to -0.3, and so do a
+backpack and a dog. The network decides between: it is slow, and gives 0.5 to 1.1 to faces only."""
 
 
 def find_faces(image: Image.Image) -> list[Face]:
-    """The faces in a picture, the largest first. Where none is upright, it is looked for in the three other turns."""
+    """The faces in a picture, the largest first. If none is upright, the other three turns are searched."""
     faces = _upright_faces(image)
     if not faces:
         for turn in (90, 270, 180):
-            turned, scale = _shrunk(rotated(image, turn), _LOOKED_AT)
+            turned, scale = _resized(rotated(image, turn), _LOOKED_AT)
             found = _quick(turned, scale, upsample=0, least=_SURE)
             if found:
                 faces = [Face(f.left, f.top, f.right, f.bottom, f.score, turn) for f in found]
@@ -83,7 +83,7 @@ def find_faces(image: Image.Image) -> list[Face]:
 
 
 def _upright_faces(image: Image.Image) -> list[Face]:
-    small, scale = _shrunk(image, _LOOKED_AT)
+    small, scale = _resized(image, _LOOKED_AT)
     found = _quick(small, scale, upsample=1, least=_MAYBE)
     doubtful = [face for face in found if face.score < _SURE][:5]
     return [face for face in found if face.score >= _SURE or (face in doubtful and _confirmed(image, face))]
@@ -95,7 +95,7 @@ def _quick(small: Image.Image, scale: float, upsample: int, least: float) -> lis
 
 
 def _confirmed(image: Image.Image, face: Face) -> bool:
-    """Whether the network sees a face where the quick detector was in doubt."""
+    """Whether the network finds a face where the quick detector was in doubt."""
     around = _square(face, 2.5)
     return any(
         seen.width > 0.2 * (around[2] - around[0]) for seen in _thorough(image.crop(around).resize((224, 224)), 224)
@@ -103,7 +103,7 @@ def _confirmed(image: Image.Image, face: Face) -> bool:
 
 
 def _thorough(image: Image.Image, side: int) -> list[Face]:
-    small, scale = _shrunk(image, side)
+    small, scale = _resized(image, side)
     found = _network()(np.asarray(small), 0)
     return [_face(seen.rect, seen.confidence, scale) for seen in found if seen.confidence > 0.4]
 
@@ -113,7 +113,7 @@ def _face(box: Any, score: float, scale: float) -> Face:
     return Face(left, top, right, bottom, float(score))
 
 
-def _shrunk(image: Image.Image, side: int) -> tuple[Image.Image, float]:
+def _resized(image: Image.Image, side: int) -> tuple[Image.Image, float]:
     """The picture with its longer side at `side` pixels (at most doubled), and the scale that did it."""
     scale = min(side / max(image.size), 2.0)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -121,6 +121,7 @@ def _shrunk(image: Image.Image, side: int) -> tuple[Image.Image, float]:
 
 
 def rotated(image: Image.Image, turn: int) -> Image.Image:
+    """The picture turned by 0, 90, 180 or 270 degrees counter-clockwise."""
     turns = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
     return image.transpose(turns[turn]) if turn else image
 
@@ -133,10 +134,10 @@ def _square(face: Face, factor: float, lower: float = 0.0) -> tuple[int, int, in
 
 
 def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2, drawn: bool | None = None) -> Image.Image:
-    """The square around the largest face, with hair and shoulders, at `size` pixels; without a face, the middle.
+    """The square around the largest face, with hair and shoulders, at `size` pixels; the middle if there is no face.
 
     Args:
-        drawn: whether it is a drawing, from whoever has looked already.
+        drawn: whether the picture is a drawing, if the caller knows; None finds out.
     """
     faces = [] if (is_drawing(image) if drawn is None else drawn) else find_faces(image)
     if not faces:
@@ -150,14 +151,14 @@ def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2, drawn: boo
 
 
 def describe(image: Image.Image) -> NDArray[np.float64] | None:
-    """128 numbers for the largest face, None without one; two of the same person are less than 0.6 apart (Euclid)."""
+    """The largest face as a vector (128,), None without a face. Two of the same person have a distance below 0.6."""
     import dlib
 
     faces = find_faces(image)
     if not faces:
         return None
     landmarks, model = _descriptor()
-    small, scale = _shrunk(rotated(image, faces[0].turn), 1024)
+    small, scale = _resized(rotated(image, faces[0].turn), 1024)
     box = (faces[0].left, faces[0].top, faces[0].right, faces[0].bottom)
     shape = landmarks(np.asarray(small), dlib.rectangle(*(round(value * scale) for value in box)))
     return np.array(model.compute_face_descriptor(np.asarray(small), shape))
@@ -166,9 +167,9 @@ def describe(image: Image.Image) -> NDArray[np.float64] | None:
 def looks_drawn(image: Image.Image) -> bool:
     """Whether a picture is a flat drawing: even areas with hard edges between them and no shading.
 
-    At 128 px, after a median filter that takes JPEG's ringing away. Measured on 800 drawings of the embedded base's
-    world and 580 photos: it knows every drawing saved as PNG and 19 of 20 JPEGs from 256 px on (at 128 px two thirds at
-    quality 90), and takes none of 464 portraits for one; of 90 photos of things, three of a cartoon clock.
+    Measured at 128 px, after a median filter that removes JPEG's ringing. On 800 drawings of the embedded base's world
+    and 580 photos it recognises every drawing saved as PNG and 19 of 20 JPEGs from 256 px on (at 128 px two thirds at
+    quality 90). It mistakes none of 464 portraits for a drawing, and of 90 photos of things three of a cartoon clock.
     """
     side = image.copy()
     side.thumbnail((128, 128), Image.Resampling.BOX)
@@ -186,11 +187,11 @@ def looks_drawn(image: Image.Image) -> bool:
 
 
 def is_drawing(image: Image.Image) -> bool:
-    """Flat as a drawing, and without a face as photographs show it (a dark suit before a white wall is flat as well).
+    """Whether a picture looks drawn and shows no photographed face (a dark suit before a white wall is flat as well).
 
-    Of the photos that look drawn, faces score 1.37 or more; of 240 drawings, the best scores 1.03.
+    In photos that look drawn, faces score 1.37 or more; the highest score in 240 drawings is 1.03.
     """
     if not looks_drawn(image):
         return False
-    small, scale = _shrunk(image, _LOOKED_AT)
+    small, scale = _resized(image, _LOOKED_AT)
     return not _quick(small, scale, upsample=1, least=1.2)

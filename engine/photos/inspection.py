@@ -1,7 +1,7 @@
-"""Photo inspection: a verdict for each photo on what it is, its faces, quality and doubles. Pure code on bytes.
+"""Photo inspection: a verdict on each photo's file, faces and quality, and on duplicates. Pure code on bytes.
 
-Every figure that a verdict rests on stands in its facts, and every threshold stands in `Rules` or beside the function
-that measures, with what it was measured on. Importing this module stays cheap.
+A verdict's facts hold every figure behind it. Every threshold stands in `Rules` or beside the function that measures,
+with the photos that it was found on. Importing this module stays cheap.
 """
 
 import hashlib
@@ -42,50 +42,55 @@ SENTENCES = {
     "drawn": "it looks drawn, so no face was looked for",
     "low_resolution": "it has only {width} x {height} pixels",
 }
-"""One plain-language clause per code, for the command line. The chats word the same codes in their own module."""
+"""One clause for each code, for the command line. The chats word the same codes in `bot/replies`."""
 
 REJECTIONS = frozenset(
     "empty too_heavy not_image broken too_many_pixels animated too_small aspect no_face several_faces "
     "blurred too_dark duplicate".split()
 )
+"""Codes that reject a photo. The others are remarks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What inspection says of one photo: no codes for one without fault, and `ok` unless a code rejects it."""
+    """The verdict on one photo: no codes if it has no fault."""
 
     codes: tuple[str, ...]
     facts: Mapping[str, Any]
 
     @property
     def ok(self) -> bool:
+        """Whether the photo can be learned from."""
         return REJECTIONS.isdisjoint(self.codes)
 
     def to_json(self) -> dict[str, Any]:
+        """The verdict as JSON values."""
         return {"ok": self.ok, "codes": list(self.codes), "facts": dict(self.facts)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspected:
-    """One photo with its verdict. `image` is upright RGB without metadata, None where nothing could be decoded."""
+    """One photo with its verdict. `image` is upright RGB without metadata, or None if the file could not be decoded."""
 
     verdict: Verdict
     image: Image.Image | None
     digest: str
     """SHA-256 of the file."""
     thumbnail: NDArray[np.float32] | None
-    """(16, 16, 3), 0 to 255: what near doubles are told by."""
+    """(16, 16, 3), 0 to 255. Near duplicates have similar ones."""
 
 
 def sentence(verdict: Verdict) -> str:
-    """The verdict in one plain sentence."""
+    """The verdict in one sentence."""
     if not verdict.codes:
         return "Good."
-    said = [SENTENCES[code].format_map(_Said(verdict.facts)) for code in verdict.codes]
-    return f"{'Accepted, but' if verdict.ok else 'Rejected:'} {'; '.join(said)}."
+    clauses = [SENTENCES[code].format_map(_Facts(verdict.facts)) for code in verdict.codes]
+    return f"{'Accepted, but' if verdict.ok else 'Rejected:'} {'; '.join(clauses)}."
 
 
-class _Said(dict[str, Any]):
+class _Facts(dict[str, Any]):
+    """Facts for a sentence, with a question mark for one that is missing."""
+
     def __missing__(self, key: str) -> str:
         return "?"
 
@@ -94,7 +99,8 @@ class _Said(dict[str, Any]):
 
 
 def _sharpness(gray: NDArray[np.float64]) -> float:
-    """The variance of the second differences at unit contrast, in the direction where it is less (motion blurs one)."""
+    """The variance of the second differences of (H, W) at unit contrast; the lesser of both directions, since motion
+    blurs one."""
     if min(gray.shape) < 8:
         return 0.0
     even = (gray - gray.mean()) / (gray.std() + 4)
@@ -104,13 +110,14 @@ def _sharpness(gray: NDArray[np.float64]) -> float:
 
 
 def _gray(image: Image.Image, side: int) -> NDArray[np.float64]:
-    """Gray values with the longer side at most at `side` pixels."""
+    """Gray values, (H, W), 0 to 255, with the longer side at most at `side` pixels."""
     image = image.convert("L")
     image.thumbnail((side, side), Image.Resampling.BOX)
     return np.asarray(image).astype(np.float64)
 
 
 def _colourless(image: Image.Image) -> bool:
+    """Whether nearly all pixels are gray."""
     small = image.copy()
     small.thumbnail((128, 128), Image.Resampling.BOX)
     pixels = np.asarray(small).astype(np.int16)
@@ -121,7 +128,7 @@ def _colourless(image: Image.Image) -> bool:
 
 
 def inspect_photo(data: bytes, rules: Rules | None = None) -> Inspected:
-    """The verdict on one photo. Nothing that a file holds makes this raise."""
+    """The verdict on one photo. No content of a file makes this raise."""
     rules = rules or Rules()
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -166,7 +173,7 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
 
 def _judge_faces(image: Image.Image, facts: dict[str, Any], codes: list[str]) -> tuple[Face | None, Image.Image]:
     faces = find_faces(image)
-    faces = [face for face in faces if face.width > 0.4 * faces[0].width]  # people in the background do no harm
+    faces = [face for face in faces if face.width > 0.4 * faces[0].width]  # people in the background are no problem
     facts["faces"] = len(faces)
     if not faces:
         codes.append("no_face")
@@ -217,19 +224,19 @@ def _judge_light(image: Image.Image, face: Face | None, facts: dict[str, Any], c
 def inspect_album(
     photos: Sequence[bytes], rules: Rules | None = None, seen: Callable[[int, Inspected], None] | None = None
 ) -> list[Verdict]:
-    """The verdicts on an album's photos, in their order, with doubles told. `seen` hears of each as it is done."""
+    """The verdicts on an album's photos, in their order, duplicates included. `seen` is called after each photo."""
     inspected: list[Inspected] = []
     verdicts: list[Verdict] = []
     for number, data in enumerate(photos, start=1):
         one = inspect_photo(data, rules)
-        verdicts.append(_with_doubles(one, inspected))
+        verdicts.append(_with_duplicates(one, inspected))
         inspected.append(one)
         if seen:
             seen(number, one)
     return verdicts
 
 
-def _with_doubles(one: Inspected, earlier: Sequence[Inspected]) -> Verdict:
+def _with_duplicates(one: Inspected, earlier: Sequence[Inspected]) -> Verdict:
     """The verdict, with the number of the first earlier photo that is the same, or else almost the same."""
     if one.image is None:
         return one.verdict

@@ -13,16 +13,21 @@ PEOPLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a photo must be. `faces` says what no face, or more than one, means: a rejection or nothing."""
+    """What a photo must be. Sides are in pixels."""
 
     faces: Literal["required", "ignored"] = "required"
+    """Whether no face, or more than one, rejects a photograph."""
     min_side: int = 256
+    """Least shorter side of a photograph."""
     min_side_drawn: int = 128
-    """A drawing keeps its lines at sizes where a photograph's face is a smudge; the embedded base model draws 128."""
+    """Least shorter side of a drawing, whose lines are clear where a photographed face is a smudge; the embedded base
+    model draws 128."""
     good_side: int = 512
+    """Shorter side below which a photograph is accepted with a remark."""
     max_pixels: int = 40_000_000
     max_bytes: int = 20_000_000
     max_aspect: float = 3.0
+    """Largest ratio of the longer side to the shorter."""
 
     @classmethod
     def for_noun(cls, noun: str) -> "Rules":
