@@ -19,6 +19,7 @@ from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.open import Storage, open_storage
 from storage.records import Job
 from storage.settings import StorageSettings
+from tests.until import until
 
 pytestmark = pytest.mark.slow
 STEPS = 300
@@ -36,10 +37,15 @@ async def engine(home: Path, base: Path) -> AsyncIterator[asyncio.subprocess.Pro
             assert await process.stdout.readline() == b"The engine is ready\n"
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
-            async with asyncio.timeout(30):
-                await process.wait()
+        await stop(process)
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Have an engine end, with all that it does."""
+    if process.returncode is None:
+        process.terminate()
+        async with asyncio.timeout(30):
+            await process.wait()
 
 
 def gpu_process_of(supervisor: int) -> int:
@@ -73,12 +79,17 @@ class Watcher:
             self.seen.append(event)
 
     async def step_after(self, attempt: int, step: int, patience: float = 90) -> Event:
-        async with asyncio.timeout(patience):
-            while True:
-                for event in self.seen:
-                    if event.code == "step" and event.attempt >= attempt and event.facts["step"] >= step:
-                        return event
-                await asyncio.sleep(0.05)
+        def found() -> Event | None:
+            steps = (event for event in self.seen if event.code == "step" and event.attempt >= attempt)
+            return next((event for event in steps if event.facts["step"] >= step), None)
+
+        return await until(found, within=patience)
+
+    async def end(self) -> None:
+        """Wait for all events that have been published so far, and listen no longer."""
+        await self.storage.events.publish(Event("the last", 0, "last", {}))
+        await until(lambda: self.seen and self.seen[-1].code == "last")
+        self.task.cancel()
 
 
 async def send_album(storage: Storage) -> tuple[str, str]:
@@ -101,10 +112,11 @@ async def ask(storage: Storage, kind: JobKind, user: str, payload: Inspect | Tra
 
 
 async def over(storage: Storage, job: Job, patience: float = 240) -> Job:
-    async with asyncio.timeout(patience):
-        while not (ended := await storage.records.jobs.get(job.id)).over:
-            await asyncio.sleep(0.1)
-    return ended
+    async def ended() -> Job | None:
+        found = await storage.records.jobs.get(job.id)
+        return found if found and found.over else None
+
+    return await until(ended, within=patience)
 
 
 @pytest.mark.parametrize("victim", ["gpu process", "supervisor", "redis"])
@@ -118,9 +130,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
 
         job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=STEPS))
         await watcher.step_after(1, 1)
-        async with asyncio.timeout(90):
-            while not await storage.blobs.list("checkpoints/"):
-                await asyncio.sleep(0.05)
+        await until(lambda: storage.blobs.list("checkpoints/"), within=90)
         killed = time.monotonic()
         if victim == "gpu process":
             os.kill(gpu_process_of(supervisor.pid), signal.SIGKILL)
@@ -146,8 +156,9 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
             assert ended.result["resumed_at"] > 0
             first = min(event.facts["step"] for event in watcher.seen if event.code == "step" and event.attempt == 2)
             assert first > ended.result["resumed_at"]
-        await asyncio.sleep(1)
-        watcher.task.cancel()
+        # Nothing more can come once the engine has ended.
+        await stop(supervisor)
+        await watcher.end()
         assert sum(event.code == "done" and event.job_id == job.id for event in watcher.seen) == 1
         assert [await storage.records.jobs.mark_delivered(job.id) for _ in range(2)] == [True, False]
         assert len([key for key in await storage.blobs.list("adapters/")]) == 1
@@ -159,7 +170,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
 
 async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, tmp_path) -> None:
     home = tmp_path / "home"
-    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder) as supervisor:
         watcher = Watcher(storage)
         user, avatar = await send_album(storage)
         job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=20_000))
@@ -171,9 +182,14 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, t
         ended = await over(storage, job, 60)
         watcher.task.cancel()
         assert ended.state == State.CANCELLED
-        await asyncio.sleep(1)
-        assert not await storage.blobs.list("checkpoints/") and not await storage.blobs.list("adapters/")
-        assert not list((home / "work").iterdir())
+
+        async def clean() -> bool:
+            blobs = [*await storage.blobs.list("checkpoints/"), *await storage.blobs.list("adapters/")]
+            return not blobs and not list((home / "work").iterdir())
+
+        await until(clean)
+        await stop(supervisor)
+        assert await clean()  # and nothing has come after
 
 
 async def test_what_cannot_be_drawn_fails_with_its_code(tiny_folder, tmp_path) -> None:
