@@ -9,8 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from engine.adapters.file import FILE
+from engine.learning.checkpoints import save_checkpoint
 from engine.work.attempt import NotWanted
 from engine.work.gpu_client import GpuDied, RequestFailed
 from engine.work.handlers import CHECKPOINT, LEFT_BEHIND, Handlers, styles, sweep
@@ -175,9 +177,9 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
     async def dies(request: dict[str, Any], on_news: Any) -> None:
         assert [read(photo) for photo in request["photos"]] == [b"photos/a/%d" % number for number in range(5)]
         assert CHECKPOINT not in names(Path(request["checkpoint"]).parent)
+        write(Path(request["checkpoint"]), b"1" + LARGE)
         monkeypatch.setattr(os, "fsync", slow_fsync)
         monkeypatch.setattr(records.jobs, "renew", counted)
-        write(Path(request["checkpoint"]), b"1" + LARGE)
         on_news({"news": "checkpoint", "step": 1})
         await asyncio.wait_for(kept.wait(), 40)
         raise GpuDied
@@ -216,6 +218,25 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
     told = [(event.attempt, event.code, event.facts) for event in engine.events.published]
     step = {"step": 2, "steps": 9, "seconds_left": 1.2, "short": True}
     assert told == [(1, "started", {}), (2, "retaken", {"attempt": 2}), (2, "step", step), (2, "done", {})]
+
+
+async def test_a_stored_checkpoint_stays_whole_while_the_next_is_written(tmp_path: Path) -> None:
+    """It is a hard link to the file that a training replaces with its next checkpoint."""
+    parameters = [torch.nn.Parameter(torch.ones(3))]
+    optimiser = torch.optim.SGD(parameters)
+    checkpoint, blobs = tmp_path / CHECKPOINT, FolderBlobs(tmp_path / "blobs")
+
+    def save(step: int) -> bytes:
+        save_checkpoint(checkpoint, "run", step, parameters, optimiser, None, {})
+        return checkpoint.read_bytes()
+
+    first = save(1)
+    await blobs.store("checkpoints/j/x", checkpoint)
+    assert checkpoint.samefile(tmp_path / "blobs" / "checkpoints" / "j" / "x")
+    second = save(2)
+    assert second != first == await blobs.get("checkpoints/j/x")
+    await blobs.store("checkpoints/j/x", checkpoint)
+    assert await blobs.get("checkpoints/j/x") == second
 
 
 async def test_a_drawing_s_files_go_by_path(records: Records, tmp_path: Path) -> None:
