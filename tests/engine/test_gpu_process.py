@@ -180,7 +180,7 @@ def test_another_error_is_a_fault_of_ours(
     here.serve(imagine(1, tmp_path))
     assert here.told == [{"id": "1", "news": "failed", "code": "internal", "facts": {}}]
     logged = capfd.readouterr().err
-    assert "request 1 failed: RuntimeError at test_gpu.py" in logged and "secret" not in logged
+    assert "request 1 failed: RuntimeError at test_gpu_process.py" in logged and "secret" not in logged
 
 
 def test_one_person_who_leaves_does_not_stop_the_others(
