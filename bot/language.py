@@ -19,7 +19,7 @@ from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 from babel.support import NullTranslations, Translations
 
-WORDS = Path(__file__).parent / "catalog"
+CATALOG = Path(__file__).parent / "catalog"
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "de")
 """The first is what the code is written in, and what is said where nobody's language is known."""
@@ -110,5 +110,5 @@ def _catalogue(language: str) -> NullTranslations:
 
 
 def _entries(language: str) -> Catalog:
-    with (WORDS / f"{language}.po").open("rb") as file:
+    with (CATALOG / f"{language}.po").open("rb") as file:
         return read_po(file, locale=language)

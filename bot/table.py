@@ -1,6 +1,6 @@
 """The commands as data. Every frontend registers exactly this table.
 
-Descriptions and topics stand here in English; whoever shows them says them with `bot.language.say`.
+Descriptions and topics are in English here; the code that shows them translates them with `bot.language.say`.
 """
 
 from collections.abc import Mapping
@@ -84,14 +84,14 @@ COMMANDS: Mapping[str, Command] = {
     for command in (
         Command(
             "train",
-            "Make an avatar of somebody from 5 to 10 photos",
+            marked("Make an avatar of somebody from 5 to 10 photos"),
             "/train mia7 woman",
             (
-                Option("token", OptionKind.WORD, "a made-up name for prompts, such as mia7", required=True),
+                Option("token", OptionKind.WORD, marked("a made-up name for prompts, such as mia7"), required=True),
                 Option(
                     "noun",
                     OptionKind.WORD,
-                    "what they are, such as woman",
+                    marked("what they are, such as woman"),
                     required=True,
                     source=Source.CHOICES,
                     choices=naming.NOUNS,
@@ -99,42 +99,65 @@ COMMANDS: Mapping[str, Command] = {
                 Option(
                     "photos",
                     OptionKind.PHOTOS,
-                    "5 to 10 photos of this one person",
+                    marked("5 to 10 photos of this one person"),
                     required=True,
                     least=limits.PHOTOS_FEWEST,
                     most=limits.PHOTOS_MOST,
                 ),
-                Option("consent", OptionKind.FLAG, "the person on the photos has agreed to this", required=True),
+                Option(
+                    "consent", OptionKind.FLAG, marked("the person on the photos has agreed to this"), required=True
+                ),
             ),
             _MAKE,
         ),
         Command(
             "imagine",
-            "Draw somebody's avatar",
+            marked("Draw somebody's avatar"),
             "/imagine mia7 woman in a red hoodie, smiling",
             (
                 Option(
-                    "prompt", OptionKind.TEXT, "what to draw, naming an avatar", required=True, source=Source.AVATARS
+                    "prompt",
+                    OptionKind.TEXT,
+                    marked("what to draw, naming an avatar"),
+                    required=True,
+                    source=Source.AVATARS,
                 ),
-                Option("avatar", OptionKind.WORD, "whom to draw if the prompt names nobody", source=Source.AVATARS),
+                Option(
+                    "avatar", OptionKind.WORD, marked("whom to draw if the prompt names nobody"), source=Source.AVATARS
+                ),
                 Option(
                     "count",
                     OptionKind.INTEGER,
-                    "how many pictures, 1 to 4",
+                    marked("how many pictures, 1 to 4"),
                     source=Source.CHOICES,
                     choices=_COUNTS,
                     least=1,
                     most=limits.COUNT_MOST,
                 ),
-                Option("seed", OptionKind.INTEGER, "start from this number to repeat a picture", most=limits.SEED_MOST),
-                Option("steps", OptionKind.INTEGER, "drawing steps: more is slower and finer", most=limits.STEPS_MOST),
-                Option("guidance", OptionKind.NUMBER, "how strictly to follow the prompt", most=limits.GUIDANCE_MOST),
-                Option("negative", OptionKind.TEXT, "what should not be in the picture"),
-                Option("size", OptionKind.WORD, "width x height in pixels, such as 512x768"),
+                Option(
+                    "seed",
+                    OptionKind.INTEGER,
+                    marked("start from this number to repeat a picture"),
+                    most=limits.SEED_MOST,
+                ),
+                Option(
+                    "steps",
+                    OptionKind.INTEGER,
+                    marked("drawing steps: more is slower and finer"),
+                    most=limits.STEPS_MOST,
+                ),
+                Option(
+                    "guidance",
+                    OptionKind.NUMBER,
+                    marked("how strictly to follow the prompt"),
+                    most=limits.GUIDANCE_MOST,
+                ),
+                Option("negative", OptionKind.TEXT, marked("what should not be in the picture")),
+                Option("size", OptionKind.WORD, marked("width x height in pixels, such as 512x768")),
                 Option(
                     "style",
                     OptionKind.WORD,
-                    "a style of drawing; with :0.6 behind it, less of it",
+                    marked("a style of drawing; with :0.6 behind it, less of it"),
                     source=Source.STYLES,
                 ),
             ),
@@ -142,34 +165,34 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "avatars",
-            "Show the avatars you can use here, or one of yours",
+            marked("Show the avatars you can use here, or one of yours"),
             "/avatars mia7 --rename mia8",
             (
-                Option("token", OptionKind.WORD, "one of your avatars", source=Source.OWN_AVATARS),
-                Option("rename", OptionKind.WORD, "its new name"),
-                Option("default", OptionKind.FLAG, "draw this one when a prompt names nobody"),
+                Option("token", OptionKind.WORD, marked("one of your avatars"), source=Source.OWN_AVATARS),
+                Option("rename", OptionKind.WORD, marked("its new name")),
+                Option("default", OptionKind.FLAG, marked("draw this one when a prompt names nobody")),
             ),
             _MAKE,
         ),
-        Command("status", "Show your jobs and their place in the queue", "/status", (), _MAKE),
+        Command("status", marked("Show your jobs and their place in the queue"), "/status", (), _MAKE),
         Command(
             "cancel",
-            "Stop one of your jobs, the newest if you name none",
+            marked("Stop one of your jobs, the newest if you name none"),
             "/cancel",
-            (Option("job", OptionKind.WORD, "which job, as /status names it", source=Source.JOBS),),
+            (Option("job", OptionKind.WORD, marked("which job, as /status names it"), source=Source.JOBS),),
             _MAKE,
         ),
         Command(
             "share",
-            "Let this group, or one person, draw an avatar of yours",
+            marked("Let this group, or one person, draw an avatar of yours"),
             "/share mia7 --expires 7d",
             (
-                Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", OptionKind.TEXT, "who; everybody in this group if you name nobody"),
+                Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),
+                Option("person", OptionKind.TEXT, marked("who; everybody in this group if you name nobody")),
                 Option(
                     "expires",
                     OptionKind.WORD,
-                    "for how long, such as 2h or 7d; until you take it back if you leave it out",
+                    marked("for how long, such as 2h or 7d; until you take it back if you leave it out"),
                     source=Source.CHOICES,
                     choices=("1h", "1d", "7d", "30d"),
                 ),
@@ -178,46 +201,48 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "unshare",
-            "Take it back",
+            marked("Take it back"),
             "/unshare mia7",
             (
-                Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),
-                Option("person", OptionKind.TEXT, "from whom; from this group if you name nobody"),
+                Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),
+                Option("person", OptionKind.TEXT, marked("from whom; from this group if you name nobody")),
             ),
             _SHARE,
         ),
         Command(
             "link",
-            "Be the same person on another platform",
+            marked("Be the same person on another platform"),
             "/link",
-            (Option("code", OptionKind.WORD, "the code that /link gave you on the other platform"),),
+            (Option("code", OptionKind.WORD, marked("the code that /link gave you on the other platform")),),
             _SHARE,
         ),
         Command(
             "export",
-            "Get what I learned of an avatar as a file",
+            marked("Get what I learned of an avatar as a file"),
             "/export mia7",
-            (Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            (Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),),
             _DATA,
         ),
         Command(
             "delete",
-            "Erase an avatar with its photos and pictures",
+            marked("Erase an avatar with its photos and pictures"),
             "/delete mia7",
-            (Option("token", OptionKind.WORD, "which avatar", required=True, source=Source.OWN_AVATARS),),
+            (Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),),
             _DATA,
         ),
-        Command("mydata", "Show what I keep about you", "/mydata", (), _DATA),
-        Command("privacy", "Read what is kept, where and how long", "/privacy", (), _DATA),
-        Command("forget", "Erase everything about you", "/forget", (), _DATA),
-        Command("help", "Show what I can do", "/help"),
+        Command("mydata", marked("Show what I keep about you"), "/mydata", (), _DATA),
+        Command("privacy", marked("Read what is kept, where and how long"), "/privacy", (), _DATA),
+        Command("forget", marked("Erase everything about you"), "/forget", (), _DATA),
+        Command("help", marked("Show what I can do"), "/help"),
         Command(
             "operator",
-            "Look after this bot",
+            marked("Look after this bot"),
             "/operator quota pictures 100",
             (
-                Option("duty", OptionKind.WORD, "what to do", required=True, source=Source.CHOICES, choices=DUTIES),
-                Option("text", OptionKind.TEXT, "whom or what it is about"),
+                Option(
+                    "duty", OptionKind.WORD, marked("what to do"), required=True, source=Source.CHOICES, choices=DUTIES
+                ),
+                Option("text", OptionKind.TEXT, marked("whom or what it is about")),
             ),
             operators=True,
         ),

@@ -15,7 +15,7 @@ from bot.frontends.discord.rendering import cut
 from bot.language import say
 from bot.lines import Value
 from bot.replies import discord as wording
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.errors import UserError
 
@@ -64,7 +64,8 @@ def form(command: Command, given: Mapping[str, Value], job: str = "") -> ui.Moda
     place = {name: number for number, name in enumerate(given)}
     ranked = sorted(command.options, key=lambda option: (not option.required, place.get(option.name, len(place))))
     for option in ranked[:FIELDS]:
-        description = say(replies.CONSENT if option.name == "consent" else option.description)
+        sentence = refusals.CONSENT if option.name == "consent" else option.description
+        description = say(sentence)
         modal.add_item(
             ui.Label(
                 text=cut(wording.label(option.name), LABEL),
