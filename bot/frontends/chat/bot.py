@@ -1,4 +1,8 @@
-"""The local chat's HTTP side: the page, logging in, saying things, pictures, and the WebSocket of each room."""
+"""The local chat's HTTP side: the page, login, messages, button presses, pictures, and the WebSocket of each room.
+
+The page sends a key with each message and press in the header `Idempotency-Key`. A browser or proxy that sends the same
+request again sends the same key, so that it makes one job, one line and one answer.
+"""
 
 import asyncio
 import ipaddress
@@ -21,7 +25,7 @@ from bot.frontends.chat.pages import TEXT_MOST
 from bot.frontends.chat.sessions import LIFETIME, Session, Signer
 from bot.language import closest, speak
 from bot.messages import Caller, Reply, Upload
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.settings import BotSettings
 from bot.table import Source
 from storage.errors import UnknownBlob, UserError
@@ -30,6 +34,7 @@ from storage.open import Storage
 from storage.records import Job
 
 COOKIE = "avatar_session"
+_REQUEST = "Idempotency-Key"
 _TEXT_BYTES = 64 * 1024
 _CHUNK = 64 * 1024
 _YEAR = 365 * 24 * 3600
@@ -178,15 +183,16 @@ class Chat:
         if len(text) > TEXT_MOST and not text.startswith("/"):
             raise UserError("message_long", most=TEXT_MOST)
         if text.startswith("/"):
-            reply = await self.commands.line(_caller(session, room), text, parts.photos(), consent=consent)
+            caller = _caller(session, room, request)
+            reply = await self.commands.line(caller, text, parts.photos(), consent=consent)
             if not reply.private:
-                await self.hub.say(room, session.name, text, parts.count)
-            return await self._answered(room, reply)
+                await self.hub.say(room, session.name, text, parts.count, dedupe=_dedupe("line", caller))
+            return await self._answered(caller, reply)
         if await parts.more():
             raise UserError("photos_loose")
         if not text:
             raise UserError("message_empty")
-        await self.hub.say(room, session.name, text)
+        await self.hub.say(room, session.name, text, dedupe=_dedupe("line", _caller(session, room, request)))
         return web.json_response({})
 
     async def press(self, request: web.Request) -> web.Response:
@@ -194,20 +200,21 @@ class Chat:
         session, room = self._member(request)
         pressed = await _json(request)
         action = str(pressed.get("action", ""))[:64]
-        reply = await self.commands.press(_caller(session, room), action)
+        caller = _caller(session, room, request)
+        reply = await self.commands.press(caller, action)
         if reply.spent and isinstance(message_id := pressed.get("message"), int):
             await self.hub.spend(room, message_id, action)
         if reply.spent and action.startswith(("erase:", "forget-")):
             await self.hub.refresh()
-        return await self._answered(room, reply)
+        return await self._answered(caller, reply)
 
-    async def _answered(self, room: str, reply: Reply) -> web.Response:
+    async def _answered(self, caller: Caller, reply: Reply) -> web.Response:
         answer: dict[str, Any] = {"spent": reply.spent}
         if reply.private:
-            # Shown to this person alone, and not kept.
+            # Shown to this person alone, and not stored.
             answer["private"] = asdict(reply.message)
         else:
-            ref = await self.hub.post(room, reply.message)
+            ref = await self.hub.post(caller.room, reply.message, _dedupe("reply", caller))
             if reply.job_id:
                 answer["job"] = reply.job_id
                 await self.delivery.follow(reply.job_id, ref, reply.message)
@@ -224,7 +231,7 @@ class Chat:
         return web.json_response([asdict(completion) for completion in found])
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
-        """What happens in the room, as it happens."""
+        """The room's messages and people, as they change."""
         session, room = self._member(request)
         socket = web.WebSocketResponse(heartbeat=20, max_msg_size=1024)
         await socket.prepare(request)
@@ -241,23 +248,23 @@ class Chat:
 
     async def picture(self, request: web.Request) -> web.StreamResponse:
         """A picture that a job of this room drew. Photos and adapters are never served."""
-        _, room = self._member(request)
-        job = await self._drew(request, room)
+        session, room = self._member(request)
+        job = await self._visible(request, _caller(session, room))
         return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
-        """A picture that a training drew to show what it has learned: in this room, or of an avatar that the person
-        may draw here."""
+        """A sample that a training drew: of a training in this room, or of an avatar that the person may draw here."""
         session, room = self._member(request)
         asked = request.match_info
-        if not await self.commands.may_draw(_caller(session, room), asked["avatar"]):
-            job = await self._drew(request, room)
+        caller = _caller(session, room)
+        if not await self.commands.may_draw(caller, asked["avatar"]):
+            job = await self._visible(request, caller)
             if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
                 raise web.HTTPNotFound
         return await self._png(f"samples/{asked['avatar']}/{asked['job']}-{asked['attempt']}/{asked['name']}")
 
     async def saved(self, request: web.Request) -> web.StreamResponse:
-        """The file of a private reply, for the person whose it is."""
+        """The file of a private reply, for the person it belongs to."""
         session, room = self._member(request)
         key = request.match_info["key"]
         if not await self.commands.may_save(_caller(session, room), key) or not await self._blobs.exists(key):
@@ -275,11 +282,11 @@ class Chat:
         return response
 
     async def gallery(self, request: web.Request) -> web.Response:
-        """What the person had drawn, newest first, wherever they asked for it; `skip` leaves out as many drawings."""
+        """The person's drawings from every room, newest first, after the first `skip`."""
         skip = request.query.get("skip", "0")
         if not re.fullmatch(r"\d{1,6}", skip, re.ASCII):
             raise web.HTTPBadRequest(text="skip is a number")
-        caller = _caller(self._logged_in(request), "")
+        caller = _alone(self._logged_in(request))
         drawings = await self.commands.drawings(caller, int(skip), _GALLERY_MOST + 1)
         shown = [
             {
@@ -295,14 +302,12 @@ class Chat:
 
     async def own_picture(self, request: web.Request) -> web.StreamResponse:
         """A picture of the gallery, for the person who asked for it."""
-        caller, job_id = _caller(self._logged_in(request), ""), request.match_info["job"]
-        if not await self.commands.asked_for(caller, job_id):
-            raise web.HTTPNotFound
-        return await self._png(f"pictures/{job_id}/{request.match_info['name']}")
+        job = await self._visible(request, _alone(self._logged_in(request)))
+        return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
 
-    async def _drew(self, request: web.Request, room: str) -> Job:
-        job = await self._records.jobs.get(request.match_info["job"])
-        if job is None or (job.frontend, job.room) != (NAME, room):
+    async def _visible(self, request: web.Request, caller: Caller) -> Job:
+        job = await self.commands.visible_job(caller, request.match_info["job"])
+        if job is None:
             raise web.HTTPNotFound
         return job
 
@@ -311,14 +316,14 @@ class Chat:
             data = await self._blobs.get(key)
         except (UnknownBlob, ValueError):
             raise web.HTTPNotFound from None
-        # Not stored by the browser, so that what is erased here is gone there too.
+        # Not cached by the browser, so that what is erased here is gone there too.
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "private, no-store"})
 
     # Keeping other sites out
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse requests that another site makes in the person's name, or under a name rebound to this address."""
+        """Refuse requests from other sites in the person's name, and host names that were rebound to this address."""
         if not _own_name(urlsplit(f"//{request.host}").hostname or "", self._host):
             raise web.HTTPForbidden(text="unknown host name")
         writes = request.method not in ("GET", "HEAD") or request.path.endswith("/socket")
@@ -331,7 +336,7 @@ class Chat:
 
 
 class _Parts:
-    """The parts of a multipart request, in the order in which they come."""
+    """The parts of a multipart request, in their order."""
 
     def __init__(self, reader: MultipartReader) -> None:
         self._reader = reader
@@ -361,7 +366,7 @@ class _Parts:
         return data.decode(errors="replace").strip()
 
     async def photos(self) -> AsyncIterator[Upload]:
-        """The photos that are left."""
+        """The remaining photos."""
         while await self.more():
             part, self._next = self._next, None
             if part is not None and part.name == "photo":
@@ -384,8 +389,22 @@ def _own_name(host: str, bound: str) -> bool:
     return host in ("localhost", bound)
 
 
-def _caller(session: Session, room: str) -> Caller:
-    return Caller(NAME, session.name.lower(), session.name, room)
+def _caller(session: Session, room: str, request: web.Request | None = None) -> Caller:
+    """The person in a room; `request` is the message or press that they sent."""
+    key = request.headers.get(_REQUEST, "") if request is not None else ""
+    if key and not re.fullmatch(r"[\w-]{8,64}", key, re.ASCII):
+        raise web.HTTPBadRequest(text=f"{_REQUEST} has 8 to 64 letters, digits, _ or -")
+    return Caller(NAME, session.name.lower(), session.name, room, request=key and f"{NAME}:{key}")
+
+
+def _alone(session: Session) -> Caller:
+    """The person outside of any room, where nobody else reads."""
+    return Caller(NAME, session.name.lower(), session.name, "", direct=True)
+
+
+def _dedupe(what: str, caller: Caller) -> str | None:
+    """The key under which a line or reply of this request is posted once."""
+    return f"{what} {caller.account} {caller.request}" if caller.request else None
 
 
 async def _json(request: web.Request) -> dict[str, Any]:
@@ -406,11 +425,11 @@ async def _in_their_language(request: web.Request, handler: Handler) -> web.Stre
 
 @web.middleware
 async def _kindly(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Wrong input outside of commands is answered in words too, as a private message."""
+    """Answer wrong input outside of commands with a private message too."""
     try:
         return await handler(request)
     except UserError as error:
-        return web.json_response({"private": asdict(replies.refusal(error))})
+        return web.json_response({"private": asdict(refusals.refusal(error))})
 
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
@@ -419,7 +438,7 @@ async def _harden(request: web.Request, response: web.StreamResponse) -> None:
 
 
 async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
-    """Serve the chat and deliver until cancelled. `ready` gets the address once people can open it."""
+    """Serve the chat and deliver until cancelled. `ready` is called with the address once people can open it."""
     signer = await asyncio.to_thread(Signer.at, settings.home / "chat.key")
     chat = Chat(storage, signer, settings.chat_host, settings.operator_accounts)
     runner = web.AppRunner(chat.app(), access_log=None, shutdown_timeout=1)

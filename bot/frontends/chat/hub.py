@@ -1,4 +1,4 @@
-"""The chat as the delivery loop sees it: messages go to the records and to every browser in the room."""
+"""The chat page as a `Frontend`: messages go to the records and to every browser in the room."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,8 +15,6 @@ from storage.records import ChatMessage, Records
 NAME = "chat"
 BOT = ""
 """The author of the bot's lines; no person has an empty name."""
-
-_ALL = 1_000_000
 
 
 class Hub:
@@ -39,17 +37,17 @@ class Hub:
     async def edit(self, ref: str, message: Message) -> None:
         await self._replace(int(ref.rpartition(":")[2]), asdict(message))
 
-    async def say(self, room: str, author: str, text: str, photos: int = 0) -> None:
-        """A person's own line."""
-        line = await self._records.chat.append(room, author, {"text": text, "photos": photos})
+    async def say(self, room: str, author: str, text: str, photos: int = 0, dedupe: str | None = None) -> None:
+        """A person's own line. A line of the same `dedupe` in this room is not added twice."""
+        line = await self._records.chat.append(room, author, {"text": text, "photos": photos}, dedupe)
         await self._tell(room, {"type": "message", "message": await self.rendered(line)})
 
     async def spend(self, room: str, message_id: int, action: str) -> None:
         """Take the buttons off the message on which `action` was pressed."""
-        lines = await self._records.chat.history(room, after=message_id - 1, limit=_ALL)
-        if not lines or lines[0].id != message_id:
+        line = await self._records.chat.line(room, message_id)
+        if line is None:
             return
-        body = lines[0].body
+        body = line.body
         if any(button["action"] == action for button in body.get("buttons", ())):
             await self._replace(message_id, {**body, "buttons": []})
 
@@ -64,7 +62,7 @@ class Hub:
         await self._tell_people(room)
 
     async def refresh(self) -> None:
-        """Show every browser its room anew, without the pictures that were erased."""
+        """Send every browser its room's history again, without the pictures that were erased."""
         for room in list(self._sockets):
             await self._tell(room, await self._history(room))
 
@@ -83,7 +81,7 @@ class Hub:
             await asyncio.gather(*(socket.close(code=1001) for socket in list(sockets)), return_exceptions=True)
 
     async def rendered(self, line: ChatMessage) -> dict[str, Any]:
-        """The line as the page reads it. Pictures that were erased since are marked as gone."""
+        """The line as the page reads it. Pictures that have been erased since are marked as gone."""
         body = dict(line.body)
         if "pictures" in body:
             body["pictures"] = [
@@ -96,7 +94,7 @@ class Hub:
         await self._tell(room, {"type": "people", "people": sorted(people.values(), key=str.casefold)})
 
     async def _tell(self, room: str, news: Mapping[str, Any]) -> None:
-        # One browser that went away must not keep the news from the others.
+        # A browser that went away must not hold up the others.
         async def tell(socket: web.WebSocketResponse) -> None:
             with suppress(ConnectionError, asyncio.TimeoutError):
                 async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""What the chat serves to everybody: its page in the reader's language, and what belongs to it."""
+"""What the chat serves to everybody: its page in the reader's language, and the page's scripts and pictures."""
 
 import re
 from dataclasses import asdict
@@ -11,17 +11,17 @@ from aiohttp import web
 from babel import Locale
 
 from bot import limits
-from bot.commands.commands import COMMANDS
 from bot.language import LANGUAGES, closest, dictionary, say, spoken
-from bot.replies import jobs as replies
+from bot.replies import refusals
+from bot.table import COMMANDS, Command
 
 CHOSEN = "avatar_language"
-"""The cookie with the language that somebody chose in the page."""
+"""The cookie that stores the language chosen in the page."""
 TEXT_MOST = 4000
 """Characters of a message."""
 
 _FOLDER = Path(__file__).parent / "page"
-_SCRIPTS = ("base.js", "chat.js", "composer.js", "gallery.js", "messages.js")
+_SCRIPTS = ("base.js", "chat.js", "composer.js", "gallery.js", "messages.js", "sending.js")
 FILES = {
     "/chat.css": "text/css",
     "/icon.svg": "image/svg+xml",
@@ -30,7 +30,7 @@ FILES = {
 
 
 def language_of(request: web.Request) -> str:
-    """The one that was chosen in the page, or else the best of those that the browser asks for."""
+    """The language chosen in the page, or else the best of those that the browser asks for."""
     accepted = []
     for wish in request.headers.get("Accept-Language", "").split(","):
         tag, _, rest = wish.strip().partition(";")
@@ -66,11 +66,11 @@ async def file(request: web.Request) -> web.StreamResponse:
 
 
 async def table(request: web.Request) -> web.Response:
-    """The table of commands as the page registers it, and the words of the page, in the reader's language."""
+    """The table of commands and the sentences of the page, in the reader's language."""
     return web.json_response(
         {
-            "commands": [_in_words(asdict(command)) for command in COMMANDS.values()],
-            "consent": say(replies.CONSENT),
+            "commands": [_translated(command) for command in COMMANDS.values()],
+            "consent": say(refusals.CONSENT),
             "photos": {
                 "fewest": limits.PHOTOS_FEWEST,
                 "most": limits.PHOTOS_MOST,
@@ -82,6 +82,6 @@ async def table(request: web.Request) -> web.Response:
     )
 
 
-def _in_words(command: dict[str, Any]) -> dict[str, Any]:
-    options = [{**option, "description": say(option["description"])} for option in command["options"]]
-    return {**command, "description": say(command["description"]), "topic": say(command["topic"]), "options": options}
+def _translated(command: Command) -> dict[str, Any]:
+    options = [{**asdict(option), "description": say(option.description)} for option in command.options]
+    return {**asdict(command), "description": say(command.description), "topic": say(command.topic), "options": options}

@@ -1,19 +1,18 @@
 """Who a browser is: a signed cookie that holds a name and the rooms it has entered."""
 
-import base64
-import binascii
 import hashlib
-import hmac
-import json
-import os
 import secrets
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from storage.atomic import atomic_write
+
 ROOMS_MOST = 30
 LIFETIME = 30 * 24 * 3600
-"""Seconds that a log-in lasts."""
+"""Seconds that a login lasts."""
+_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +33,37 @@ class Session:
 
 
 class Signer:
-    """Turns sessions into cookies that nobody else can make, and back."""
+    """Turns sessions into signed cookies and back. Raises ValueError for a key of fewer than 32 bytes."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+    def __init__(self, key: bytes) -> None:
+        if len(key) < _KEY_BYTES:
+            raise ValueError(f"a signing key has at least {_KEY_BYTES} bytes")
+        how = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+        self._serializer = URLSafeTimedSerializer(key, salt="avatar chat session", signer_kwargs=how)
 
     @classmethod
     def at(cls, path: Path) -> "Signer":
-        """With the secret in this file, which is made the first time."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(32))
-        except FileExistsError:
-            pass
-        return cls(path.read_bytes())
+        """With the key in this file. A file that is missing or too short gets a new key, which ends all logins."""
+        key = path.read_bytes() if path.exists() else b""
+        if len(key) < _KEY_BYTES:
+            key = secrets.token_bytes(_KEY_BYTES)
+            with atomic_write(path) as draft:
+                draft.touch(0o600)
+                draft.chmod(0o600)  # also if an earlier process left the draft behind
+                draft.write_bytes(key)
+        return cls(key)
 
     def cookie(self, session: Session) -> str:
         """The session as a signed cookie value."""
-        fields = [session.name, list(session.rooms), int(time.time()) + LIFETIME]
-        body = base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
-        return f"{body}.{self._signature(body)}"
+        return self._serializer.dumps([session.name, list(session.rooms)])
 
     def session(self, cookie: str) -> Session | None:
-        """The session of a cookie, or None if it is not ours or too old."""
-        body, _, signature = cookie.partition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
+        """The session of a cookie, or None if this signer did not make it or it is older than LIFETIME."""
+        # The library skips other characters, and the cookies that it makes have none.
+        if not cookie.isascii():
             return None
         try:
-            name, rooms, until = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        except (ValueError, binascii.Error):
+            name, rooms = self._serializer.loads(cookie, max_age=LIFETIME)
+        except BadData:
             return None
-        return Session(name, tuple(rooms)) if until > time.time() else None
-
-    def _signature(self, body: str) -> str:
-        return hmac.new(self._secret, body.encode(), hashlib.sha256).hexdigest()
+        return Session(name, tuple(rooms))

@@ -1,4 +1,4 @@
-// What every part of the page uses: its state, elements, words, and the server.
+// What every part of the page uses: its state, elements, sentences, and the server.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -13,16 +13,16 @@ export const state = {
   sent: [], recalled: -1,
 };
 
-// Words: sentences stand here in English, and the server sends those of the reader's language
+// Sentences are written here in English, and the server sends those of the reader's language
 
 /** The sentence in the reader's language, with its {placeholders} filled in. */
 export function say(sentence, values = {}) {
-  return filled(state.table?.words[sentence] ?? sentence, values);
+  return filled(state.table?.catalog[sentence] ?? sentence, values);
 }
 
 /** As `say`, with the form that goes with the number. */
 export function several(one, many, count, values = {}) {
-  const forms = state.table?.words[one] ?? [one, many];
+  const forms = state.table?.catalog[one] ?? [one, many];
   const form = new Intl.PluralRules(document.documentElement.lang).select(count) === "one" ? forms[0] : forms.at(-1);
   return filled(form, { count, ...values });
 }
@@ -63,9 +63,15 @@ export function face(name) {
 
 // Talking to the server
 
-export async function call(path, body) {
+const KEY = "Idempotency-Key";
+
+/** A key for one message or one press. The server does what it stands for once, however often it arrives. */
+export const requestKey = () =>
+  [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+
+export async function call(path, body, key) {
   const request = body === undefined ? {} : {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+    method: "POST", headers: { "Content-Type": "application/json", ...(key && { [KEY]: key }) }, body: JSON.stringify(body),
   };
   const response = await fetch(path, request);
   if (!response.ok) throw new Error(`${response.status}`);
@@ -74,7 +80,7 @@ export async function call(path, body) {
 
 export const inRoom = (path) => `/api/rooms/${encodeURIComponent(state.room)}/${path}`;
 
-export function send(text, photos, consent, progress) {
+export function send(text, photos, consent, key, progress) {
   // XMLHttpRequest, since fetch cannot tell how far an upload is.
   return new Promise((resolve, reject) => {
     const form = new FormData();
@@ -83,6 +89,7 @@ export function send(text, photos, consent, progress) {
     for (const photo of photos) form.append("photo", photo.file, "photo");
     const request = new XMLHttpRequest();
     request.open("POST", inRoom("say"));
+    request.setRequestHeader(KEY, key);
     request.responseType = "json";
     request.upload.addEventListener("progress", (event) => progress(event.loaded / Math.max(1, event.total)));
     request.addEventListener("load", () => request.status === 200 ? resolve(request.response) : reject(new Error(`${request.status}`)));

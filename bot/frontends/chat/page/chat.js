@@ -1,9 +1,10 @@
 // The page of the local chat: it renders what the server says and sends what the person does. No library, no build.
 
 import { $, call, face, h, inRoom, say, state } from "./base.js";
-import { addPhotos, closeOptions, compose, grow, hint, onKey, submit, suggest } from "./composer.js";
+import { addPhotos, closeOptions, compose, grow, hint, onKey, suggest } from "./composer.js";
 import { lightbox, openGallery } from "./gallery.js";
 import { atEnd, render, toEnd, welcome } from "./messages.js";
+import { submit } from "./sending.js";
 
 // Logging in and rooms
 
@@ -163,7 +164,7 @@ $("composer").addEventListener("submit", (event) => { event.preventDefault(); su
 $("text").addEventListener("input", () => { grow(); suggest(); });
 $("text").addEventListener("click", suggest);
 $("text").addEventListener("blur", closeOptions);
-$("text").addEventListener("keydown", onKey);
+$("text").addEventListener("keydown", (event) => onKey(event, submit));
 $("text").addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) { event.preventDefault(); addPhotos(event.clipboardData.files); }
 });

@@ -1,7 +1,6 @@
 // The composer: photos before they are sent, the line, and its completion.
 
-import { $, call, h, icon, inRoom, say, send, several, state } from "./base.js";
-import { showPrivate } from "./messages.js";
+import { $, call, h, icon, inRoom, say, several, state } from "./base.js";
 
 // Photos
 
@@ -47,7 +46,7 @@ export function showTray(problem = "") {
   $("consent").closest("label").hidden = count === 0;
 }
 
-function clearTray(keep) {
+export function clearTray(keep) {
   if (!keep) state.photos.forEach((photo) => URL.revokeObjectURL(photo.url));
   state.photos = [];
   $("consent").checked = false;
@@ -71,36 +70,6 @@ export function grow() {
 }
 
 export function hint(...parts) { $("hint").replaceChildren(...parts); }
-
-export async function submit() {
-  const text = $("text").value.trim();
-  if (!text && !state.photos.length) return;
-  const photos = state.photos, consent = $("consent").checked;
-  const training = text.startsWith("/train");
-  closeOptions();
-  $("send").disabled = true;
-  $("upload").hidden = photos.length === 0;
-  try {
-    const answer = await send(text, training || !text.startsWith("/") ? photos : [], consent, (share) => { $("upload").firstElementChild.style.width = `${share * 100}%`; });
-    if (answer.private) showPrivate(answer.private, text);
-    // A refusal leaves the line where it is, so that it can be put right.
-    const refused = answer.private && answer.private.tone === "warning" && !answer.private.buttons.length;
-    if (!refused) {
-      if (answer.job && training) { state.albums.set(answer.job, photos.map((photo) => photo.url)); clearTray(true); }
-      state.sent.unshift(text);
-      state.recalled = -1;
-      $("text").value = "";
-      hint("");
-      state.sources.clear();
-    }
-  } catch (error) {
-    hint(error.message === "offline" ? say("The server does not answer. Is it still running?") : say("That did not work. Please try again."));
-  }
-  $("upload").hidden = true;
-  $("send").disabled = false;
-  grow();
-  $("text").focus();
-}
 
 // Completion: what the word before the cursor can become
 
@@ -209,7 +178,8 @@ function accept(index) {
   suggest();
 }
 
-export function onKey(event) {
+/** A key pressed in the line; `submit` sends the line. */
+export function onKey(event, submit) {
   const shown = state.options.length > 0;
   if (event.isComposing) return;
   if (shown && (event.key === "ArrowDown" || event.key === "ArrowUp")) {

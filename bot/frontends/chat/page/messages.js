@@ -1,6 +1,6 @@
 // Messages: what the server says, as elements.
 
-import { $, call, face, h, icon, inRoom, say, several, state } from "./base.js";
+import { $, call, face, h, icon, inRoom, requestKey, say, several, state } from "./base.js";
 import { compose, hint } from "./composer.js";
 import { lightbox } from "./gallery.js";
 
@@ -72,7 +72,7 @@ function progressOf(progress) {
   const percent = waiting ? null : Math.round(progress.fraction * 100);
   const fill = h("i");
   if (!waiting) fill.style.width = `${percent}%`;
-  const right = progress.place !== null ? (progress.place <= 1 ? say("next in line") : say("number {number} in line", { number: progress.place }))
+  const right = Number.isInteger(progress.position) ? (progress.position <= 1 ? say("next in line") : say("number {number} in line", { number: progress.position }))
     : waiting ? "" : `${percent} %`;
   const below = [progress.step !== null && say("step {step} of {steps}", { step: progress.step, steps: progress.steps }),
     progress.seconds_left !== null && say("about {span} left", { span: duration(progress.seconds_left) })].filter(Boolean).join(" · ");
@@ -151,11 +151,17 @@ export function showPrivate(body, ownText) {
   toEnd();
 }
 
+const unanswered = new Map();      // presses that got no answer: message and action -> key
+
 export async function press(button, action, id) {
   const row = button.parentElement;
+  // A press that got no answer keeps its key when it is tried again, since the server may have received it.
+  const pressed = `${state.room} ${id} ${action}`;
+  if (!unanswered.has(pressed)) unanswered.set(pressed, requestKey());
   for (const one of row.children) one.disabled = true;
   try {
-    const answer = await call(inRoom("press"), { action, message: id });
+    const answer = await call(inRoom("press"), { action, message: id }, unanswered.get(pressed));
+    unanswered.delete(pressed);
     if (answer.private) showPrivate(answer.private);
     if (answer.spent) { state.sources.clear(); if (id === null) row.remove(); }
   } catch { hint(say("The server did not answer. Please try again.")); }
