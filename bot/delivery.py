@@ -1,7 +1,7 @@
-"""The delivery loop: news of jobs become edits of one message for each job, and in the end exactly one answer.
+"""The delivery loop: events of a job become edits of its one message, and its end becomes exactly one answer.
 
-The records are the truth. Events only make things quick: what they miss, doubled or lost, a look at the records
-every few seconds makes up for, so a restart goes on where it was.
+The records are the truth. Events only make it fast: they may be lost or doubled, and a sweep of the records every few
+seconds makes up for that. So a restarted process continues where the last one stopped.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from bot.language import speaking
 from bot.messages import Frontend, Message
-from bot.replies import jobs as replies
+from bot.replies import jobs, operators, refusals
 from storage.cancellation import uninterrupted
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 _ENDS = frozenset({"done", "failed", "cancelled"})
 _PATIENCE = 2.0
-"""Seconds that a sweep waits for the rooms it delivers to, and `flush` for those it edits in; they go on without it."""
+"""Seconds that `sweep` and `flush` wait for the rooms they post or edit in; slower rooms continue in the background."""
 _NOTICE_LIFE = timedelta(days=1)
 _NEAR = 3
-"""Places from which on every step is told."""
+"""From this queue position on, every change is shown."""
 
 
 @dataclass(slots=True)
 class _Followed:
-    """A job under way and what its message was last told."""
+    """A job under way and the event that its message last showed."""
 
     job: Job
     token: str | None
@@ -68,12 +68,12 @@ class Delivery:
         self._followed: dict[str, _Followed | None] = {}
         self._changed: dict[str, None] = {}
         self._delivering: set[str] = set()
-        self._ending: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._editing: set[str] = set()
         self._rooms: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
-        """Listen, edit and look after what is left, until cancelled."""
+        """Listen, edit and sweep, until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_forever(self._listen, 1.0))
@@ -81,10 +81,10 @@ class Delivery:
                 tasks.create_task(_forever(lambda: uninterrupted(self.sweep()), self._sweep_every))
                 tasks.create_task(_forever(lambda: uninterrupted(self.tell_notices()), self._sweep_every))
         finally:
-            await asyncio.gather(*self._ending, return_exceptions=True)
+            await asyncio.gather(*self._background, return_exceptions=True)
 
     async def follow(self, job_id: str, ref: str, shown: Message) -> None:
-        """From now on the message `ref`, which says `shown`, tells how far this job is."""
+        """From now on the message `ref`, which says `shown`, shows the progress of this job."""
         await self._records.jobs.set_progress_ref(job_id, ref)
         followed = await self._find(job_id)
         if followed is not None:
@@ -92,15 +92,15 @@ class Delivery:
             if followed.code != "queued":
                 self._changed[job_id] = None
             return
-        # A quick engine may be done before the first message was posted.
+        # A fast engine may finish before the first message is posted.
         job = await self._records.jobs.get(job_id)
         if job is not None and job.over:
             token = await self._token(job)
             with speaking(job.language):
-                await self._edit(ref, replies.ended(job, token))
+                await self._edit(ref, jobs.ended(job, token))
 
     async def news(self, event: Event) -> None:
-        """Take in one event. Doubled and outdated ones change nothing."""
+        """Take in one event. Doubled and outdated events change nothing."""
         if event.code in _ENDS:
             await self._deliver(event.job_id)
             return
@@ -117,7 +117,7 @@ class Delivery:
         self._changed[event.job_id] = None
 
     async def flush(self) -> None:
-        """Edit what changed: one message in each room at a time, the one that waits longest; all rooms at once."""
+        """Edit the messages that changed: one at a time in each room, longest waiting first; all rooms at once."""
         edits: list[asyncio.Task[None]] = []
         for job_id in list(self._changed):
             followed = self._followed.get(job_id)
@@ -126,60 +126,60 @@ class Delivery:
             elif (room := followed.job.room) not in self._editing:
                 del self._changed[job_id]
                 with speaking(followed.job.language):
-                    message = replies.under_way(
+                    message = jobs.under_way(
                         followed.job, followed.token, followed.code, followed.facts, followed.sample
                     )
                 if message != followed.shown:
                     followed.shown = message
                     self._editing.add(room)
-                    edits.append(self._apart(self._edit(followed.ref, message, followed.job.language)))
+                    edits.append(self._start(self._edit(followed.ref, message, followed.job.language)))
                     edits[-1].add_done_callback(lambda _, room=room: self._editing.discard(room))  # type: ignore[misc]
         if edits:
             await asyncio.wait(edits, timeout=_PATIENCE)
 
-    def _apart(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Work that goes on by itself: one room that the platform lets wait must not hold up the others."""
-        self._ending.add(task := asyncio.create_task(work))
-        task.add_done_callback(self._ending.discard)
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run `work` as its own task: a room that the platform delays must not hold up the others."""
+        self._background.add(task := asyncio.create_task(work))
+        task.add_done_callback(self._background.discard)
         return task
 
     async def sweep(self) -> None:
-        """Deliver what the records say is undelivered, and tell waiting jobs their place in the queue."""
+        """Deliver what the records list as undelivered, and show waiting jobs their position in the queue."""
         rooms: dict[str, list[str]] = {}
         for job in await self._records.jobs.undelivered(self._frontend.name):
             rooms.setdefault(job.room, []).append(job.id)
-        if tasks := [self._apart(self._deliver_all(jobs)) for jobs in rooms.values()]:
+        if tasks := [self._start(self._deliver_all(ids)) for ids in rooms.values()]:
             done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
             for task in done:
                 task.result()
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
         if waiting:
-            await self._tell_places(waiting)
+            await self._tell_positions(waiting)
 
-    async def _tell_places(self, waiting: Sequence[_Followed]) -> None:
+    async def _tell_positions(self, waiting: Sequence[_Followed]) -> None:
         usual = {
             kind: await self._records.jobs.usual_seconds(kind) for kind in {followed.job.kind for followed in waiting}
         }
-        paused, places = await self._records.operators.paused(), await self._records.jobs.queue_positions()
+        paused, positions = await self._records.operators.paused(), await self._records.jobs.queue_positions()
         for followed in waiting:
-            facts = {"place": places.get(followed.job.id), "paused": paused}
-            # It may have begun while its place was looked up.
-            if facts["place"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
+            facts = {"position": positions.get(followed.job.id), "paused": paused}
+            # It may have started while its position was looked up.
+            if facts["position"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
                 seconds = usual[followed.job.kind]
-                followed.facts = facts | {"seconds": seconds and seconds * facts["place"]}
+                followed.facts = facts | {"seconds": seconds and seconds * facts["position"]}
                 self._changed[followed.job.id] = None
 
     async def tell_notices(self) -> None:
-        """Post what operators tell every room. A room that takes nothing for a day is gone."""
+        """Post the operators' notices to every room. A room that refuses a notice for a day is given up."""
         refused = 0
-        # Rooms that take nothing now must not hide those behind them.
+        # Rooms that refuse the notice must not hide the rooms behind them.
         while notices := await self._records.notices.pending(self._frontend.name, skip=refused):
             done = []
             for notice in notices:
                 try:
                     with speaking(await self._records.jobs.language_in(notice.frontend, notice.room)):
-                        await self._frontend.post(notice.room, replies.operators.notice(notice.text), dedupe=notice.id)
+                        await self._frontend.post(notice.room, operators.notice(notice.text), dedupe=notice.id)
                 except Exception as error:
                     log.warning("a notice was not posted: %s", type(error).__name__)
                     if datetime.now(UTC) - notice.created < _NOTICE_LIFE:
@@ -192,7 +192,7 @@ class Delivery:
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
             if event.code in _ENDS:
-                self._apart(self._deliver(event.job_id))
+                self._start(self._deliver(event.job_id))
                 continue
             try:
                 await uninterrupted(self.news(event))
@@ -206,7 +206,7 @@ class Delivery:
             if job is not None and not job.over and job.frontend == self._frontend.name:
                 code = "queued" if job.state == State.QUEUED else "started"
                 found = _Followed(job, await self._token(job), job.progress_ref, job.attempt, code)
-            # Whoever looked at the same time and was quicker may have been told more already.
+            # A task that looked at the same time and was quicker may have stored a newer state.
             return self._followed.setdefault(job_id, found)
         return self._followed[job_id]
 
@@ -221,7 +221,7 @@ class Delivery:
         try:
             job = await self._records.jobs.get(job_id)
             if job is None:
-                await self._let_go(job_id)
+                await self._release(job_id)
                 return
             if not job.over or job.delivered or job.frontend != self._frontend.name:
                 return
@@ -231,37 +231,37 @@ class Delivery:
             async with lock:
                 with speaking(job.language):
                     if job.progress_ref is not None:
-                        await self._edit(job.progress_ref, replies.ended(job, await self._token(job)))
+                        await self._edit(job.progress_ref, jobs.ended(job, await self._token(job)))
                     await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
                 await self._records.jobs.mark_delivered(job.id)
         except TimeoutError:
-            # The frontend is still at it; the next sweep asks again.
-            log.info("the answer of job %s takes its time", job_id)
+            # The frontend is still working on it; the next sweep asks again.
+            log.info("the answer of job %s is slow", job_id)
         except Exception:
             # It stays undelivered, so the next sweep tries again.
             log.exception("job %s was not answered yet", job_id)
         finally:
             self._delivering.discard(job_id)
 
-    async def _let_go(self, job_id: str) -> None:
-        """A job that was forgotten with its person leaves a message behind that must not go on promising."""
+    async def _release(self, job_id: str) -> None:
+        """The message of a job that was forgotten with its person must not promise an answer any more."""
         self._changed.pop(job_id, None)
         followed = self._followed.pop(job_id, None)
         if followed is not None and followed.ref is not None:
             with speaking(followed.job.language):
-                await self._edit(followed.ref, replies.let_go())
+                await self._edit(followed.ref, jobs.forgotten())
 
     async def _compose(self, job: Job) -> Message:
         try:
             return await self._answer(job)
         except Exception:
-            # An answer that cannot be composed now never can: the person gets an apology instead of silence.
+            # An answer that cannot be composed now never can be, so the person gets an apology instead of silence.
             error_id = uuid4().hex[:8]
             log.exception("error %s while answering job %s", error_id, job.id)
-            return replies.apology(error_id)
+            return refusals.apology(error_id)
 
     async def _edit(self, ref: str, message: Message, language: str | None = None) -> None:
-        """Edit, in this language or else the task's own: the frontend has words of its own, on buttons for example."""
+        """Edit in this language, or else the task's own: the frontend adds sentences, on buttons for example."""
         try:
             with speaking(language):
                 await self._frontend.edit(ref, message)
@@ -280,19 +280,21 @@ async def _forever(step: Callable[[], Awaitable[None]], pause: float) -> None:
         try:
             await step()
         except Exception:
-            log.exception("delivery stumbles, trying again")
+            log.exception("delivery failed, trying again")
         await asyncio.sleep(pause)
 
 
 def _worth_telling(told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a place in the queue is news: in a long one each end of a job would be an edit for everybody."""
-    if "place" not in told or told.get("paused") != now["paused"]:
+    """Whether a new queue position is worth an edit. In a long queue, each finished job moves everybody."""
+    if "position" not in told or told.get("paused") != now["paused"]:
         return True
-    return bool(now["place"] != told["place"] and (now["place"] <= _NEAR or now["place"] <= 0.8 * told["place"]))
+    return bool(
+        now["position"] != told["position"] and (now["position"] <= _NEAR or now["position"] <= 0.8 * told["position"])
+    )
 
 
 def _outdated(followed: _Followed, event: Event) -> bool:
-    """Whether the message already tells more than this event of the same attempt."""
+    """Whether the message already shows a later state than this event of the same attempt."""
     if event.attempt != followed.attempt or followed.code != "step":
         return False
     return event.code != "step" or event.facts["step"] < followed.facts["step"]

@@ -47,14 +47,14 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is. `fraction` is 0 to 1, or None while nothing can be measured."""
+    """How far a job is. `fraction` is 0 to 1, or None before the first step. `position` in the queue: 1 is next."""
 
     label: str
     fraction: float | None = None
     step: int | None = None
     steps: int | None = None
     seconds_left: float | None = None
-    place: int | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,11 @@ class Caller:
 
     `room` is where the answer goes. `group` is what it belongs to, if people think of that as the group: a Discord
     server with its channels, a Telegram group with its topics. `direct`: nobody but this person reads there.
-    `request`: what the platform calls this command, by the same name if it hands it over twice; empty if it never does.
+    `request` identifies what the person sent: one message or one press of a button. A platform that delivers it again
+    (a repeated update, a proxy that retries, a browser that reconnects) gives the same value; a second message with the
+    same text, or a second press of the same button, gets another. A request makes at most one job. The frontend forms
+    it from the platform's own id, such as "telegram:<update id>"; it need only be unique for one account. Empty:
+    the platform never delivers twice, and nothing is compared.
     """
 
     platform: str
@@ -108,8 +112,13 @@ class Caller:
     request: str = ""
 
     @property
-    def place(self) -> str:
-        """What a grant to everybody here names. Two platforms may call different groups the same."""
+    def account(self) -> str:
+        """The account as "platform:id"."""
+        return f"{self.platform}:{self.platform_id}"
+
+    @property
+    def grant_scope(self) -> str:
+        """What a grant to everybody here names: "platform:group", since two platforms may use the same id."""
         return f"{self.platform}:{self.group or self.room}"
 
 

@@ -1,8 +1,9 @@
-"""What all commands share: the storage, and the questions of right and measure that several of them ask."""
+"""What all commands share: who calls, the storage, and the checks of rights and quotas that several of them need."""
 
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -21,6 +22,16 @@ log = logging.getLogger(__name__)
 _KINDS: Mapping[type[Payload], JobKind] = {spec.payload: kind for kind, spec in SPECS.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One command or button press, with the person behind it. Commands look the person up once and pass this on."""
+
+    caller: Caller
+    user: User
+    operator: bool = False
+    """Whether this account may use /operator."""
+
+
 class JobQueue(Protocol):
     """What commands need of `storage.queue.Queue`."""
 
@@ -32,7 +43,7 @@ class JobQueue(Protocol):
 
 
 class Desk:
-    """One storage, and who may do what with it. `operators` are accounts as platform:id."""
+    """The storage, with the rules of who may do what. `operators` are accounts as platform:id."""
 
     def __init__(
         self, records: Records, blobs: Blobs, queue: JobQueue, events: Events, operators: Collection[str] = ()
@@ -42,18 +53,14 @@ class Desk:
         self.queue = queue
         self.events = events
         self.operators = frozenset(operators)
-        # Two quick presses of one button must not start two trainings, nor go past a quota together.
+        # Two quick presses of one button must not start two trainings, nor exceed a quota together.
         self.admission = asyncio.Lock()
 
     # Who
 
-    async def user(self, caller: Caller) -> User:
-        """The person who calls, known from now on."""
-        return await self.records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
-
     def is_operator(self, caller: Caller) -> bool:
         """Whether this account may use /operator."""
-        return f"{caller.platform}:{caller.platform_id}" in self.operators
+        return caller.account in self.operators
 
     async def name_of(self, user_id: str, platform: str) -> str:
         """What a person is called, on this platform if they are there."""
@@ -63,12 +70,12 @@ class Desk:
 
     # Whose
 
-    async def own_avatar(self, caller: Caller, avatar_id: str) -> Avatar:
-        """The avatar, if it is the caller's. Raises UserError avatar_gone or not_yours."""
+    async def own_avatar(self, user: User, avatar_id: str) -> Avatar:
+        """The avatar, if it is this person's. Raises UserError avatar_gone or not_yours."""
         avatar = await self.records.avatars.get(avatar_id)
         if avatar is None:
             raise UserError("avatar_gone")
-        if avatar.owner_id != (await self.user(caller)).id:
+        if avatar.owner_id != user.id:
             raise UserError("not_yours")
         return avatar
 
@@ -82,12 +89,12 @@ class Desk:
         # One that failed can lie beside a newer one of the same name; the unfinished one goes last.
         return min(found, key=lambda avatar: avatar.state == "failed")
 
-    async def usable(self, caller: Caller, user: User) -> list[Avatar]:
+    async def usable(self, visit: Visit) -> list[Avatar]:
         """The avatars that the person may draw here, in any state."""
-        return await self.records.avatars.usable_by(user.id, caller.place)
+        return await self.records.avatars.usable_by(visit.user.id, visit.caller.grant_scope)
 
     async def default_of(self, user: User) -> Avatar | None:
-        """The avatar that is drawn where a prompt names nobody."""
+        """The avatar that is drawn when a prompt names nobody."""
         preferred = [
             (avatar.preferred, avatar)
             for avatar in await self.records.avatars.owned_by(user.id)
@@ -98,13 +105,13 @@ class Desk:
     # How much
 
     async def check_jobs(self, user: User) -> None:
-        """Raise UserError too_many_jobs if the person has enough under way."""
+        """Raise UserError too_many_jobs if the person has as many jobs under way as are allowed."""
         active = len(await self.records.jobs.for_user(user.id, active_only=True))
         if active >= limits.ACTIVE_JOBS_MOST:
             raise UserError("too_many_jobs", active=active)
 
     async def check_quota(self, user: User, what: str, asked: int) -> None:
-        """Raise UserError quota_used if so many more "trainings" or "pictures" go past the day's quota."""
+        """Raise UserError quota_used if `asked` more "trainings" or "pictures" exceed the day's quota."""
         everybody = await self.records.quotas.default()
         limit = {**everybody, **(user.quota or {})}.get(what)
         if limit is None:
@@ -123,40 +130,37 @@ class Desk:
 
     # Jobs
 
-    async def create_job(self, user: User, caller: Caller, payload: Payload) -> Job:
-        """Write a job down."""
-        kind = _KINDS[type(payload)]
+    async def create_job(self, visit: Visit, payload: Payload) -> Job:
+        """Write a job down; the same request makes one job, however often it is delivered."""
+        kind, caller = _KINDS[type(payload)], visit.caller
         return await self.records.jobs.create(
-            kind,
-            user.id,
-            caller.platform,
-            caller.room,
-            payload,
-            caller.place,
-            spoken(),
+            kind, visit.user.id, caller.platform, caller.room, payload, caller.grant_scope, spoken(),
             request=caller.request or None,
-        )
+        )  # fmt: skip
 
     async def enqueue(self, job: Job) -> None:
         """Hand a job to the engines."""
-        # The job is safe in the records. If the queue is away, the reconciler hands the job on as soon as it is back.
+        # The job is safe in the records. If the queue is down, the reconciler enqueues the job once it is up again.
         try:
             await self.queue.enqueue(job)
         except Exception:
             log.exception("job %s was not enqueued and waits for the reconciler", job.id)
 
     async def waiting(self, job: Job) -> dict[str, Any]:
-        """Where a job stands: its `place` in the queue, 0 once it runs, whether engines are `paused`, and in how many
-        `seconds` it should be ready, None where nothing like it was ever done."""
-        place, usual = await self.records.jobs.queue_position(job.id), await self.records.jobs.usual_seconds(job.kind)
+        """Where a job stands: its `position` in the queue (1 is next, 0 once it runs), whether engines are `paused`,
+        and in how many `seconds` it should be ready, None if no job of its kind was ever done."""
+        position, usual = (
+            await self.records.jobs.queue_position(job.id),
+            await self.records.jobs.usual_seconds(job.kind),
+        )
         if usual is None:
             seconds = None
-        elif place:
-            seconds = usual * place
+        elif position:
+            seconds = usual * position
         else:
             ran = (datetime.now(UTC) - job.started).total_seconds() if job.started else 0.0
             seconds = max(1.0, usual - ran)
-        return {"place": place, "paused": await self.records.operators.paused(), "seconds": seconds}
+        return {"position": position, "paused": await self.records.operators.paused(), "seconds": seconds}
 
     async def job(self, job_id: str) -> Job:
         """The job. Raises UserError unknown_job."""
@@ -169,19 +173,19 @@ class Desk:
         """Cancel a job, queued or running."""
         stopped = await self.records.jobs.request_cancel(job_id)
         if stopped.state == State.CANCELLED:
-            # No engine will tell, since none has it.
+            # No engine has the job, so none publishes this.
             await self.events.publish(Event(stopped.id, stopped.attempt, "cancelled"))
         return stopped
 
     async def stop_without_right(self, avatar_id: str) -> int:
-        """Cancel what draws this avatar for somebody who may not any more; how many jobs that were."""
+        """Cancel the jobs that draw this avatar for people who may no longer draw it; how many there were."""
         jobs = await self.records.grants.unauthorized_jobs(avatar_id)
         for job in jobs:
             await self.stop(job.id)
         return len(jobs)
 
     async def token(self, job: Job) -> str | None:
-        """The name of the avatar that a job learns or looks at."""
+        """The name of the avatar that a job trains or whose photos it checks; None for a drawing."""
         if isinstance(job.payload, Imagine):
             return None
         avatar = await self.records.avatars.get(job.payload.avatar_id)
@@ -190,14 +194,14 @@ class Desk:
     # Erasing
 
     async def erase(self, avatar: Avatar) -> int:
-        """Stop the avatar's jobs and erase all that is known of it; how many files went."""
-        # Photos first: should this be cut short, the avatar is still there to be deleted again.
+        """Stop the avatar's jobs and erase everything about it; how many files were erased."""
+        # Photos first: if this is interrupted, the avatar is still there to be deleted again.
         folders = {photo.key.rpartition("/")[0] + "/" for photo in await self.records.avatars.photos(avatar.id)}
         files = sum([await self.wipe(folder) for folder in folders])
         return files + sum([await self.wipe(key) for key in await self.records.avatars.delete(avatar.id)])
 
     async def wipe(self, key: str) -> int:
-        """Erase one blob, or all below a key that ends in a slash; how many there were."""
+        """Erase one blob, or all blobs under a key that ends in a slash; how many there were."""
         files = len(await self.blobs.list(key)) if key.endswith("/") else int(await self.blobs.exists(key))
         await self.blobs.delete(key)
         return files

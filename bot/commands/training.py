@@ -1,12 +1,12 @@
-"""From photos to an avatar: /train, its buttons, and the answers that end the check and the training."""
+"""From photos to an avatar: /train, its buttons, and the answers to the photo check and the training."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
 from bot import limits
-from bot.commands.desk import Desk
-from bot.messages import Caller, Message, Reply, Upload
-from bot.replies import jobs as replies
+from bot.commands.desk import Desk, Visit
+from bot.messages import Message, Reply, Upload
+from bot.replies import checks, jobs, refusals
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Inspect, State, Train
@@ -14,19 +14,19 @@ from storage.records import Avatar, Job, User
 
 
 class Training:
-    """What has to do with learning somebody."""
+    """Commands about training an avatar."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
     async def train(
-        self, caller: Caller, token: str, noun: str, photos: AsyncIterator[Upload], consent: bool = False
+        self, visit: Visit, token: str, noun: str, photos: AsyncIterator[Upload], consent: bool = False
     ) -> Reply:
-        """Take an album in and have it inspected. Whatever is refused, nothing of it stays."""
+        """Store an album and have it inspected. If anything is refused, nothing of the album is kept."""
         token, noun = naming.token(token), naming.noun(noun)
         if not consent:
             raise UserError("consent")
-        user = await self._desk.user(caller)
+        user = visit.user
         await self._desk.check_jobs(user)
         await self._desk.check_quota(user, "trainings", 1)
         old = await self._replaceable(user, token)
@@ -36,16 +36,16 @@ class Training:
             keys = await self._take_in(album, photos)
             for former in old:
                 await self._desk.erase(former)
-            avatar = await self._desk.records.avatars.create(user.id, token, noun, keys, replies.CONSENT_VERSION)
-            job = await self._desk.create_job(user, caller, Inspect(avatar.id))
+            avatar = await self._desk.records.avatars.create(user.id, token, noun, keys, refusals.CONSENT_VERSION)
+            job = await self._desk.create_job(visit, Inspect(avatar.id))
         except BaseException:
-            # Also when the sender hangs up in the middle of a photo.
+            # Also if the sender disconnects in the middle of a photo.
             if avatar is not None:
                 await self._desk.records.avatars.delete(avatar.id)
             await self._desk.blobs.delete(album)
             raise
         await self._desk.enqueue(job)
-        return Reply(replies.checking(avatar, len(keys), job), job_id=job.id)
+        return Reply(checks.checking(avatar, len(keys), job), job_id=job.id)
 
     async def _take_in(self, album: str, photos: AsyncIterator[Upload]) -> list[str]:
         keys: list[str] = []
@@ -58,7 +58,7 @@ class Training:
         return keys
 
     async def _replaceable(self, user: User, token: str) -> list[Avatar]:
-        """The person's unfinished avatars of this token, which a new album takes the place of."""
+        """The person's unfinished avatars with this token, which a new album replaces."""
         own = await self._desk.records.avatars.owned_by(user.id)
         same = [avatar for avatar in own if avatar.token == token]
         if any(avatar.state in ("training", "ready") for avatar in same):
@@ -66,12 +66,12 @@ class Training:
             raise UserError("token_taken", token=token, suggestion=suggestion)
         return same
 
-    async def start_training(self, caller: Caller, avatar_id: str) -> Reply:
+    async def start_training(self, visit: Visit, avatar_id: str) -> Reply:
         """The Train button under a photo check, or Try again under a failed training."""
         async with self._desk.admission:
-            avatar = await self._desk.own_avatar(caller, avatar_id)
-            user = await self._desk.user(caller)
-            # A process may have died between writing the job down and saying so of the avatar.
+            user = visit.user
+            avatar = await self._desk.own_avatar(user, avatar_id)
+            # A process may have died between writing the job down and changing the avatar's state.
             if avatar.state == "training" or await self._training(avatar):
                 raise UserError("already_training", token=avatar.token)
             if avatar.state == "ready":
@@ -84,19 +84,19 @@ class Training:
                 raise UserError("token_taken", token=avatar.token)
             await self._desk.check_jobs(user)
             await self._desk.check_quota(user, "trainings", 1)
-            job = await self._desk.create_job(user, caller, Train(avatar.id))
+            job = await self._desk.create_job(visit, Train(avatar.id))
             await self._desk.records.avatars.update(avatar.id, state="training")
         await self._desk.enqueue(job)
         waiting = await self._desk.waiting(job)
-        return Reply(replies.under_way(job, avatar.token, "queued", waiting), job_id=job.id, spent=True)
+        return Reply(jobs.under_way(job, avatar.token, "queued", waiting), job_id=job.id, spent=True)
 
-    async def discard(self, caller: Caller, avatar_id: str) -> Reply:
+    async def discard(self, visit: Visit, avatar_id: str) -> Reply:
         """The Cancel button under a photo check."""
-        avatar = await self._desk.own_avatar(caller, avatar_id)
+        avatar = await self._desk.own_avatar(visit.user, avatar_id)
         if avatar.state != "draft":
             raise UserError("already_training", token=avatar.token)
         await self._desk.erase(avatar)
-        return Reply(replies.discarded(avatar.token), private=True, spent=True)
+        return Reply(checks.discarded(avatar.token), private=True, spent=True)
 
     async def answer_inspect(self, job: Job, avatar_id: str) -> Message:
         """The message that ends a photo check."""
@@ -105,35 +105,35 @@ class Training:
             verdicts = (job.result or {})["verdicts"]
             enough = sum(1 for verdict in verdicts if verdict["ok"]) >= limits.PHOTOS_FEWEST
             if enough and avatar is None:
-                return replies.refusal(UserError("avatar_gone"))
+                return refusals.refusal(UserError("avatar_gone"))
             if not enough and avatar is not None:
                 await self._desk.erase(avatar)
-            return replies.checked(avatar_id, avatar.token if avatar else None, verdicts, job.id)
+            return checks.checked(avatar_id, avatar.token if avatar else None, verdicts, job.id)
         if avatar is not None and avatar.state == "draft":
             await self._desk.erase(avatar)
-        return replies.cancelled(job, None) if job.state == State.CANCELLED else replies.failed(job)
+        return jobs.cancelled(job, None) if job.state == State.CANCELLED else jobs.failed(job)
 
     async def answer_train(self, job: Job, avatar_id: str) -> Message:
         """The message that ends a training."""
         avatar = await self._desk.records.avatars.get(avatar_id)
         if job.state == State.SUCCEEDED:
             if avatar is None:
-                return replies.refusal(UserError("avatar_gone"))
-            return replies.trained(avatar, job.result or {}, job.id)
+                return refusals.refusal(UserError("avatar_gone"))
+            return jobs.trained(avatar, job.result or {}, job.id)
         if avatar is not None and avatar.state == "training" and not await self._training(avatar, job):
             await self._desk.records.avatars.update(avatar.id, state="failed")
         token = avatar.token if avatar else None
-        return replies.cancelled(job, token) if job.state == State.CANCELLED else replies.failed(job)
+        return jobs.cancelled(job, token) if job.state == State.CANCELLED else jobs.failed(job)
 
     async def _training(self, avatar: Avatar, ended: Job | None = None) -> bool:
-        """Whether a training of it is under way, other than the one that ended."""
+        """Whether a training of the avatar is under way, other than the one that ended."""
         active = await self._desk.records.jobs.for_user(avatar.owner_id, active_only=True)
         trainings = [job for job in active if isinstance(job.payload, Train) and job.payload.avatar_id == avatar.id]
         return any(ended is None or job.id != ended.id for job in trainings)
 
 
 async def _measured(chunks: AsyncIterator[bytes], number: int) -> AsyncIterator[bytes]:
-    """Pass a photo on, and stop as soon as it is larger than allowed."""
+    """Pass a photo's chunks on. Raises UserError as soon as the photo is larger than allowed."""
     size = 0
     async for chunk in chunks:
         size += len(chunk)

@@ -26,7 +26,7 @@ from bot.delivery import Delivery
 from bot.frontends.contact_sheet import Row, contact_sheet
 from bot.limits import PHOTOS_FEWEST, PHOTOS_MOST
 from bot.messages import Caller, Message, Reply, Upload
-from bot.replies import jobs as replies
+from bot.replies import jobs, phrases, refusals
 from bot.settings import BotSettings
 from bot.table import Source
 from storage.atomic import write_bytes
@@ -159,12 +159,12 @@ class Terminal:
         if progress is None or self._progress is None:
             return
         parts = []
-        if progress.place is not None:
-            parts.append(replies.place(progress.place))
+        if progress.position is not None:
+            parts.append(phrases.queue_position(progress.position))
         if progress.step is not None:
             parts.append(f"step {progress.step} of {progress.steps}")
         if progress.seconds_left is not None:
-            parts.append(f"about {replies.duration(progress.seconds_left)} left")
+            parts.append(f"about {phrases.duration(progress.seconds_left)} left")
         total = None if progress.fraction is None else 1.0
         task = self._progress.task_ids[0]
         self._progress.update(
@@ -192,7 +192,7 @@ class _Person:
 
     async def ask(self, text: str, photos: Sequence[Path] = ()) -> Message:
         """Say something and wait for the answer of its job."""
-        note = f"{len(photos)} photos · consent ticked: {replies.CONSENT}" if photos else ""
+        note = f"{len(photos)} photos · consent ticked: {refusals.CONSENT}" if photos else ""
         self._terminal.say(text, note)
         return await self._followed(
             await self._commands.line(self.caller, text, _uploads(photos), consent=bool(photos))
@@ -215,7 +215,7 @@ class _Person:
         if self._engine in done:
             self._engine.result()
         if not answer.done():
-            raise DemoFailed(f"no answer within {replies.duration(PATIENCE)}")
+            raise DemoFailed(f"no answer within {phrases.duration(PATIENCE)}")
         message = answer.result()
         if message.tone != "good":
             raise DemoFailed(message.text)
@@ -287,7 +287,7 @@ async def _play(
         rows.append(Row(prompt, pictures))
         await asyncio.to_thread(_write, out, f"{number}-{_slug(prompt)}", pictures)
     sheet = out / "contact-sheet.png"
-    note = f" {replies.CARTOON}" if replies.CARTOON in trained.text else ""
+    note = f" {jobs.CARTOON}" if jobs.CARTOON in trained.text else ""
     subtitle = f"A {script.noun}, learned from {len(photos)} photos.{note}"
     await asyncio.to_thread(contact_sheet, sheet, script.token, subtitle, photos, rows)
     terminal.note(f"\nThe contact sheet and the single pictures are in {out}: open {sheet}")

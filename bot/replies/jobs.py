@@ -1,10 +1,7 @@
-"""Everything the bot says to people, in one place: warm, short, and always with what to do next.
+"""What is said about jobs: on their way, at their end, and in answer to /status and /cancel.
 
-Jobs and avatars are worded here; refusals, the check of the photos, sharing, a person's data, the operators' duties
-and what only one platform has to say in the modules beside. It stands here in English, and `say` looks it up in the
-reader's language.
-
-Nothing here decides anything or does any I/O. Facts come in, a `Message` or a sentence goes out.
+Replies stand here in English, and `say` looks them up in the reader's language. They are warm and short, and say what
+to do next. Nothing in this package decides anything or does any I/O.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,30 +11,10 @@ from bot import limits
 from bot.language import listing, marked, say, several
 from bot.lines import line_of
 from bot.messages import Button, Message, Progress, Shown
-from bot.replies import account as account
-from bot.replies import operators as operators
-from bot.replies import rights as rights
-from bot.replies.checks import checked as checked
-from bot.replies.checks import checking as checking
-from bot.replies.checks import discarded as discarded
-from bot.replies.checks import verdict as verdict
-from bot.replies.phrases import Facts as Facts
-from bot.replies.phrases import duration as duration
-from bot.replies.phrases import files, photos
-from bot.replies.phrases import place as place
-from bot.replies.refusals import CONSENT as CONSENT
-from bot.replies.refusals import PICTURE_GONE as PICTURE_GONE
-from bot.replies.refusals import REFUSALS as REFUSALS
-from bot.replies.refusals import apology as apology
-from bot.replies.refusals import refusal as refusal
-from bot.replies.refusals import unknown_style as unknown_style
-from bot.table import COMMANDS
-from storage.errors import UserError
+from bot.replies import avatars, operators, refusals, rights
+from bot.replies.phrases import Facts, duration, queue_position
 from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.records import Avatar, Job, Picture
-
-CONSENT_VERSION = "1"
-"""Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
 
 CARTOON = marked(
     "The built-in base model draws cartoons. Set AVATAR_BASE_MODEL to a Stable Diffusion model for photos."
@@ -80,13 +57,13 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
     doing = _doing(job, token)
     progress = Progress(doing)
     if code == "queued":
-        number, left = int(facts.get("place", 1)), facts.get("seconds")
-        progress = Progress(doing, place=number, seconds_left=left)
-        values: dict[str, object] = {"doing": doing, "place": place(number)}
+        position, left = int(facts.get("position", 1)), facts.get("seconds")
+        progress = Progress(doing, position=position, seconds_left=left)
+        values: dict[str, object] = {"doing": doing, "position": queue_position(position)}
         text = (
-            say("{doing}: {place}.", **values)
+            say("{doing}: {position}.", **values)
             if left is None
-            else say("{doing}: {place}, ready in about {span}.", span=duration(left), **values)
+            else say("{doing}: {position}, ready in about {span}.", span=duration(left), **values)
         )
         if facts.get("paused"):
             text += f" {say(operators.PAUSED)}"
@@ -137,8 +114,8 @@ def ended(job: Job, token: str | None) -> Message:
     return Message(text, job=job.id, prompt=_prompt(job))
 
 
-def let_go() -> Message:
-    """What a progress message says once its job was forgotten with its person."""
+def forgotten() -> Message:
+    """What a progress message says after its job was forgotten with its person."""
     return Message(say("Cancelled, and forgotten."))
 
 
@@ -158,7 +135,7 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
         " ".join(parts),
         tone="good",
         job=job_id,
-        pictures=tuple(_first_picture(avatar, key) for key in result.get("samples", ())),
+        pictures=tuple(avatars.first_picture(avatar, key) for key in result.get("samples", ())),
         buttons=(
             Button(say("Imagine"), f"imagine:{avatar.id}", "primary"),
             Button(say("Delete"), f"delete:{avatar.id}", "danger"),
@@ -166,19 +143,6 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
         ),
         avatar=avatar.id,
     )
-
-
-def _first_picture(avatar: Avatar, key: str) -> Shown:
-    return Shown(key, say("A first picture of {token}", token=avatar.token))
-
-
-def how_to_imagine(avatar: Avatar) -> Message:
-    """The answer to the Imagine button where a frontend cannot put words into the person's mouth."""
-    return Message(
-        say("Tell me what to draw, for example: {example}",
-            example=f"/imagine {avatar.token} {avatar.noun} in a suit"),
-        prompt=f"/imagine {avatar.token} {avatar.noun} ",
-    )  # fmt: skip
 
 
 def drawn(
@@ -217,7 +181,7 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     return Message("\n".join([head, *lines]))
 
 
-def less_of_it() -> str:
+def weaker() -> str:
     """What a style with a smaller weight is, beside its completion."""
     return say("less of it")
 
@@ -253,15 +217,15 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "prompt_too_long": lambda facts: say(
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
-    "picture_gone": lambda facts: say(PICTURE_GONE),
-    "unknown_style": unknown_style,
+    "picture_gone": lambda facts: say(refusals.PICTURE_GONE),
+    "unknown_style": refusals.unknown_style,
     "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
     "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,
-    "out_of_range": lambda facts: REFUSALS["out_of_range"](
+    "out_of_range": lambda facts: refusals.REFUSALS["out_of_range"](
         {"option": facts["what"], "least": facts["low"], "most": facts["high"]}
     ),
-    "empty_prompt": REFUSALS["prompt_empty"],
+    "empty_prompt": refusals.REFUSALS["prompt_empty"],
     "bad_original": lambda facts: say("That picture can no longer be read. /imagine draws a new one."),
     "wrong_base": lambda facts: say(
         "The base model is another one since this was learned. Train the avatar anew with /train, or leave --style out."
@@ -319,91 +283,7 @@ def cancelled(job: Job, token: str | None) -> Message:
     return Message(what, job=job.id, buttons=_retry(job) if job.kind == JobKind.TRAIN and token else ())
 
 
-# The other commands
-
-
-_STATES = {
-    "draft": marked("waiting for you to press Train"),
-    "training": marked("in training"),
-    "ready": marked("ready"),
-    "failed": marked("not trained"),
-}
-
-
-def _line(avatar: Avatar, *more: str) -> str:
-    return " · ".join([avatar.token, avatar.noun, *more])
-
-
-def avatars(own: Sequence[Avatar], shared: Sequence[tuple[Avatar, str]], default: str | None = None) -> Message:
-    """The answer to /avatars.
-
-    shared: each with its owner's name. default: the id of the one that is drawn where a prompt names nobody.
-    """
-    if not own and not shared:
-        return refusal(UserError("no_avatars"))
-    lines = []
-    for avatar in own:
-        preferred = [say("default")] if avatar.id == default else []
-        lines.append(_line(avatar, say(_STATES[avatar.state]), *_likeness(avatar), *preferred))
-    lines += [_line(avatar, say("shared with you by {name}", name=name)) for avatar, name in shared]
-    ready = [avatar for avatar in (*own, *(avatar for avatar, _ in shared)) if avatar.state == "ready"]
-    buttons = [Button(say("Imagine {token}", token=avatar.token), f"imagine:{avatar.id}") for avatar in ready[:4]]
-    buttons += [Button(say("Change {token}", token=avatar.token), f"avatar:{avatar.id}") for avatar in own[:4]]
-    pictures = tuple(picture for avatar in ready[:4] for picture in _sample(avatar))
-    return Message("\n".join([say("Avatars you can use here:"), *lines]), pictures=pictures, buttons=tuple(buttons))
-
-
-def _likeness(avatar: Avatar) -> list[str]:
-    """How alike its samples were, if that was measured."""
-    likeness = avatar.details.get("likeness")
-    return [] if likeness is None else [say("{percent} % alike", percent=round(100 * likeness))]
-
-
-def _sample(avatar: Avatar) -> list[Shown]:
-    return [_first_picture(avatar, key) for key in avatar.details.get("samples", ())[:1]]
-
-
-def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], default: bool) -> Message:
-    """One of the person's own avatars, with all that can be done to it. count: its photos."""
-    lines = [_line(avatar, say(_STATES[avatar.state]), photos(count), *_likeness(avatar))]
-    if default:
-        lines.append(say("It is your default: I draw it where a prompt names nobody."))
-    if avatar.learned_as != avatar.token:
-        lines.append(say("It was learned as {word}; an exported file answers to that word.", word=avatar.learned_as))
-    lines += [rights.line_of(share) for share in shares] or [say("Nobody but you can draw it.")]
-    buttons = []
-    if avatar.state == "ready":
-        buttons += [
-            Button(say("Imagine"), f"imagine:{avatar.id}", "primary"),
-            Button(say("Share here"), f"share:{avatar.id}"),
-            *([] if default else [Button(say("Make it the default"), f"default:{avatar.id}")]),
-            Button(say("Export"), f"export:{avatar.id}"),
-        ]
-    buttons += [Button(say("Rename"), f"rename:{avatar.id}"), Button(say("Delete"), f"delete:{avatar.id}", "danger")]
-    buttons += [rights.take_back(share) for share in shares[:4]]
-    return Message("\n".join(lines), pictures=tuple(_sample(avatar)), buttons=tuple(buttons), avatar=avatar.id)
-
-
-def how_to_rename(avatar: Avatar) -> Message:
-    """The answer to the Rename button where a frontend cannot put words into the person's mouth."""
-    command = f"/avatars {avatar.token} --rename "
-    return Message(
-        say("What shall it be called? For example: {example}", example=f"{command}{avatar.token[:14]}b"), prompt=command
-    )
-
-
-def renamed(avatar: Avatar, former: str) -> Message:
-    """The avatar has another name."""
-    text = say("{former} is called {token} from now on.", former=former, token=avatar.token)
-    return Message(text, tone="good", avatar=avatar.id)
-
-
-def preferred(avatar: Avatar) -> Message:
-    """The avatar is the default."""
-    text = say(
-        "{token} is your default. Where a prompt names nobody, I draw it: /imagine in a suit", token=avatar.token
-    )
-    return Message(text, tone="good", avatar=avatar.id)
+# /status and /cancel
 
 
 def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
@@ -420,7 +300,7 @@ def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
 
 
 def _standing(facts: Facts) -> list[str]:
-    said = [place(facts["place"]) if facts["place"] else say("running")]
+    said = [queue_position(facts["position"]) if facts["position"] else say("running")]
     if facts["seconds"] is not None:
         said.append(say("ready in about {span}", span=duration(facts["seconds"])))
     return said
@@ -432,42 +312,3 @@ def cancelling(job: Job, token: str | None) -> Message:
     if job.state == State.CANCELLED:
         return Message(say("Stopped: {doing}.", doing=doing))
     return Message(say("I'm stopping this: {doing}.", doing=doing))
-
-
-def confirm_delete(avatar: Avatar, count: int) -> Message:
-    """The question before anything is erased. count: its photos."""
-    text = say(
-        "Erase {token} for good? With {photos}, what I learned and all its pictures. This can't be undone.",
-        token=avatar.token,
-        photos=photos(count),
-    )
-    buttons = (
-        Button(say("Erase {token}", token=avatar.token), f"erase:{avatar.id}", "danger"),
-        Button(say("Keep it"), f"keep:{avatar.id}"),
-    )
-    return Message(text, tone="warning", buttons=buttons)
-
-
-def erased(avatar: Avatar, count: int) -> Message:
-    """The receipt of an erasure. count: files."""
-    text = say(
-        "{token} is erased: {files} with photos, pictures and training are gone.",
-        token=avatar.token,
-        files=files(count),
-    )
-    return Message(text)
-
-
-def kept(avatar: Avatar) -> Message:
-    """The person thought better of it."""
-    return Message(say("{token} stays.", token=avatar.token))
-
-
-def help_text(operator: bool = False) -> Message:
-    """The answer to /help: each topic's commands, those of the operators for them alone."""
-    topics: dict[str, list[str]] = {}
-    for command in COMMANDS.values():
-        if operator or not command.operators:
-            topics.setdefault(command.topic, []).append(f"{command.example}\n    {say(command.description)}")
-    head = say("I learn a person from 5 to 10 photos and then draw them in whatever you describe.")
-    return Message("\n".join([head, *("\n".join([say(topic), *lines]) for topic, lines in topics.items())]))

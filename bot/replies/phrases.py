@@ -1,4 +1,4 @@
-"""Small words: times, amounts and places as people say them."""
+"""Short phrases: times, amounts and queue positions as people say them."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ def duration(seconds: float) -> str:
     return say("{hours} h {minutes} min", hours=hours, minutes=minutes) if minutes else say("{hours} h", hours=hours)
 
 
-def place(number: int) -> str:
-    """A place in the queue."""
-    return say("next in line") if number <= 1 else say("number {number} in line", number=number)
+def queue_position(position: int) -> str:
+    """A position in the queue; 1 is next."""
+    return say("next in line") if position <= 1 else say("number {number} in line", number=position)
 
 
 def until(moment: datetime | str) -> str:

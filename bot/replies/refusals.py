@@ -10,6 +10,8 @@ from bot.table import COMMANDS
 from storage.errors import UserError
 
 CONSENT = marked("The person on these photos is an adult and has agreed to an avatar of them being made and drawn.")
+CONSENT_VERSION = "1"
+"""Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
 PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
 

@@ -3,8 +3,8 @@
 from bot import limits
 from bot.language import marked, say, several
 from bot.messages import Button, Message
-from bot.replies.jobs import CONSENT
 from bot.replies.phrases import photos
+from bot.replies.refusals import CONSENT
 from bot.table import COMMANDS
 
 START = marked("Open our private chat, see what I can do")

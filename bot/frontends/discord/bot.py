@@ -26,7 +26,7 @@ from bot.health import beating
 from bot.language import closest, speak
 from bot.messages import Caller, Reply
 from bot.replies import discord as wording
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.settings import BotSettings
 from bot.table import Command, Source
 from storage.errors import UserError
@@ -131,7 +131,7 @@ class DiscordBot(discord.Client):
         try:
             filled = filled_in(interaction)
         except UserError as error:
-            refusal = Reply(replies.refusal(error), private=True)
+            refusal = Reply(refusals.refusal(error), private=True)
             await self._answering.converse(interaction, lambda caller: ready(refusal))
             return
         if filled is not None:

@@ -13,7 +13,7 @@ from bot.frontends.discord.rooms import NAME, ChannelKind, Room
 from bot.frontends.ledger import Entry, Ledger
 from bot.messages import Message, Reply
 from bot.replies import discord as wording
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.jobs import Imagine
@@ -113,9 +113,9 @@ class Buttons:
         job = await self._records.jobs.get(job_id)
         person = await self._records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
         if job is None or not job.over:
-            return replies.refusal(UserError("unknown_job"))
+            return refusals.refusal(UserError("unknown_job"))
         if job.user_id != person.id:
-            return replies.refusal(UserError("not_yours"))
+            return refusals.refusal(UserError("not_yours"))
         message = await self._commands.answer(job)
         exist = [await self._blobs.exists(picture.key) for picture in message.pictures]
         return message if not exist or any(exist) else wording.pictures_gone()

@@ -27,7 +27,7 @@ from bot.frontends.telegram.rooms import NAME, Room
 from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import parse
 from bot.messages import Caller, Message, Reply, Upload
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.replies import telegram as wording
 from bot.table import OptionKind
 from storage.blobs import Blobs
@@ -148,7 +148,7 @@ class Albums:
             if len(photos) < CHAT_MOST:
                 refused = await self._copy(file_id, size, f"{INCOMING}/{key}", number)
             else:
-                refused = replies.refusal(
+                refused = refusals.refusal(
                     UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
                 )
             if refused is not None:
@@ -161,7 +161,7 @@ class Albums:
 
     async def _copy(self, file_id: str, size: int, blob: str, number: int) -> Message | None:
         """Fetch a file into the blobs; return a refusal if that is not possible."""
-        too_large = replies.refusal(
+        too_large = refusals.refusal(
             UserError("photo_large", number=number, megabytes=limits.PHOTO_BYTES // 1024 // 1024)
         )
         if size > limits.PHOTO_BYTES:
@@ -364,10 +364,10 @@ class Albums:
         try:
             line = parse(known.line or "")
         except UserError as error:
-            return replies.refusal(error)
+            return refusals.refusal(error)
         values = {name: value for name, value in line.values.items() if name != "consent"}
         reply = await self._commands.run(_caller(known, chat), line.command, values)
-        return None if reply.message == replies.refusal(UserError("consent")) else reply.message
+        return None if reply.message == refusals.refusal(UserError("consent")) else reply.message
 
     async def _pour(self, chat: int, tray: str, known: Tray, photos: list[_Photo]) -> None:
         """Move an album's photos into the loose tray, which is complete with them."""

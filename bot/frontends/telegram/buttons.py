@@ -15,7 +15,7 @@ from bot.frontends.telegram.rendering import ALERT_MOST, units
 from bot.frontends.telegram.rooms import NAME, Room
 from bot.language import say
 from bot.messages import Caller, Reply, Shown
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.replies import telegram as wording
 from storage.errors import UserError
 from storage.records import Job, Records
@@ -98,7 +98,7 @@ class Buttons:
             await self._show(press, reply)
 
     async def _unknown(self, press: _Press) -> None:
-        await answer_query(press.query, replies.refusal(UserError("unknown_action")).text, alert=True)
+        await answer_query(press.query, refusals.refusal(UserError("unknown_action")).text, alert=True)
 
     # Albums; the subject is a tray
 
@@ -141,13 +141,11 @@ class Buttons:
 
     async def _job_of(self, press: _Press) -> Job | None:
         """The job, if it is over and belongs to this room, or to this person in their private chat; else refuse."""
-        job = await self._records.jobs.get(press.subject)
+        job = await self._commands.visible_job(press.caller, press.subject)
         if job is not None and job.over and job.frontend == NAME:
-            own = press.caller.direct and await self._commands.asked_for(press.caller, job.id)
-            if own or job.room == press.caller.room:
-                await answer_query(press.query)
-                return job
-        await answer_query(press.query, replies.refusal(UserError("not_yours")).text, alert=True)
+            await answer_query(press.query)
+            return job
+        await answer_query(press.query, refusals.refusal(UserError("not_yours")).text, alert=True)
         return None
 
     async def _show(self, press: _Press, reply: Reply) -> None:

@@ -42,8 +42,7 @@ from bot.frontends.telegram.rendering import (
 from bot.frontends.telegram.rooms import NAME, ChatMigrations, Room
 from bot.language import say
 from bot.messages import Message, Shown
-from bot.replies import account
-from bot.replies import jobs as replies
+from bot.replies import account, jobs
 from bot.replies import telegram as wording
 from storage.blobs import Blobs
 from storage.errors import UnknownBlob
@@ -158,7 +157,7 @@ class Outbox:
                 return str(outgoing.state["ref"])
             job = await self._records.jobs.get(job_id)
             # The avatar's name would have to be looked up, and "Training: done" says enough for a moment.
-            over = replies.ended(job, None) if job is not None and job.over else wording.moment()
+            over = jobs.ended(job, None) if job is not None and job.over else wording.moment()
             return await self._fill(room, outgoing, over)
         except Unreachable:
             ref = NOWHERE

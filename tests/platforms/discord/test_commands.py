@@ -11,7 +11,7 @@ from bot.frontends.discord.form import form
 from bot.frontends.discord.registry import completions, slash_command
 from bot.frontends.discord.rooms import NAME
 from bot.language import say, speaking
-from bot.replies import jobs as replies
+from bot.replies import refusals
 from bot.table import COMMANDS, Command, Option, OptionKind
 from tests.fakes.engine import drawing
 from tests.platforms.discord.world import ANNA, BEN, PHOTOS, World
@@ -206,4 +206,4 @@ async def test_forms_keep_to_the_limits() -> None:
     train = form(COMMANDS["train"], {}).to_dict()["components"]
     assert {label["label"] for label in train} >= {"Token", "Noun", "Photos", "Consent"}
     consent = next(label for label in train if label["label"] == "Consent")
-    assert consent["description"] == replies.CONSENT
+    assert consent["description"] == refusals.CONSENT

@@ -9,7 +9,7 @@ import pytest
 
 from bot.frontends.discord.rooms import NAME
 from bot.messages import Message, Reply
-from bot.replies import jobs as replies
+from bot.replies import jobs
 from storage.jobs import JobKind
 from storage.open import open_storage
 from storage.settings import StorageSettings
@@ -109,8 +109,8 @@ async def test_progress_that_is_late_does_not_replace_the_answer(world: World, s
     drawn = await server.sees(ANNA, studio, "Here you are")
     await world.idle()
     job = world.engine.seen[-1]
-    late = replies.under_way(job, None, "step", {"step": 3, "steps": 4, "seconds_left": 1.0})
-    for message in (late, replies.ended(job, None)):
+    late = jobs.under_way(job, None, "step", {"step": 3, "steps": 4, "seconds_left": 1.0})
+    for message in (late, jobs.ended(job, None)):
         await world.bot.outbox.edit(f"server/{studio}/@{job.id}", message)
     assert drawn.id == asked.original and drawn.content == drawn.said[-1] and "Here you are" in drawn.content
     assert server.seen(BEN, studio) == []

@@ -1,0 +1,15 @@
+"""What the bot can do, in one message."""
+
+from bot.language import say
+from bot.messages import Message
+from bot.table import COMMANDS
+
+
+def help_text(operator: bool = False) -> Message:
+    """The answer to /help: each topic's commands, those of the operators for them alone."""
+    topics: dict[str, list[str]] = {}
+    for command in COMMANDS.values():
+        if operator or not command.operators:
+            topics.setdefault(command.topic, []).append(f"{command.example}\n    {say(command.description)}")
+    head = say("I learn a person from 5 to 10 photos and then draw them in whatever you describe.")
+    return Message("\n".join([head, *("\n".join([say(topic), *lines]) for topic, lines in topics.items())]))
