@@ -1,4 +1,4 @@
-"""The page in a real Chromium: two people in one room."""
+"""The chat page in a real Chromium."""
 
 import os
 import re
@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, Route, async_playwright, expect
+
+from storage.jobs import Imagine
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
@@ -65,36 +67,72 @@ async def enter(browser: Browser, watch: Watch, name: str, path: str = "/", **co
     return page
 
 
-async def test_two_people_in_one_room(
-    browser: Browser, chat: str, bot: Any, draw: Callable[..., bytes], tmp_path: Path
-) -> None:
-    bot.engine.pause = 0.2
-    bot.engine.verdicts = {3: {"ok": False, "codes": ["several_faces"], "facts": {"faces": 2}},
-                           5: {"ok": True, "codes": ["soft"], "facts": {}}}  # fmt: skip
-    bot.engine.gate.clear()
-    watch = Watch(chat)
-    anna = await enter(browser, watch, "Anna Berg", viewport={"width": 1280, "height": 860})
-    ben = await enter(
-        browser, watch, "Ben", "/r/studio", viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True
-    )
-    await anna.screenshot(path=tmp_path / "1-empty.png")
+ON_A_DESK = {"viewport": {"width": 1280, "height": 860}}
+ON_A_PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True}
 
-    # What one says, the other reads.
-    text = anna.get_by_label("Message", exact=True)
+
+class Pair:
+    """Anna on a desk and Ben on a phone in the same room, with Anna's avatar mia7 if it is wanted."""
+
+    def __init__(self, browser: Browser, address: str, bot: Any, folder: Path) -> None:
+        self.browser, self.bot, self.folder = browser, bot, folder
+        self.watch = Watch(address)
+
+    async def enter(self, *, trained: bool) -> tuple[Page, Page, Locator]:
+        """Their pages, and the line that Anna types in."""
+        if trained:
+            await self.bot.avatar("mia7", name="Anna Berg")
+        anna = await enter(self.browser, self.watch, "Anna Berg", **ON_A_DESK)
+        ben = await enter(self.browser, self.watch, "Ben", "/r/studio", **ON_A_PHONE)
+        return anna, ben, anna.get_by_label("Message", exact=True)
+
+    async def shot(self, page: Page, name: str) -> None:
+        await page.wait_for_timeout(300)  # for transitions to end
+        await page.screenshot(path=self.folder / f"{name}.png")
+
+
+@pytest.fixture
+async def pair(browser: Browser, chat: str, bot: Any, tmp_path: Path) -> AsyncIterator[Pair]:
+    made = Pair(browser, chat, bot, tmp_path)
+    yield made
+    assert made.watch.complaints == []
+
+
+@pytest.fixture
+def files(draw: Callable[..., bytes], tmp_path: Path) -> list[Path]:
+    """Nine photos."""
+    paths = [tmp_path / f"photo {number}.png" for number in range(1, 10)]
+    for number, path in enumerate(paths, start=1):
+        path.write_bytes(draw(number, 300))
+    return paths
+
+
+async def test_what_one_says_the_other_reads(pair: Pair) -> None:
+    anna, ben, text = await pair.enter(trained=False)
+    await pair.shot(anna, "empty")
     await text.fill("Hello Ben!")
     await text.press("Enter")
     await expect(ben.get_by_text("Hello Ben!")).to_be_visible()
+    await anna.get_by_role("button", name="Log out").click()
+    await expect(anna.get_by_label("Your name")).to_be_visible()
+    await pair.shot(anna, "welcome")
+    await ben.reload()
+    await ben.get_by_role("button", name="Rooms", exact=True).click()
+    await expect(ben.get_by_role("link", name="studio")).to_be_visible()
+    await pair.shot(ben, "phone-rooms")
+    await ben.keyboard.press("Escape")
+    await expect(ben.get_by_text("Hello Ben!")).to_be_visible()
 
+
+async def test_an_album_is_shown_completed_and_checked(pair: Pair, files: list[Path]) -> None:
+    pair.bot.engine.verdicts = {3: {"ok": False, "codes": ["several_faces"], "facts": {"faces": 2}},
+                                5: {"ok": True, "codes": ["soft"], "facts": {}}}  # fmt: skip
+    anna, ben, text = await pair.enter(trained=False)
     # Photos are shown before they are sent, and can be taken out again.
-    files = []
-    for number in range(1, 10):
-        files.append(tmp_path / f"photo {number}.png")
-        files[-1].write_bytes(draw(number, 300))
     await anna.locator("#files").set_input_files(files)
     await expect(anna.locator(".thumb")).to_have_count(9)
     await anna.get_by_role("button", name="Remove photo 9").click()
     await expect(anna.locator(".thumb")).to_have_count(8)
-
     # Completion by keyboard alone: the command, then the class noun.
     await text.fill("")
     await text.press_sequentially("/tr")
@@ -102,10 +140,9 @@ async def test_two_people_in_one_room(
     await text.press("Tab")
     await text.press_sequentially("mia7 wo")
     await expect(anna.locator("#options").get_by_role("option", name="woman")).to_be_visible()
-    await anna.screenshot(path=tmp_path / "2-tray.png")
+    await pair.shot(anna, "tray")
     await text.press("Tab")
     await expect(text).to_have_value("/train mia7 woman ")
-
     # Without the box ticked there is a kind reply for her alone, and the line stays.
     await text.press("Enter")
     await expect(anna.get_by_text("please tick the box")).to_be_visible()
@@ -113,55 +150,64 @@ async def test_two_people_in_one_room(
     await anna.get_by_role("button", name="Dismiss").click()
     await anna.locator("#consent").check()
     await text.press("Enter")
-    await expect(anna.get_by_text("8 photos: 7 good, #3 shows two faces.")).to_be_visible()
-    await expect(ben.get_by_text("8 photos: 7 good, #3 shows two faces.")).to_be_visible()
+    for page in (anna, ben):
+        await expect(page.get_by_text("8 photos: 7 good, #3 shows two faces.")).to_be_visible()
+    # The photos themselves are hers alone.
     await expect(anna.locator(".verdict img")).to_have_count(8)
     await expect(ben.locator(".verdict img")).to_have_count(0)
-    await anna.screenshot(path=tmp_path / "3-verdicts.png")
-
-    # Only Anna can press, and both see the progress and the samples.
+    await pair.shot(anna, "verdicts")
     await ben.get_by_role("button", name="Train with the 7 good ones").click()
     await expect(ben.get_by_text("Only the person who started this")).to_be_visible()
-    await anna.get_by_role("button", name="Train with the 7 good ones").click()
+
+
+async def test_both_see_a_training_and_its_samples(pair: Pair, files: list[Path]) -> None:
+    pair.bot.engine.pause = 0.2
+    pair.bot.engine.gate.clear()
+    anna, ben, text = await pair.enter(trained=False)
+    await anna.locator("#files").set_input_files(files[:8])
+    await anna.locator("#consent").check()
+    await text.fill("/train mia7 woman")
+    await text.press("Enter")
+    await anna.get_by_role("button", name="Train mia7").click()
     await expect(ben.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
     await expect(ben.get_by_text("step 2 of 4")).to_be_visible()
-    await anna.screenshot(path=tmp_path / "4-progress.png")
-    bot.engine.gate.set()
+    await pair.shot(anna, "progress")
+    pair.bot.engine.gate.set()
     for page in (anna, ben):
         await expect(page.get_by_text("mia7 is ready")).to_be_visible()
         await expect(page.locator(".picture img")).to_have_count(4)
-
-    # The Imagine button begins the line; a token completes in it.
+    # The Imagine button begins the line.
     await anna.get_by_role("button", name="Imagine", exact=True).click()
     await expect(text).to_have_value("/imagine mia7 woman ")
-    await text.fill("/imagine mi")
-    await text.press("End")
-    await text.press_sequentially("a")
+
+
+async def test_pictures_are_drawn_enlarged_varied_and_deleted(pair: Pair) -> None:
+    anna, ben, text = await pair.enter(trained=True)
+    for page in (anna, ben):
+        await expect(page.locator(".picture img")).to_have_count(4)  # the samples
+    await text.press_sequentially("/imagine mia")
     await text.press("Tab")
     await text.press_sequentially("woman in a red hoodie, smiling --count 4 --seed 20")
     await text.press("Enter")
     for page in (anna, ben):
         await expect(page.locator(".picture img")).to_have_count(8)
         await expect(page.get_by_text("Here you are")).to_be_visible()
-    await anna.wait_for_timeout(300)
-    await anna.screenshot(path=tmp_path / "5-pictures.png")
-    await ben.screenshot(path=tmp_path / "6-phone-dark.png")
-
+    await pair.shot(anna, "pictures")
+    await pair.shot(ben, "phone-dark")
     # Large, by keyboard.
     await anna.locator(".picture").nth(4).focus()
     await anna.keyboard.press("Enter")
     await expect(anna.get_by_role("dialog")).to_contain_text("seed 20")
     await anna.keyboard.press("ArrowRight")
     await expect(anna.get_by_role("dialog")).to_contain_text("seed 21")
-    await anna.screenshot(path=tmp_path / "7-lightbox.png")
+    await pair.shot(anna, "lightbox")
     await anna.keyboard.press("Escape")
     await expect(anna.get_by_role("dialog")).to_be_hidden()
-
     # One of them varied; how to draw it again; and gone.
     await anna.get_by_role("button", name="V2", exact=True).click()
     for page in (anna, ben):
         await expect(page.locator(".picture img")).to_have_count(12)
-    original = bot.engine.seen[-1].payload.original
+    original = pair.bot.engine.seen[-1].payload.original
     assert original is not None and original.endswith("/1.png")
     await anna.get_by_role("button", name="Seed", exact=True).last.click()
     await expect(anna.get_by_text("--count 1 --seed 7").first).to_be_visible()
@@ -169,31 +215,62 @@ async def test_two_people_in_one_room(
     for page in (anna, ben):
         await expect(page.locator(".picture img")).to_have_count(8)
 
-    # After a reload all is there, and what was erased is not.
+
+async def test_what_is_erased_is_gone_after_a_reload_too(pair: Pair) -> None:
+    anna, ben, text = await pair.enter(trained=True)
+    await text.fill("/imagine mia7 woman --count 4")
+    await text.press("Enter")
+    await expect(ben.locator(".picture img")).to_have_count(8)
     await text.fill("/delete mia7")
     await text.press("Enter")
     await anna.get_by_role("button", name="Erase mia7").click()
     await expect(anna.get_by_text("mia7 is erased")).to_be_visible()
-    await anna.screenshot(path=tmp_path / "8-erased.png")
+    await pair.shot(anna, "erased")
+    await ben.reload()
+    await expect(ben.locator(".picture.gone")).to_have_count(8)
+    await expect(ben.locator(".picture img")).to_have_count(0)
+
+
+async def test_help_in_the_dark(pair: Pair) -> None:
+    anna, _, text = await pair.enter(trained=False)
     await text.fill("/help")
     await text.press("Enter")
-    await expect(anna.get_by_text("I learn a person")).to_be_visible()
+    await expect(anna.locator(".help code", has_text="/train mia7 woman")).to_be_visible()
     await anna.get_by_role("button", name="Switch between light and dark").click()
-    await anna.wait_for_timeout(200)
-    await anna.screenshot(path=tmp_path / "9-help-dark.png")
-    await ben.reload()
-    await ben.get_by_role("button", name="Rooms", exact=True).click()
-    await expect(ben.get_by_role("link", name="studio")).to_be_visible()
-    await ben.wait_for_timeout(300)
-    await ben.screenshot(path=tmp_path / "10-phone-rooms.png")
-    await ben.keyboard.press("Escape")
-    await expect(ben.get_by_text("Hello Ben!")).to_be_visible()
-    await expect(ben.locator(".picture.gone")).to_have_count(12)
-    await expect(ben.locator(".picture img")).to_have_count(0)
-    await anna.get_by_role("button", name="Log out").click()
-    await expect(anna.get_by_label("Your name")).to_be_visible()
-    await anna.screenshot(path=tmp_path / "11-welcome-dark.png")
-    assert watch.complaints == []
+    await expect(anna.locator("html")).to_have_attribute("data-theme", "dark")
+    await pair.shot(anna, "help-dark")
+
+
+async def test_what_got_no_answer_is_sent_again_as_the_same_request(browser: Browser, chat: str, bot: Any) -> None:
+    """The server received it, and the answer was lost on its way back."""
+    await bot.avatar("mia7")
+    page = await enter(browser, Watch(chat), "Anna", **ON_A_DESK)
+    text, answers = page.get_by_label("Message", exact=True), page.get_by_text("Here you are")
+
+    async def lose(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    await page.route("**/say", lose, times=1)
+    await text.fill("/imagine mia7 woman --count 1")
+    await text.press("Enter")
+    await expect(page.get_by_text("The server does not answer")).to_be_visible()
+    await expect(text).to_have_value("/imagine mia7 woman --count 1")
+    await text.press("Enter")
+    await expect(text).to_have_value("")
+    await expect(answers).to_have_count(1)
+
+    await page.route("**/press", lose, times=1)
+    await page.get_by_role("button", name="Again").click()
+    await expect(page.get_by_text("The server did not answer")).to_be_visible()
+    await expect(answers).to_have_count(2)
+    await page.get_by_role("button", name="Again").first.click()
+    # A press after an answer is another request.
+    await page.get_by_role("button", name="Again").first.click()
+    await expect(answers).to_have_count(3)
+    owner = await bot.records.users.get_or_create("chat", "anna", "Anna")
+    drawings = [job for job in await bot.records.jobs.for_user(owner.id) if isinstance(job.payload, Imagine)]
+    assert len(drawings) == 3
 
 
 async def barriers(page: Page) -> list[str]:

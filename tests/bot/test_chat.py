@@ -1,7 +1,6 @@
 """The local chat over real HTTP and WebSockets."""
 
 import asyncio
-import io
 import os
 import sys
 from asyncio.subprocess import PIPE
@@ -11,78 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import ClientSession, CookieJar, FormData, WSMsgType
+from aiohttp import ClientSession
 
 from bot.frontends.chat.sessions import Session, Signer
 from bot.limits import PHOTO_BYTES
-
-
-class Browser:
-    """One person's browser, without the page."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.session = ClientSession(address, cookie_jar=CookieJar(unsafe=True), headers={"Origin": address})
-
-    async def post(self, path: str, body: Any) -> dict[str, Any]:
-        async with self.session.post(path, json=body) as response:
-            assert response.status == 200, await response.text()
-            return dict(await response.json())
-
-    async def get(self, path: str) -> Any:
-        async with self.session.get(path) as response:
-            assert response.status == 200, await response.text()
-            return await response.json()
-
-    async def status(self, path: str) -> int:
-        async with self.session.get(path) as response:
-            return response.status
-
-    async def enter(self, name: str, room: str = "studio") -> "Browser":
-        await self.post("/api/login", {"name": name})
-        await self.post("/api/rooms", {"name": room})
-        return self
-
-    async def say(
-        self, text: str, photos: list[bytes] | None = None, consent: bool = True, room: str = "studio"
-    ) -> Any:
-        form = FormData(default_to_multipart=True)
-        form.add_field("text", text)
-        form.add_field("consent", "yes" if consent else "no")
-        for photo in photos or []:
-            form.add_field("photo", io.BytesIO(photo), filename="photo", content_type="image/png")
-        async with self.session.post(f"/api/rooms/{room}/say", data=form) as response:
-            assert response.status == 200, await response.text()
-            return await response.json()
-
-    async def press(self, message: dict[str, Any], label: str) -> Any:
-        action = next(button["action"] for button in message["body"]["buttons"] if button["label"].startswith(label))
-        return await self.post("/api/rooms/studio/press", {"action": action, "message": message["id"]})
-
-    async def listen(self, room: str = "studio") -> "Listener":
-        return Listener(await self.session.ws_connect(f"/api/rooms/{room}/socket"))
-
-
-class Listener:
-    """What comes in on a room's socket. `told`: everything that its messages ever said."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
-        self.seen: dict[int, dict[str, Any]] = {}
-        self.told: list[str] = []
-
-    async def until(self, text: str, seconds: float = 5) -> dict[str, Any]:
-        """The message that holds this text, once it is there; `seconds`: how long nothing at all may come."""
-        while True:
-            news = await self.socket.receive(timeout=seconds)
-            assert news.type == WSMsgType.TEXT
-            body = news.json()
-            for message in body.get("messages", [body.get("message")]):
-                if message is not None:
-                    self.seen[message["id"]] = message
-                    self.told.append(message["body"]["text"])
-                    if text in message["body"]["text"]:
-                        return dict(message)
+from tests.bot.browser import Browser
 
 
 @pytest.fixture
@@ -353,11 +285,49 @@ async def test_forged_and_old_cookies(tmp_path: Path, monkeypatch: pytest.Monkey
     assert signer.session(cookie) == Session("Änna", ("studio",))
     assert Signer.at(tmp_path / "chat.key").session(cookie) is not None
     assert (tmp_path / "chat.key").stat().st_mode & 0o777 == 0o600
-    assert Signer(b"other").session(cookie) is None
+    assert Signer(bytes(32)).session(cookie) is None
     for forged in ("", ".", "x.y", cookie[:-1], "e30" + cookie, cookie + "é"):
         assert signer.session(forged) is None
-    monkeypatch.setattr("bot.frontends.chat.sessions.time.time", lambda: 4e9)
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: 4e9)
     assert signer.session(cookie) is None
+
+
+@pytest.mark.parametrize("left", [b"", b"half a key"], ids=["an empty key", "half a key"])
+def test_a_key_file_that_a_crash_left_short_is_made_again(tmp_path: Path, left: bytes) -> None:
+    path = tmp_path / "chat.key"
+    path.write_bytes(left)
+    with pytest.raises(ValueError, match="32 bytes"):
+        Signer(left)
+    signer = Signer.at(path)
+    assert len(path.read_bytes()) == 32
+    assert Signer.at(path).session(signer.cookie(Session("Anna"))) == Session("Anna")
+
+
+def test_a_crash_while_the_key_is_written_leaves_no_half_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        """The process ends here."""
+
+    def half(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[:7])
+        raise Killed
+
+    path = tmp_path / "chat.key"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "write_bytes", half)
+        Signer.at(path)
+    assert not path.exists()
+    Signer.at(path)
+    assert len(path.read_bytes()) == 32
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [one.name for one in tmp_path.iterdir()] == ["chat.key"]
+
+
+def test_a_key_of_an_earlier_version_is_kept(tmp_path: Path) -> None:
+    path, key = tmp_path / "chat.key", bytes(range(32))
+    path.write_bytes(key)
+    Signer.at(path)
+    assert path.read_bytes() == key
 
 
 async def test_history_survives_a_new_connection(anna: Browser) -> None:

@@ -483,7 +483,7 @@ async def test_a_queue_that_is_away_loses_nothing(
     async def away(_: object) -> bool:
         raise ConnectionError
 
-    monkeypatch.setattr(bot.commands._queue, "enqueue", away)
+    monkeypatch.setattr(bot.queue, "enqueue", away)
     asked = await bot.say("/train mia7 woman", 6)
     assert "all good" in (await bot.answer(asked)).text
     assert "waits for the reconciler" in caplog.text

@@ -357,7 +357,7 @@ async def test_in_a_long_queue_not_every_step_is_told(bot: Any, room: Room, monk
     for _ in range(9):
         await delivery.sweep()
         await delivery.flush()
-        told.append(room.messages[0].progress.place)
+        told.append(room.messages[0].progress.position)
     assert told == [100, 100, 100, 80, 64, 4, 4, 3, 2]
 
 

@@ -17,7 +17,7 @@ OLGA = Caller("chat", "olga", "Olga", "studio")
 
 @pytest.fixture(autouse=True)
 def operators(bot: Any) -> None:
-    bot.commands = Commands(bot.records, bot.blobs, bot.commands._queue, bot.events, ["chat:olga"])
+    bot.commands = Commands(bot.records, bot.blobs, bot.queue, bot.events, ["chat:olga"])
 
 
 async def do(bot: Any, text: str) -> str:

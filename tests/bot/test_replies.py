@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.replies import jobs as replies
+from bot.replies import checks, jobs, phrases, refusals
 from engine import sentences
 from engine.photos.inspection import SENTENCES
 from storage.errors import UserError
@@ -21,7 +21,7 @@ SOURCES = [path for folder in ("bot", "storage") for path in (ROOT / folder).rgl
 def test_every_code_that_is_raised_has_its_wording() -> None:
     raised = {code for path in SOURCES for code in re.findall(r'UserError\(\s*"(\w+)"', path.read_text("utf-8"))}
     assert {"link_code", "operators_only", "photos_few", "share_gone"} <= raised
-    assert raised - replies.REFUSALS.keys() == set()
+    assert raised - refusals.REFUSALS.keys() == set()
 
 
 COMMAND_LINE = {
@@ -55,24 +55,24 @@ def test_every_code_that_the_engine_ends_a_job_with_has_its_wording() -> None:
     assert {"out_of_memory", "wrong_base", "no_good_photos", "unknown_style", "internal", "timeout"} <= raised.keys()
     known = raised.keys() | sentences.SENTENCES.keys()
     # What is wrong inside is told by the job's number alone.
-    assert known - COMMAND_LINE - {"internal"} - replies.FAILURES.keys() == set()
+    assert known - COMMAND_LINE - {"internal"} - jobs.FAILURES.keys() == set()
     # The records end a job whose attempts are used up; all else that is worded, somebody raises.
-    assert replies.FAILURES.keys() - known == {"crashed"}
-    assert known >= COMMAND_LINE and not COMMAND_LINE & replies.FAILURES.keys()
-    for code, wording in replies.FAILURES.items():
+    assert jobs.FAILURES.keys() - known == {"crashed"}
+    assert known >= COMMAND_LINE and not COMMAND_LINE & jobs.FAILURES.keys()
+    for code, wording in jobs.FAILURES.items():
         # With the facts that come along, and no others.
         facts = {name: ["inks"] if name == "styles" else 5 for name in raised.get(code, ())}
         assert len(wording(facts).split()) > 3 and "{" not in wording(facts)
 
 
 def test_an_unknown_code_is_answered_too() -> None:
-    assert "/help" in replies.refusal(UserError("something_new")).text
+    assert "/help" in refusals.refusal(UserError("something_new")).text
 
 
 @pytest.mark.parametrize("code", sorted(SENTENCES))
 @pytest.mark.parametrize("ok", [True, False])
 def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
-    verdict = replies.verdict(3, {"ok": ok, "codes": [code], "facts": {}})
+    verdict = checks.verdict(3, {"ok": ok, "codes": [code], "facts": {}})
     assert verdict.tone == ("warning" if ok else "trouble")
     assert "_" not in verdict.text
     assert len(verdict.text.split()) >= 2
@@ -82,7 +82,7 @@ def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
     ("seconds", "said"), [(0, "0 s"), (59.2, "59 s"), (61, "1 min"), (3600, "1 h"), (4800, "1 h 20 min")]
 )
 def test_durations(seconds: float, said: str) -> None:
-    assert replies.duration(seconds) == said
+    assert phrases.duration(seconds) == said
 
 
 def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
@@ -90,7 +90,7 @@ def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
     job = Job("1", JobKind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None,
               None, False, None, None)  # fmt: skip
     facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
-    plain, short = (replies.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
+    plain, short = (jobs.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
     assert "Memory is short" in short.text and short.text.startswith(plain.text)
 
 
@@ -106,4 +106,4 @@ def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
     ],
 )
 def test_a_result_of_any_engine_says_whether_pictures_are_drawn(result: dict[str, object], notice: str | None) -> None:
-    assert replies.notice_of(result) == notice
+    assert jobs.notice_of(result) == notice

@@ -144,7 +144,7 @@ class Rights(RuleBasedStateMachine):
         avatar = self.pick(number)
         caller = self.caller(account, room)
         reply = self.say(account, room, f"/imagine {self.avatars[avatar].token} at the sea --count 1")
-        assert (reply.job_id is not None) == self.may_draw(self.person[account], caller.place, avatar)
+        assert (reply.job_id is not None) == self.may_draw(self.person[account], caller.grant_scope, avatar)
         if reply.job_id:
             job = do(records.jobs.get(reply.job_id))
             assert job.payload.avatar_ids == (avatar,)
@@ -160,7 +160,7 @@ class Rights(RuleBasedStateMachine):
             person == self.person[account] or (job.frontend, job.room) == (caller.platform, caller.room)
         )
         reply = self.press(account, room, f"again:{job_id}")
-        allowed = seen and self.may_draw(self.person[account], caller.place, avatar)
+        allowed = seen and self.may_draw(self.person[account], caller.grant_scope, avatar)
         assert (reply.job_id is not None) == allowed
         if reply.job_id:
             self.jobs[reply.job_id] = (self.person[account], avatar)
@@ -188,7 +188,7 @@ class Rights(RuleBasedStateMachine):
         allowed = self.owns(account, avatar) and self.person[account] not in self.banned
         assert (not reply.private) == allowed
         if allowed:
-            self.give(avatar, "room", self.caller(account, room).place, hours)
+            self.give(avatar, "room", self.caller(account, room).grant_scope, hours)
 
     @rule(account=accounts, whom=accounts, number=st.integers(0, 9), hours=spans)
     @precondition(lambda self: self.avatars)
@@ -206,7 +206,7 @@ class Rights(RuleBasedStateMachine):
     @precondition(lambda self: self.avatars)
     def unshare(self, account: tuple[str, str], room: str, number: int) -> None:
         avatar = self.pick(number)
-        model, place = self.avatars[avatar], self.caller(account, room).place
+        model, place = self.avatars[avatar], self.caller(account, room).grant_scope
         self.say(account, room, f"/unshare {model.token}")
         if self.owns(account, avatar):
             # One that has ended already is not there to be taken back.
@@ -301,7 +301,7 @@ class Rights(RuleBasedStateMachine):
         caller = self.caller(account, "studio")
         duty = "unban" if lifted else "ban"
         olga = Caller("chat", "olga", "Olga", "studio")
-        text = f"/operator {duty} {caller.platform}:{caller.platform_id}"
+        text = f"/operator {duty} {caller.account}"
         self.say(account, "studio", text)  # by somebody who is no operator: nothing happens
         do(self.commands.line(olga, text))
         (self.banned.discard if lifted else self.banned.add)(self.person[account])

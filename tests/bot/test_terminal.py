@@ -122,7 +122,7 @@ def test_wrong_settings_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 async def test_progress_without_a_terminal_is_a_line_for_each_tenth(bot: Any) -> None:
-    from bot.replies import jobs as replies
+    from bot.replies import jobs
 
     file = io.StringIO()
     shown = Terminal(Console(file=file, width=100))
@@ -132,7 +132,7 @@ async def test_progress_without_a_terminal_is_a_line_for_each_tenth(bot: Any) ->
     ref = await shown.post("demo", reply.message)
     for step in range(1, 101):
         facts = {"step": step, "steps": 100, "seconds_left": 100.0 - step}
-        await shown.edit(ref, replies.under_way(job, None, "step", facts))
+        await shown.edit(ref, jobs.under_way(job, None, "step", facts))
     shown.stop()
     lines = file.getvalue().splitlines()
     assert len(lines) == 11
