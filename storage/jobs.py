@@ -87,6 +87,7 @@ class JobSpec:
     """How a kind of job is run.
 
     time_limit: seconds one attempt may take. max_attempts: claims after which it counts as crashing its engine.
+    at_once: how many of the kind one engine runs at the same time.
     """
 
     kind: JobKind
@@ -94,14 +95,16 @@ class JobSpec:
     queue: str
     time_limit: float
     max_attempts: int
+    at_once: int
 
 
 SPECS: Mapping[JobKind, JobSpec] = MappingProxyType(
     {
-        JobKind.INSPECT: JobSpec(JobKind.INSPECT, Inspect, "avatar:inspect", time_limit=300, max_attempts=3),
+        JobKind.INSPECT: JobSpec(JobKind.INSPECT, Inspect, "avatar:inspect", time_limit=300, max_attempts=3, at_once=4),
         # A restart of the engine is an attempt too, and a long training sees several.
-        JobKind.TRAIN: JobSpec(JobKind.TRAIN, Train, "avatar:train", time_limit=12 * 3600, max_attempts=10),
-        JobKind.IMAGINE: JobSpec(JobKind.IMAGINE, Imagine, "avatar:imagine", time_limit=900, max_attempts=3),
+        JobKind.TRAIN: JobSpec(JobKind.TRAIN, Train, "avatar:train", time_limit=12 * 3600, max_attempts=10, at_once=1),
+        # The GPU process puts drawings that run at the same time into one batch.
+        JobKind.IMAGINE: JobSpec(JobKind.IMAGINE, Imagine, "avatar:imagine", time_limit=900, max_attempts=3, at_once=8),
     }
 )
 

@@ -1,11 +1,13 @@
-"""The arq part: jobs reach engines by arq's queues, and every edge of arq that would lose or double one is kept here.
+"""The queue: it wakes an engine when there is a job. arq is the wake-up; records are the truth.
 
-arq's entries carry a job's id and nothing else; what it is and how it went stands in the records. An entry that runs
-is leased for a few seconds at a time, so that the job of a killed engine is free again soon.
+An entry of arq carries a job's id and nothing else. What the job is, whether it runs, which attempt it is and how it
+ended stands in the records. So a lost entry costs time, not a job (`Queue.reconcile` finds it), and a doubled entry
+costs nothing (a job has one lease, and attempts are fenced).
+
+A running job is leased for a few seconds at a time, so that another engine takes the job of a killed one soon.
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -13,11 +15,10 @@ from contextlib import suppress
 from typing import Any
 
 from arq.connections import ArqRedis
-from arq.constants import in_progress_key_prefix
-from arq.worker import Retry, Worker, func
+from arq.worker import Retry
 from redis.exceptions import RedisError
 
-from storage.connect import connect
+from storage.arq_worker import FUNCTION, ArqWorker, client, in_progress_key
 from storage.errors import UserError
 from storage.events import Event, Events
 from storage.jobs import SPECS, JobKind, JobSpec, State
@@ -28,35 +29,28 @@ LEASE = 5.0
 HEARTBEAT = 1.0
 """Seconds between two renewals of a lease."""
 POLL = 0.04
-"""Seconds between two looks at a queue: bounds the idle gap between two jobs."""
+"""Seconds between two reads of a queue: the longest idle gap between two jobs."""
 RECONCILE = 5.0
-"""Seconds between two looks for jobs that nobody holds."""
+"""Seconds between two searches for jobs that are in no queue and leased by nobody."""
 PATIENCE = 3.0
 """Seconds after which an enqueue that Redis does not take is left to `reconcile`."""
 PAUSE = 2.0
-"""Seconds between two looks whether an operator's pause is over."""
-
-ELSEWHERE = 0.2
-"""Seconds after which a job that an engine leaves to others is there for the next one."""
+"""Seconds for which a job is put off while an operator has paused the engines."""
+DECLINED = 0.2
+"""Seconds for which a job is put off that this engine does not accept; others see it then."""
+LEASED = 0.2
+"""Seconds for which an entry is put off whose job another engine has leased."""
 
 Handler = Callable[[Job], Awaitable[None]]
 """Runs one job: claims it, renews while it works, finishes it, all through Records. Cancelled to hand it back."""
-Takes = Callable[[Job], Awaitable[bool]]
-"""Whether an engine takes a job, or leaves it to the others."""
+Accepts = Callable[[Job], Awaitable[bool]]
+"""Whether this engine runs a job, or leaves it to other engines."""
 
-_FUNCTION = "run"
 _LEASE_KEY = "avatar:lease:"
 _RECONCILING = "avatar:reconciling"
 _STYLES = "avatar:styles"
-_MONTH_MS = 30 * 24 * 3600 * 1000
-# At once several inspections, several drawings, which the GPU process puts into one batch, and one training.
-_AT_ONCE = {JobKind.INSPECT: 4, JobKind.TRAIN: 1, JobKind.IMAGINE: 8}
 
 log = logging.getLogger(__name__)
-
-
-def _dumps(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, default=repr).encode()  # repr: arq also hands over exceptions, which it then throws away
 
 
 class Queue:
@@ -69,10 +63,7 @@ class Queue:
 
     def connection(self) -> ArqRedis:
         """A client of its own for a worker. The caller closes it."""
-        redis = connect(self._url)
-        redis.job_serializer, redis.job_deserializer = _dumps, json.loads
-        redis.expires_extra_ms = _MONTH_MS  # or arq forgets what waited or ran for a day
-        return redis
+        return client(self._url)
 
     async def enqueue(self, job: Job) -> bool:
         """Queue a job of the records. False if Redis is away: `reconcile` queues it when Redis is back."""
@@ -82,9 +73,7 @@ class Queue:
             async with asyncio.timeout(PATIENCE):
                 while True:  # the client's own retries do not cover arq's transactions
                     with suppress(RedisError, OSError):
-                        await self.redis.enqueue_job(
-                            _FUNCTION, job.id, _job_id=entry, _queue_name=SPECS[job.kind].queue
-                        )
+                        await self.redis.enqueue_job(FUNCTION, job.id, _job_id=entry, _queue_name=SPECS[job.kind].queue)
                         return True
                     await asyncio.sleep(0.1)
         except TimeoutError:
@@ -92,29 +81,32 @@ class Queue:
             return False
 
     async def reconcile(self, records: Records) -> list[Job]:
-        """Queue the jobs of the records that nobody holds (Redis was emptied, or away); returns them.
+        """Queue the active jobs that are in no queue and leased by nobody (Redis was emptied, or away); returns them.
 
         Raises RedisError while Redis is away. Several processes may call this at the same time.
         """
-        if not await records.jobs.active(await self._held()):
+        if not await records.jobs.active(await self._queued_or_leased()):
             return []
         if not await self.redis.set(_RECONCILING, b"1", nx=True, px=round(4000 * HEARTBEAT)):
             return []
         try:
             # An engine whose Redis was emptied renews its lease within a heartbeat, and new jobs are on their way.
             await asyncio.sleep(1.5 * HEARTBEAT)
-            lost = await records.jobs.active(await self._held())
+            lost = await records.jobs.active(await self._queued_or_leased())
             return [job for job in lost if await self.enqueue(job)]
         finally:
             await self.redis.delete(_RECONCILING)
 
-    async def _held(self) -> set[str]:
+    async def _queued_or_leased(self) -> set[str]:
         entries = [entry for spec in SPECS.values() for entry in await self.redis.zrange(spec.queue, 0, -1)]
         leases = [key async for key in self.redis.scan_iter(f"{_LEASE_KEY}*", count=1000)]
         return {e.decode().rpartition("-")[0] for e in entries} | {k.decode().removeprefix(_LEASE_KEY) for k in leases}
 
     async def offer(self, styles: Collection[str], seconds: float = LEASE) -> None:
-        """Offer the styles that an engine has, beside those of others, for so long; left out while Redis is away."""
+        """Offer the styles that an engine has, beside those of other engines, for this long.
+
+        Does nothing while Redis is away.
+        """
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 now, _ = await self.redis.time()
@@ -123,7 +115,7 @@ class Queue:
                     await self.redis.zadd(_STYLES, dict.fromkeys(styles, now + seconds), gt=True)
 
     async def styles(self) -> list[str]:
-        """The names of the styles that the engines at work have, in order; while Redis is away, those known last."""
+        """The names of the styles that running engines offer, sorted; while Redis is away, those read last."""
         with suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 now, _ = await self.redis.time()
@@ -142,18 +134,18 @@ async def work(
     queue: Queue,
     *,
     events: Events | None = None,
-    takes: Takes | None = None,
+    accepts: Accepts | None = None,
     poll: float = POLL,
 ) -> None:
-    """Run jobs of these kinds until cancelled; then those that run are cancelled and handed back at once.
+    """Run jobs of these kinds until cancelled; then the running ones are cancelled and handed back at once.
 
     A handler that raises fails its job (UserError: with its code; anything else: internal), one that exceeds the
-    kind's time limit is cancelled and its job fails with timeout; `events`, if given, hears of it. A job that this
-    engine `takes` not stays in the queue.
+    kind's time limit is cancelled and its job fails with timeout. `events`, if given, tells of the failure. A job that
+    this engine does not accept stays in the queue.
     """
     async with asyncio.TaskGroup() as group:
         for kind, handler in handlers.items():
-            consumer = _Consumer(SPECS[kind], handler, records, queue, events, takes, poll)
+            consumer = _Consumer(SPECS[kind], handler, records, queue, events, accepts, poll)
             group.create_task(consumer.consume(), name=f"consume {kind}")
         group.create_task(_reconcile(records, queue), name="reconcile")
 
@@ -162,14 +154,14 @@ async def _reconcile(records: Records, queue: Queue) -> None:
     while True:
         try:
             for job in await queue.reconcile(records):
-                log.warning("job %s was held by nobody and is queued again", job.id)
-        except Exception as error:  # the next look may fare better, and the work goes on meanwhile
+                log.warning("job %s was in no queue and is queued again", job.id)
+        except Exception as error:  # the next search may succeed, and the jobs go on meanwhile
             log.warning("reconcile failed: %s", type(error).__name__)
         await asyncio.sleep(RECONCILE)
 
 
 class _Consumer:
-    """Takes the jobs of one kind, each leased while it runs."""
+    """Runs the jobs of one kind, each leased while it runs."""
 
     def __init__(
         self,
@@ -178,7 +170,7 @@ class _Consumer:
         records: Records,
         queue: Queue,
         events: Events | None,
-        takes: Takes | None,
+        accepts: Accepts | None,
         poll: float,
     ) -> None:
         self.spec = spec
@@ -186,47 +178,34 @@ class _Consumer:
         self.records = records
         self.queue = queue
         self.events = events
-        self.takes = takes
+        self.accepts = accepts
         self.poll = poll
         self.running: dict[str, asyncio.Task[None]] = {}
 
     async def consume(self) -> None:
         while True:
-            redis = self.queue.connection()
-            worker = Worker(
-                [func(self._run, name=_FUNCTION)],
-                queue_name=self.spec.queue,
-                redis_pool=redis,
-                handle_signals=False,
-                max_jobs=_AT_ONCE[self.spec.kind],
-                poll_delay=self.poll,
-                job_timeout=self.spec.time_limit + 60,  # ours comes first
-                max_tries=1_000_000,  # attempts are counted in the records
-                keep_result=0,
-                log_results=False,
-                job_serializer=_dumps,
-                job_deserializer=json.loads,
+            worker = ArqWorker(
+                self.queue.connection(),
+                self.spec.queue,
+                self._run,
+                at_once=self.spec.at_once,
+                poll=self.poll,
+                time_limit=self.spec.time_limit + 60,  # ours comes first
+                lease=LEASE,
             )
-            # Otherwise the time limit plus 10 s, and nobody takes a killed engine's training for hours.
-            worker.in_progress_timeout_s = LEASE
             try:
-                await worker.async_run()
+                await worker.run()
             except (RedisError, OSError) as error:
                 log.warning("queue %s unreadable, trying again: %s", self.spec.queue, type(error).__name__)
-                # What runs goes on without Redis; a new worker beside it would start a second job.
-                await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
+                # Running jobs go on without Redis; a new worker beside this one would start a second job.
+                await worker.finish()
             finally:
-                # Not Worker.close(): it calls what redis deprecated. A cancelled task puts its entry back.
-                for task in worker.tasks.values():
-                    task.cancel()
-                await asyncio.gather(*worker.tasks.values(), return_exceptions=True)
-                with suppress(RedisError, OSError):
-                    await redis.aclose()
+                await worker.stop()
             await asyncio.sleep(1)
 
     async def _run(self, ctx: dict[Any, Any], job_id: str) -> None:
         if first := self.running.get(job_id):
-            # Redis restarted or was emptied, and gives out what we run: hold on to it, and claim nothing.
+            # Redis restarted or was emptied, and hands out a job that we run: join it, and claim nothing.
             return await asyncio.shield(first)
         task = asyncio.current_task()
         assert task
@@ -245,13 +224,13 @@ class _Consumer:
             return
         if await self.records.operators.paused():
             raise Retry(defer=PAUSE)
-        if self.takes is not None and not await self.takes(job):
-            raise Retry(defer=ELSEWHERE)
+        if self.accepts is not None and not await self.accepts(job):
+            raise Retry(defer=DECLINED)
         redis = self.queue.redis
         # arq's own lease is on the entry; a job may have two of them after Redis was emptied.
         if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):
-            raise Retry(defer=0.2)
-        heart = asyncio.create_task(_beat(redis, in_progress_key_prefix + entry, _LEASE_KEY + job_id))
+            raise Retry(defer=LEASED)
+        heart = asyncio.create_task(_beat(redis, in_progress_key(entry), _LEASE_KEY + job_id))
         try:
             await self._handle(job)
         finally:

@@ -12,6 +12,7 @@ from storage.blobs import Blobs, FolderBlobs, MemoryBlobs
 from storage.jobs import Imagine, JobKind, State, Train
 from storage.orphans import AGE, keep_swept, sweep
 from storage.records import Records
+from tests.until import until
 
 
 @pytest.fixture
@@ -101,9 +102,11 @@ async def test_it_goes_on_after_a_failure(
 
     monkeypatch.setattr(records.avatars, "photo_keys_in_use", away)
     sweeping = asyncio.create_task(keep_swept(records, blobs))
-    async with asyncio.timeout(10):
-        while await blobs.list():
-            await asyncio.sleep(0.01)
+
+    async def all_erased() -> bool:
+        return not await blobs.list()
+
+    await until(all_erased)
     sweeping.cancel()
     await asyncio.gather(sweeping, return_exceptions=True)
     assert "were not erased" in caplog.text

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from storage.arq_worker import tries_key
 from storage.embedded import EmbeddedRedis
 from storage.errors import UserError
 from storage.events import MemoryEvents
 from storage.jobs import SPECS, TERMINAL, Imagine, Inspect, JobKind, Payload, State, Train
 from storage.queue import Handler, Queue, work
 from storage.records import Job, Records
+from tests.until import until
 
 PAYLOADS: dict[JobKind, Payload] = {
     JobKind.INSPECT: Inspect("a"),
@@ -38,25 +40,24 @@ async def submit(records: Records, queue: Queue, kind: JobKind = JobKind.IMAGINE
     return job
 
 
-async def until(check: Callable[[], Awaitable[bool] | bool], seconds: float = 15) -> float:
-    began = time.monotonic()
-    async with asyncio.timeout(seconds):
-        while True:
-            result = check()
-            if result if isinstance(result, bool) else await result:
-                return time.monotonic() - began
-            await asyncio.sleep(0.02)
-
-
-async def over(records: Records, job: Job, seconds: float = 15) -> Job:
-    async def check() -> bool:
+async def over(records: Records, job: Job) -> Job:
+    async def ended() -> Job | None:
         row = await records.jobs.get(job.id)
-        return bool(row and row.state in TERMINAL)
+        return row if row and row.state in TERMINAL else None
 
-    await until(check, seconds)
-    row = await records.jobs.get(job.id)
-    assert row
-    return row
+    return await until(ended)
+
+
+async def seconds_until(condition: Callable[[], Awaitable[bool] | bool]) -> float:
+    began = time.monotonic()
+    await until(condition)
+    return time.monotonic() - began
+
+
+async def tries(queue: Queue, job: Job) -> int:
+    """How often workers started the entries of this job, whatever came of it."""
+    keys = await queue.redis.keys(tries_key(f"{job.id}-*"))
+    return sum([int(await queue.redis.get(key) or 0) for key in keys])
 
 
 @pytest.fixture
@@ -261,10 +262,10 @@ async def test_a_running_job_is_not_run_twice_when_redis_is_emptied(records: Rec
     ):
         await started.wait()
         await queue.redis.flushall()
-        await asyncio.sleep(1.2)  # a heartbeat
-        assert await queue.reconcile(records) == [], "held by whoever runs it"
+        await until(lambda: queue.redis.keys("avatar:lease:*"))  # a heartbeat renewed the lease
+        assert await queue.reconcile(records) == [], "its engine leases it"
         assert await queue.enqueue(job)  # as a reconciler would that came before the heartbeat
-        await asyncio.sleep(0.5)
+        await until(lambda: tries(queue, job))  # a worker started the second entry
         release.set()
         assert (await over(records, job)).result == {"attempt": 1}
     assert calls == [1]
@@ -274,18 +275,19 @@ async def test_redis_killed_while_a_job_runs(records: Records, embedded: Embedde
     """The server comes back with the queue; what runs goes on, what waits is run, nothing twice."""
     async with opened(await embedded.ensure()) as queue:
         watch = asyncio.create_task(embedded.watch())
-        started, attempts = asyncio.Event(), []
+        started, release, attempts = asyncio.Event(), asyncio.Event(), []
 
         async def during(job: Job) -> None:
             attempts.append((job.id, job.attempt))
             started.set()
-            await asyncio.sleep(1)
+            await release.wait()
 
         running, waiting = await submit(records, queue, JobKind.TRAIN), await submit(records, queue, JobKind.TRAIN)
         async with working(records, queue, succeeding(records, during)):
             await started.wait()
             os.kill(int((embedded.folder / "server.pid").read_text()), signal.SIGKILL)
-            later = await submit(records, queue, JobKind.IMAGINE)
+            later = await submit(records, queue, JobKind.IMAGINE)  # Redis is back
+            release.set()
             for job in (running, waiting, later):
                 assert (await over(records, job)).result == {"attempt": 1}
         assert len(attempts) == 3
@@ -294,26 +296,27 @@ async def test_redis_killed_while_a_job_runs(records: Records, embedded: Embedde
 
 
 async def test_redis_away_for_longer_than_clients_try(
-    records: Records, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    records: Records, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """arq's workers die of it; ours begin anew, and what runs goes on with nothing beside it."""
+    """arq's workers die of it; ours start again, and a running job goes on with none beside it."""
     monkeypatch.setattr("storage.connect.RETRIES", 1)
     async with opened(await embedded.ensure()) as queue:
-        started, trained = asyncio.Event(), []
+        started, release, trained = asyncio.Event(), asyncio.Event(), []
 
         async def during(job: Job) -> None:
             if job.kind is JobKind.TRAIN:
                 trained.append("begin")
                 started.set()
-                await asyncio.sleep(2)
+                await release.wait()
                 trained.append("end")
 
         running, waiting = await submit(records, queue, JobKind.TRAIN), await submit(records, queue, JobKind.TRAIN)
         async with working(records, queue, succeeding(records, during)):
             await started.wait()
             await embedded.stop()
-            await asyncio.sleep(1)
+            await until(lambda: f"queue {SPECS[JobKind.INSPECT].queue} unreadable" in caplog.text)
             await embedded.ensure()
+            release.set()
             for job in (running, waiting, await submit(records, queue, JobKind.INSPECT)):
                 assert (await over(records, job)).result == {"attempt": 1}
         assert trained == ["begin", "end"] * 2
@@ -343,7 +346,7 @@ async def engine(
     arguments = (redis_url, records_url, str(folder), name)
     process = await asyncio.create_subprocess_exec(sys.executable, script, *arguments, env=paths)
     try:
-        await until((folder / f"ready.{name}").exists, 20)
+        await until((folder / f"ready.{name}").exists)
         yield process
     finally:
         if process.returncode is None:
@@ -361,7 +364,7 @@ async def test_another_engine_takes_over_from_a_killed_one(
         async with engine("two", *at):
             assert not (tmp_path / f"{job.id}.2.two").exists(), "one's lease is respected"
             one.kill()
-            assert await until((tmp_path / f"{job.id}.2.two").exists) < 10
+            assert await seconds_until((tmp_path / f"{job.id}.2.two").exists) < 10
             assert not await records.jobs.finish(job.id, 1, State.SUCCEEDED, {"by": "one"}), (
                 "what one might still write"
             )
@@ -381,7 +384,7 @@ async def test_a_frozen_engine_that_wakes_up_is_fenced_out(
         frozen, first, second = (one, "one", "two") if taken else (two, "two", "one")
         frozen.send_signal(signal.SIGSTOP)
         (tmp_path / f"finish.{first}").touch()
-        assert await until((tmp_path / f"{job.id}.2.{second}").exists) < 10
+        assert await seconds_until((tmp_path / f"{job.id}.2.{second}").exists) < 10
         frozen.send_signal(signal.SIGCONT)
         await until((tmp_path / f"finished.{job.id}.{first}.lost").exists)
         (tmp_path / f"finish.{second}").touch()
@@ -397,7 +400,7 @@ async def test_a_terminated_engine_hands_over_at_once(
         await until((tmp_path / f"{job.id}.1.one").exists)
         async with engine("two", *at):
             one.terminate()
-            assert await until((tmp_path / f"{job.id}.2.two").exists) < 3
+            assert await seconds_until((tmp_path / f"{job.id}.2.two").exists) < 3
             assert await one.wait() == 0
             (tmp_path / "finish.two").touch()
             assert (await over(records, job)).state is State.SUCCEEDED
@@ -417,7 +420,7 @@ async def test_styles_are_those_of_all_engines_at_work(
         async def gone() -> bool:
             return await other.styles() == ["inks", "oils"]
 
-        assert await until(gone) > 0.5, "whoever renews no offer keeps it for a while"
+        assert await seconds_until(gone) > 0.5, "whoever renews no offer keeps it for a while"
         await one.offer(["oils"], 1)
         assert await other.styles() == ["inks", "oils"], "a shorter offer takes nothing back"
         await embedded.release()
@@ -432,7 +435,7 @@ async def test_a_job_is_left_to_an_engine_that_takes_it(records: Records, queue:
         asked.append(job.id)
         return False
 
-    async with opened(redis_url) as other, working(records, queue, succeeding(records), takes=never):
+    async with opened(redis_url) as other, working(records, queue, succeeding(records), accepts=never):
         job = await submit(records, queue)
         await until(lambda: len(asked) > 1)
         assert (row := await records.jobs.get(job.id)) and row.state is State.QUEUED
@@ -441,7 +444,10 @@ async def test_a_job_is_left_to_an_engine_that_takes_it(records: Records, queue:
         assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
 
 
-async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, queue: Queue) -> None:
+async def test_a_paused_server_takes_no_job_and_loses_none(
+    records: Records, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.queue.PAUSE", 0.05)
     await records.operators.pause(True)
     jobs = [await submit(records, queue) for _ in range(2)]
 
@@ -450,8 +456,12 @@ async def test_a_paused_server_takes_no_job_and_loses_none(records: Records, que
         assert claimed
         await records.jobs.finish(job.id, claimed.attempt, State.SUCCEEDED)
 
+    async def looked_at_twice(job: Job) -> bool:
+        return await tries(queue, job) > 1
+
     working = asyncio.create_task(work({JobKind.IMAGINE: handle}, records, queue, poll=0.02))
-    await asyncio.sleep(1)
+    for job in jobs:
+        await until(lambda job=job: looked_at_twice(job))
     assert [row.state for job in jobs if (row := await records.jobs.get(job.id))] == [State.QUEUED] * 2
     await records.operators.pause(False)
     ended = [await over(records, job) for job in jobs]
