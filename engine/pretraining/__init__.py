@@ -1,1 +1,4 @@
-"""Pre-training: the scripts that made the embedded base's weights. Nothing in service imports them."""
+"""Pre-training: the scripts that made the embedded base's weights.
+
+Each ran once, and is kept so that its weights can be made again. Nothing in service imports them.
+"""

@@ -2,9 +2,10 @@
 `python -m engine.pretraining.clip --set DIR --tokenizer DIR --work DIR --out DIR`.
 
 Image and text tower learn together which caption belongs to which picture (arXiv 2103.00020, figure 3), in the standard
-layout of `CLIPModel`. Contrast alone teaches little of what is small: two captions of a batch nearly always differ in
-a colour, so mouths need not be looked at. Therefore the same linear heads must also read every attribute out of either
-tower's embedding, which puts both into one space of attributes within a few hundred steps.
+layout of `CLIPModel`. The contrastive loss alone teaches little about details: two captions of a batch nearly always
+differ in a colour, so mouths can be ignored. Therefore the same linear heads also read every attribute from the
+embeddings of both towers, which brings both into one space within a few hundred steps. Ran once; kept so that it can be
+repeated.
 """
 
 import argparse
@@ -26,8 +27,8 @@ from engine.toon.captions import caption
 from engine.toon.judge import ATTRIBUTES, as_input
 
 EMBEDDING = 128
-TOLD = 3
-"""Least things that a caption tells when the right one of 100 is looked for: of "a photo of a man" many are true."""
+MIN_ATTRIBUTES = 3
+"""Captions name at least this many attributes when retrieval is measured: "a photo of a man" fits many pictures."""
 
 
 def build(words: CLIPTokenizer) -> CLIPModel:
@@ -45,7 +46,7 @@ def build(words: CLIPTokenizer) -> CLIPModel:
 
 
 class Towers(nn.Module):
-    """A CLIP and the heads that both of its towers must satisfy; only the CLIP is kept."""
+    """A CLIP, and the heads that both of its towers share. Only the CLIP is kept."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
@@ -59,8 +60,8 @@ class Towers(nn.Module):
         return answer.logits_per_image.float(), answer.image_embeds.float(), answer.text_embeds.float()
 
     def attributes(self, embedding: Tensor, truth: dict[str, Tensor]) -> Tensor:
-        """How badly the attributes are read out of embeddings (n, 128) of length 1."""
-        # Their scale is that of hidden states, so that heads need not grow first.
+        """The mean cross-entropy of the attributes read from embeddings (n, 128) of unit length."""
+        # At the scale of hidden states, so that the heads' weights need not grow first.
         states = EMBEDDING**0.5 * embedding
         return torch.stack([F.cross_entropy(head(states), truth[name]) for name, head in self.heads.items()]).mean()
 
@@ -76,10 +77,11 @@ def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, ba
 
     def tokens(rows: list[int], source: Random, least: int) -> Tensor:
         captions = [caption(scenes[row], source, least) for row in rows]
-        return words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids  # type: ignore[no-any-return]
+        ids: Tensor = words(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return ids
 
     def loss(step: int) -> dict[str, Tensor]:
-        # Every step has numbers of its own, also after going on from a checkpoint.
+        # Every step has its own random numbers, also after a resume.
         random = Random(step)
         rows = random.sample(range(len(scenes) - 1000), batch)
         scores, image, text = forward(tokens(rows, random, random.randrange(4)), as_input(drawn[rows]))
@@ -93,14 +95,14 @@ def main(drawn_set: Path, tokenizer: Path, work: Path, out: Path, steps: int, ba
         source, right = Random(1), []
         for start in range(len(scenes) - 1000, len(scenes), 100):
             rows = list(range(start, start + 100))
-            scores, _, _ = module(tokens(rows, source, TOLD), as_input(drawn[rows]))
+            scores, _, _ = module(tokens(rows, source, MIN_ATTRIBUTES), as_input(drawn[rows]))
             right.append(scores.argmax(dim=1) == torch.arange(100))
         return {"right_of_100": float(torch.cat(right).float().mean())}
 
     best = pretrain(towers, loss, work, steps=steps, learning_rate=1e-3, save_every=500, on_save=measure)
     assert isinstance(best, Towers)
     best.clip.half().save_pretrained(out)
-    load_as_float32(out / "config.json")  # as pictures come
+    load_as_float32(out / "config.json")  # the dtype of pictures
     words.save_pretrained(out)
     half = [0.5, 0.5, 0.5]
     CLIPImageProcessorPil(

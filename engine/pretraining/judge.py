@@ -1,7 +1,7 @@
 """Train the judge of the drawn world: `python -m engine.pretraining.judge --set DIR --work DIR --out DIR`.
 
-It ran once and is kept so that it can be repeated. It learns from the set that `engine.pretraining.pictures` drew, and
-is measured on the set's last 1,000 pictures.
+It learns from the set that `engine.pretraining.pictures` drew, and is measured on the set's last 1,000 pictures, which
+it never trains on. Ran once; kept so that it can be repeated.
 """
 
 import argparse
@@ -16,23 +16,23 @@ from torch.nn import functional as F
 
 from engine.device.precision import autocast
 from engine.pretraining import pictures
-from engine.pretraining.loop import join, pretrain
+from engine.pretraining.loop import join_processes, pretrain
 from engine.toon import SIZE, world
 from engine.toon.judge import ATTRIBUTES, Judge, as_input, seen_as
 from storage.atomic import atomic_write, write_text
 
 EMPHASIS = {"eyes": 3.0, "clothes": 3.0, "hair_style": 2.0, "facial_hair": 2.0}
-"""How much more the errors of what is told by few pixels count in learning."""
+"""Weights of the losses of attributes that few pixels show; 1 for the others."""
 
 
 def labels(scene: world.Scene) -> dict[str, int]:
-    """The attributes' numbers; -100, which the loss ignores, for what the picture does not show."""
+    """Class indices of the attributes; -100, which the loss ignores, for what the picture does not show."""
     shown = {**vars(scene.person), **vars(scene.look)}
     numbers = {name: values.index(shown[name]) for name, values in ATTRIBUTES.items()}
     if scene.look.hat == "none":
         numbers["hat_colour"] = -100
     else:
-        # A beard keeps the hair's colour, but may be too small to tell it from its neighbours.
+        # A beard has the hair's colour too, but may be too small to show which of two similar ones it is.
         numbers["hair_style"] = numbers["hair_colour"] = -100
     if scene.look.glasses == "sunglasses":
         numbers["eyes"] = -100
@@ -43,24 +43,24 @@ def main(
     drawn_set: Path, work: Path, out: Path, steps: int, batch: int, compiled: bool, start: Path | None, rate: float
 ) -> None:
     torch.manual_seed(0)
-    rank, processes = join()
+    rank, processes = join_processes()
     drawn, scenes = pictures.load(drawn_set)
     targets = [labels(scene) for scene in scenes]
     table = {name: torch.tensor([row[name] for row in targets]) for name in ATTRIBUTES}
     held_out = np.arange(len(scenes) - 1000, len(scenes))
 
     def loss(step: int) -> dict[str, Tensor]:
-        # Every step of every process has numbers of its own, also after going on from a checkpoint.
+        # Every step of every process has its own random numbers, also after a resume.
         torch.manual_seed(step * processes + rank)
         random = np.random.default_rng(step * processes + rank)
         rows = random.integers(0, len(scenes) - 1000, batch)
         picture = as_input(drawn[rows])
-        # Generated pictures are softer and noisier than drawn ones: the judge must not mind.
+        # Augmentation: generated pictures are softer and noisier than rendered ones.
         if random.random() < 0.35:
             side = int(random.integers(80, SIZE))
             picture = F.interpolate(F.interpolate(picture, side, mode="area"), SIZE, mode="bilinear")
         picture = picture + float(random.random() * 0.06) * torch.randn_like(picture)
-        # Nor that a face lies a pixel or two beside its place.
+        # Augmentation: shifts of up to two pixels.
         shift = (int(random.integers(-2, 3)), int(random.integers(-2, 3)))
         picture = picture.roll(shift, dims=(2, 3)).contiguous(memory_format=torch.channels_last)
         with autocast(torch.device("cpu")):

@@ -1,9 +1,8 @@
-"""The resumable training loop of the embedded base's parts. The scripts of this folder share it.
+"""The resumable training loop that the scripts of this folder share.
 
-They ran once, and are kept so that the weights can be made again. `torchrun --nproc-per-node N -m engine.pretraining.…`
-trains data parallel: each process computes the loss of its own rows, and the mean of the gradients moves all copies. On
-a CPU, one process of one thread for each core was 1.2 times as fast as one process of two threads, which wait for each
-other after every operation.
+`torchrun --nproc-per-node N -m engine.pretraining.…` trains data parallel: each process computes the loss of its own
+rows, and the mean of the gradients moves all copies. On a CPU, one process of one thread for each core was 1.2 times as
+fast as one process of two threads, which wait for each other after every operation.
 """
 
 import copy
@@ -21,8 +20,8 @@ from engine.learning import objectives
 from storage.atomic import atomic_write, write_text
 
 
-def join() -> tuple[int, int]:
-    """This process's rank and the number of processes; (0, 1) unless torchrun started it."""
+def join_processes() -> tuple[int, int]:
+    """This process's rank and the number of processes: (0, 1) unless torchrun started it."""
     if not distributed.is_torchelastic_launched():
         return 0, 1
     if not distributed.is_initialized():
@@ -31,7 +30,7 @@ def join() -> tuple[int, int]:
 
 
 def _flat_gradients(module: nn.Module) -> Tensor:
-    """One buffer that holds all gradients; each parameter's is a view of it, so they are summed without a copy."""
+    """One buffer for all gradients. Each parameter's gradient is a view of it, so all-reduce needs no copy."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     flat = torch.zeros(sum(parameter.numel() for parameter in parameters))
     for parameter, part in zip(parameters, flat.split([parameter.numel() for parameter in parameters]), strict=True):
@@ -40,11 +39,14 @@ def _flat_gradients(module: nn.Module) -> Tensor:
     return flat
 
 
-def learning_rate_at(step: int, steps: int, peak: float, *, warmup: int = 200, cooldown: float = 0.25) -> float:
-    """Learning rate at `step`: linear warm-up, constant, and over the last quarter peak x (1 - sqrt(progress)).
+def cooldown_learning_rate(step: int, steps: int, peak: float, *, warmup: int = 200, cooldown: float = 0.25) -> float:
+    """The learning rate at `step`: linear warm-up, constant, and a cool-down of peak x (1 - sqrt(progress)).
 
-    Unlike with a cosine, `steps` may be changed while a run is under way: nothing before the cool-down depends on it
+    Nothing before the cool-down depends on `steps`, so it may be changed during a run, unlike with a cosine
     (arXiv 2405.18392, section 3).
+
+    Args:
+        cooldown: its share of the steps, at the end.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
@@ -52,8 +54,8 @@ def learning_rate_at(step: int, steps: int, peak: float, *, warmup: int = 200, c
     return peak * (1 - math.sqrt(min(1.0, max(0.0, progress))))
 
 
-class Average:
-    """Exponential moving average of a module's parameters, whose decay rises as `ema_decay` says."""
+class MovingAverage:
+    """The exponential moving average of a module's parameters. Its decay rises over the steps (`ema_decay`)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
@@ -76,16 +78,22 @@ def pretrain(
     save_every: int = 500,
     on_save: Callable[[nn.Module, int], dict[str, float]] = lambda module, step: {},
 ) -> nn.Module:
-    """Minimise `loss(step)["loss"]` over `module` and return its moving average.
+    """Train `module` by AdamW and return its moving average.
 
-    Stops and goes on at will: `out` keeps model, average, AdamW moments and step every `save_every` steps as
-    safetensors, and `log.jsonl` (one line per 50 steps, mirrored to TensorBoard). `on_save` measures the average.
+    A stopped run resumes: `out` keeps the module, its average, AdamW's moments and the step as safetensors. It also has
+    `log.jsonl`, one line for every 50 steps, and the same figures for TensorBoard.
+
+    Args:
+        loss: the losses at a step; the one under "loss" is minimised, the others are logged.
+        decay: of the moving average.
+        save_every: steps between two checkpoints.
+        on_save: measures the average at each checkpoint; its figures are logged.
     """
     from torch.utils.tensorboard import SummaryWriter
 
-    rank, processes = join()
+    rank, processes = join_processes()
     out.mkdir(parents=True, exist_ok=True)
-    average = Average(module, decay)
+    average = MovingAverage(module, decay)
     optimizer = torch.optim.AdamW(
         module.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
     )
@@ -97,7 +105,7 @@ def pretrain(
     gradients = _flat_gradients(module)
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, steps, learning_rate)
+            group["lr"] = cooldown_learning_rate(step, steps, learning_rate)
         losses = loss(step)
         gradients.zero_()
         (losses["loss"] / processes).backward()
@@ -122,7 +130,7 @@ def pretrain(
 
 
 def load_as_float32(config: Path) -> None:
-    """Have transformers load half-precision weights as float32: it goes by what their configuration says."""
+    """Have transformers load half-precision weights as float32: the configuration decides."""
     write_text(config, config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 

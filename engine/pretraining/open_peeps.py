@@ -1,10 +1,10 @@
-"""A second visual style: people in ink, as a captioned set to learn from.
+"""A second visual style: people in ink, as a captioned set that a style can be trained on.
 
 `python -m engine.pretraining.open_peeps --out DIR --count 200` writes pictures of 128 px and `metadata.jsonl`, a
 Hugging Face imagefolder, which `python -m engine finetune --dataset DIR` learns as a style of the embedded base.
 
-The scenes are those of `engine.toon.world`, so the base's own captions tell them; only the artwork is another: Open
-Peeps (Pablo Stanley, CC0 1.0). A scene has nothing but what this artwork shows as the caption says it.
+The scenes are those of `engine.toon.world`, so the base's own captions describe them. Only the artwork differs: Open
+Peeps (Pablo Stanley, CC0 1.0). Scenes contain only what this artwork can show as the caption says.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from engine.toon.world import COLOURS, HAIR_COLOURS, SKINS, Look, Person, Scene,
 from storage.atomic import atomic_write, write_text
 
 TRIGGER = "peeps style"
-"""What each caption begins with, so that no long one loses it: words that the base has no meaning for."""
+"""Each caption begins with it, so that it is never cut off. The base knows no meaning of these words."""
 
 HEADS_OF: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "man": {
@@ -38,7 +38,7 @@ HEADS_OF: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """The artwork's `head` variants that show a hair style of `world.HAIR_STYLES_OF`, by class noun."""
 
 COLOURED = frozenset({"shortRound", "shortWaved", "sides", "bob", "bun", "straightAndStrand", "curly"})
-"""Hair styles that have a colour; the others are drawn in ink, so they are black."""
+"""Hair styles with a colour. The others are drawn in ink, so they are black."""
 
 INKED_BEARDS: Mapping[str, str] = {
     "medium beard": "full2", "majestic beard": "full3", "fancy moustache": "moustache3",
@@ -54,8 +54,8 @@ EXPRESSIONS: Mapping[tuple[str, str], str] = {
 }  # fmt: skip
 """The artwork's `expression` variants by the world's eyes and mouths; one drawing is both."""
 
-IN_THE_EYES = (("happy", "smiling"), ("open", "serious"), ("closed", "serious"), ("in love", "smiling"))
-"""Expressions that are seen above a beard, which covers the mouth."""
+VISIBLE_ABOVE_BEARD = (("happy", "smiling"), ("open", "serious"), ("closed", "serious"), ("in love", "smiling"))
+"""Expressions that show in the eyes, since a beard covers the mouth."""
 
 GLASSES: Mapping[str, tuple[str, ...]] = {
     "glasses": ("glasses3", "glasses5"), "round glasses": ("glasses2",), "sunglasses": ("sunglasses", "sunglasses2"),
@@ -78,8 +78,8 @@ def sample_scene(random: Random) -> Scene:
         skin=random.choice(tuple(SKINS)),
         facial_hair=random.choice(tuple(COLOURED_BEARDS if coloured else INKED_BEARDS)) if bearded else "none",
     )
-    eyes, mouth = random.choice(IN_THE_EYES if bearded else tuple(EXPRESSIONS))
-    # Behind dark glasses a beard's wearer would show no expression at all.
+    eyes, mouth = random.choice(VISIBLE_ABOVE_BEARD if bearded else tuple(EXPRESSIONS))
+    # A beard and dark glasses together would hide every expression.
     glasses = [name for name in GLASSES if not (bearded and name == "sunglasses")]
     hat = random.choice(tuple(HATS)) if random.random() < 0.15 else "none"
     clothes_colour = random.choice(tuple(COLOURS))
@@ -121,7 +121,7 @@ def render(scene: Scene, size: int = SIZE) -> Image.Image:
 
 
 def captioned(count: int, seed: int) -> Iterator[tuple[Scene, str]]:
-    """`count` scenes with a caption each, true of the picture; the first n are the same whatever the count."""
+    """`count` scenes, each with a true caption. The first n are the same for every count."""
     for number in range(count):
         random = Random(f"open peeps {seed} {number}")
         scene = sample_scene(random)
@@ -129,7 +129,7 @@ def captioned(count: int, seed: int) -> Iterator[tuple[Scene, str]]:
 
 
 def write(out: Path, count: int, seed: int) -> None:
-    """Write the set. What names the pictures comes last, so a folder with it is complete."""
+    """Write the set. `metadata.jsonl` comes last, so a folder that has it is complete."""
     rows = []
     for number, (scene, text) in enumerate(captioned(count, seed)):
         name = f"{number:05d}.png"

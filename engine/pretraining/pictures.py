@@ -1,7 +1,7 @@
 """Draw the pre-training set once: `python -m engine.pretraining.pictures --out DIR --count 24000`.
 
-Writes `pictures.npy` (uint8, (count, 128, 128, 3)) and `scenes.jsonl` (what each picture shows). Captions are
-not stored: every training step words them anew. A run that was stopped goes on where it was.
+Writes `pictures.npy` (uint8, (count, 128, 128, 3)) and `scenes.jsonl` (what each picture shows). Captions are not
+stored: every training step writes new ones. A stopped run resumes. Ran once; kept so that it can be repeated.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def _draw(seed: int) -> tuple[Scene, NDArray[np.uint8]]:
 
 
 def draw(out: Path, count: int, processes: int) -> None:
-    """Draw pictures number 0 to `count` - 1, each from its own number as seed, skipping those already there."""
+    """Draw pictures 0 to `count` - 1, each with its number as seed. Skips those that were drawn before."""
     out.mkdir(parents=True, exist_ok=True)
     pictures, scenes = out / "pictures.npy", out / "scenes.jsonl"
     done = len(scenes.read_text().splitlines()) // BLOCK * BLOCK if scenes.exists() else 0

@@ -1,9 +1,10 @@
 """Pre-train the text encoder: `python -m engine.pretraining.text_encoder --tokenizer DIR --work DIR --out DIR`.
 
-A `CLIPTextModel` learns to tell every attribute of a scene from a caption of it. The answers are read from its last
-hidden states by cross attention, one query for each attribute, exactly as the U-Net will read them: what a word says,
-and of what it says it, is then settled before the U-Net draws its first picture. No pictures are needed, so a second
-of this teaches more words than a minute of training along with the U-Net, where they explain next to nothing at first.
+A `CLIPTextModel` learns to predict every attribute of a scene from its caption. The predictions are read from its last
+hidden states by cross-attention, one query for each attribute, exactly as the U-Net will read them. So the meaning of
+each word, and what it refers to, is learned before the U-Net draws its first picture. No pictures are needed: a second
+of this teaches more words than a minute of training together with the U-Net, where words explain next to nothing at
+first. Ran once; kept so that it can be repeated.
 """
 
 import argparse
@@ -52,7 +53,7 @@ def load(folder: Path = WEIGHTS / "text_encoder") -> CLIPTextModel:
 
 
 class Reader(nn.Module):
-    """A text encoder and what reads the attributes out of its hidden states; only the encoder is kept."""
+    """A text encoder, and cross-attention that reads attributes from its hidden states. Only the encoder is kept."""
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ def main(tokenizer: Path, start: Path | None, work: Path, out: Path, steps: int,
             [caption(scene, random) for scene in scenes], padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
         truth = [labels(scene) for scene in scenes]
-        # What a caption leaves untold is guessed from what is usual: the floor of this loss is well above zero.
+        # Captions leave attributes out, which can only be guessed: the lowest possible loss is well above zero.
         losses = {
             name: F.cross_entropy(answer, torch.tensor([row[name] for row in truth]))
             for name, answer in reader(tokens).items()

@@ -1,6 +1,7 @@
-"""Make the tokenizer: a byte-level BPE like CLIP's whose merges come from the world's captions.
+"""Make the tokenizer, a byte-level BPE like CLIP's: `python -m engine.pretraining.tokenizer --out DIR`.
 
-Every byte is in the vocabulary, alone and at a word's end, so any token (`cr7d`, `sks`, `ann3`) can be spelled.
+Its merges come from the drawn world's captions. Every byte is in the vocabulary, alone and at a word's end, so that any
+token (`cr7d`, `sks`, `ann3`) can be spelled. Ran once; kept so that it can be repeated.
 """
 
 import json
@@ -14,7 +15,7 @@ from engine.toon.captions import caption
 from engine.toon.world import sample_scene
 
 LENGTH = 48
-"""Tokens of a prompt, start and end included; the rest is cut off, as CLIP does at 77."""
+"""Tokens of a prompt, including start and end. Longer prompts are cut off, as CLIP's are at 77."""
 
 MERGES = 1200
 
@@ -26,7 +27,7 @@ dress coat jacket jeans skirt scarf tie shirt uniform armor crown helmet shoes g
 style photo realistic anime painting oil watercolor pencil sketch digital art pixel comic render cinematic lighting
 portrait profile face head shoulders full body young old beautiful handsome famous professional studio quality boy girl
 """.split()
-"""Conditioning that people use in prompts although the world has none of them: in few tokens, longer prompts fit."""
+"""Words that people use in prompts although the world has none of them. As single tokens they leave room for more."""
 
 
 def make(out: Path, seed: int = 0) -> CLIPTokenizer:

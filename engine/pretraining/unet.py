@@ -1,8 +1,12 @@
-"""Pre-train the embedded base's U-Net and put the whole pipeline together:
+"""Pre-train the embedded base's U-Net and save the whole pipeline:
 `python -m engine.pretraining.unet --set DIR --vae DIR --tokenizer DIR --text-encoder DIR --work DIR --out DIR`.
 
-The text encoder (engine.pretraining.text_encoder) stays frozen: trained along from nothing, its states were the same
-for every prompt within 2,000 steps, since words explain next to nothing of a picture that the U-Net cannot yet draw.
+Ran once; kept so that it can be repeated.
+
+The text encoder (engine.pretraining.text_encoder) stays frozen. Trained together with the U-Net from scratch, its
+hidden states became the same for every prompt within 2,000 steps, since words explain next to nothing of a picture that
+the U-Net cannot yet draw.
+
 v-prediction (arXiv 2202.00512, eq. 11) with betas rescaled to zero terminal signal-to-noise and trailing timesteps
 (arXiv 2305.08891), so that flat backgrounds of any colour can be drawn. One caption in twelve is left empty for
 classifier-free guidance (arXiv 2207.12598).
@@ -32,7 +36,7 @@ from transformers import CLIPTokenizer
 
 from engine.device.precision import autocast
 from engine.pretraining import pictures, text_encoder
-from engine.pretraining.loop import join, load_as_float32, pretrain
+from engine.pretraining.loop import join_processes, load_as_float32, pretrain
 from engine.pretraining.vae import NOISE, mean_of
 from engine.toon import world
 from engine.toon.captions import caption
@@ -48,7 +52,7 @@ PROMPTS = (
     "a photo of cr7d man, purple background, sunglasses", "a person with a yellow winter hat, orange background, sad",
     "close-up of a man with dark skin, tongue out", "a woman from afar in blue overalls, pink background, eyes closed",
 )  # fmt: skip
-"""Drawn at every save, to be looked at."""
+"""Drawn at every checkpoint, to look at."""
 
 
 def build_unet(width: int = 192) -> UNet2DConditionModel:
@@ -69,8 +73,9 @@ def build_unet(width: int = 192) -> UNet2DConditionModel:
 def build_scheduler() -> DDIMScheduler:
     """Zero terminal SNR, v-prediction and trailing timesteps; noisier than Stable Diffusion, whose last beta is 0.012.
 
-    Flat areas say the same in many latents at once and show through a lot of noise: with Stable Diffusion's betas this
-    base told people's faces from one step at timestep 500, so half of all steps, learned or drawn, decided nothing.
+    Flat areas are the same in many latents at once, and remain visible through much noise. With Stable Diffusion's
+    betas, one step at timestep 500 was enough to recognise a face, so half of all steps, in training and in drawing,
+    decided nothing.
     """
     return DDIMScheduler(
         beta_start=0.00085,
@@ -86,7 +91,7 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
-    """Latent means of the drawn set, float16 (count, 16, 16, 16), computed once and kept beside it."""
+    """Latent means of the drawn set, float16 (count, 16, 16, 16), computed once and kept in its folder."""
     path = folder / "latents.npy"
     if not path.exists():
         drawn, _ = pictures.load(folder)
@@ -101,46 +106,47 @@ def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
     return np.load(path)  # type: ignore[no-any-return]
 
 
-def doubled(self: Upsample2D, states: Tensor, *_: object, **__: object) -> Tensor:
-    """`Upsample2D.forward` with each place four times instead of interpolated, which is the same.
+def upsample_by_repeating(self: Upsample2D, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
+    """`Upsample2D.forward` by repeating each position four times, which equals nearest interpolation.
 
-    torch 2.13's inductor loses the gradient of nearest interpolation of `channels_last` tensors on a CPU: compiled, all
-    that lies behind it got a gradient of exactly zero, and so only the layers at 16 x 16 places learned.
+    torch 2.13's inductor loses the gradient of nearest interpolation of `channels_last` tensors on a CPU: in a compiled
+    U-Net everything before it got a gradient of exactly zero, so only the layers at 16 x 16 positions learned.
     """
-    count, channels, height, width = states.shape
-    wide = states[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    count, channels, height, width = hidden_states.shape
+    wide = hidden_states[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
     wide = wide.reshape(count, channels, 2 * height, 2 * width).contiguous(memory_format=torch.channels_last)
     return self.conv(wide)  # type: ignore[no-any-return]
 
 
 @cache
 def emphasis(tilt: str, distance: str, faces: float = 5.0, heads: float = 1.5) -> Tensor:
-    """Weights (16, 16), mean 1, of the squared errors in a latent: 1, and more where faces move and heads differ.
+    """Weights (16, 16), mean 1, of the squared errors in a latent: larger where expressions and heads differ.
 
-    Eyes and mouths fill a twentieth of the picture and carry half of what people ask for; hair and beards, whose
-    outlines came out as mixtures, carry most of who somebody is. Where they are in a pose is seen from drawing one
-    person with all of them: the spread of a place's pixels, as a share of the largest, adds up to `faces` and `heads`.
+    Eyes and mouths fill a twentieth of the picture, and half of what prompts ask for is there. Hair and beards, whose
+    outlines came out as mixtures, are most of a person's identity. Their positions in a pose are found by rendering one
+    person with every variant: to the weight 1 of a latent position, the standard deviation of its pixels between the
+    variants, relative to the largest, adds up to `faces` and `heads`.
     """
-    plain, still = Person("man", "sides", "black", "pale", "none"), Look("t-shirt", "white", "white")
-    still = replace(still, tilt=tilt, distance=distance)
-    moved = [
-        Scene(plain, replace(still, eyes=eyes, mouth=mouth), grain=0)
+    person, look = Person("man", "sides", "black", "pale", "none"), Look("t-shirt", "white", "white")
+    look = replace(look, tilt=tilt, distance=distance)
+    expressions = [
+        Scene(person, replace(look, eyes=eyes, mouth=mouth), grain=0)
         for eyes, mouth in zip_longest(world.EYES, world.MOUTHS, fillvalue="neutral")
     ]
-    others = [
-        Scene(replace(plain, hair_style=style, facial_hair=beard), still, grain=0)
+    heads_of = [
+        Scene(replace(person, hair_style=style, facial_hair=beard), look, grain=0)
         for styles in world.HAIR_STYLES_OF.values()
         for style, beard in zip_longest(styles, world.FACIAL_HAIRS, fillvalue="none")
     ]
-    weights = 1 + faces * _spread(moved) + heads * _spread(others)
+    weights = 1 + faces * _deviation(expressions) + heads * _deviation(heads_of)
     return weights / weights.mean()
 
 
-def _spread(scenes: list[Scene]) -> Tensor:
-    """How much each place differs between the scenes (16, 16), 0 to 1; their grains must be the same."""
+def _deviation(scenes: list[Scene]) -> Tensor:
+    """Standard deviation of each latent position's pixels between the scenes (16, 16), 0 to 1. Equal grains needed."""
     drawn = np.stack([np.asarray(world.render(scene), np.float32) for scene in scenes])
-    spread = torch.from_numpy(drawn).std(dim=0).mean(dim=-1)  # (128, 128)
-    cells = F.avg_pool2d(spread[None], 8)[0]
+    deviation = torch.from_numpy(drawn).std(dim=0).mean(dim=-1)  # (128, 128)
+    cells = F.avg_pool2d(deviation[None], 8)[0]  # (16, 16)
     return (cells / cells.max()).sqrt()
 
 
@@ -159,7 +165,7 @@ def main(
     steps: int, batch: int, peak: float, compiled: bool,
 ) -> None:  # fmt: skip
     torch.manual_seed(0)
-    rank, processes = join()
+    rank, processes = join_processes()
     words = CLIPTokenizer.from_pretrained(tokenizer)
     vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32)
     _, scenes = pictures.load(drawn_set)
@@ -167,13 +173,13 @@ def main(
     scheduler, encoder = build_scheduler(), text_encoder.load(encoder_folder)
     unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32) if start else build_unet()
     unet.to(memory_format=torch.channels_last)
-    places = torch.stack([emphasis(scene.look.tilt, scene.look.distance) for scene in scenes])
+    weights = torch.stack([emphasis(scene.look.tilt, scene.look.distance) for scene in scenes])
     if compiled:
-        Upsample2D.forward = doubled
+        Upsample2D.forward = upsample_by_repeating
     forward = torch.compile(unet) if compiled else unet
 
     def loss(step: int) -> dict[str, Tensor]:
-        # Every step of every process has numbers of its own, also after going on from a checkpoint.
+        # Every step of every process has its own random numbers, also after a resume.
         random = Random(step * processes + rank)
         torch.manual_seed(step * processes + rank)
         rows = [random.randrange(len(scenes)) for _ in range(batch)]
@@ -184,14 +190,14 @@ def main(
         clean = torch.from_numpy(latents[rows].astype(np.float32))
         clean = clean + NOISE * torch.randn_like(clean)
         noise = torch.randn_like(clean)
-        # Stratified timesteps: every batch sees the whole schedule, which halves the loss's variance.
+        # Stratified timesteps: every batch covers the whole schedule, which halves the loss's variance.
         spread = (torch.arange(batch) + torch.rand(batch)) / batch
         timestep = (spread * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(clean, noise, timestep)
         with autocast(torch.device("cpu")):
             predicted = forward(noisy, timestep, embeddings).sample
         error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
-        error = (places[rows, None] * error).mean(dim=(1, 2, 3))
+        error = (weights[rows, None] * error).mean(dim=(1, 2, 3))
         return {
             "loss": (soft_min_snr(scheduler, timestep) * error).mean(),
             "unweighted": error.mean(),
@@ -199,7 +205,7 @@ def main(
         }
 
     def pipeline_of(module: nn.Module) -> StableDiffusionPipeline:
-        # Drawn with what `engine.bases.schedule.Solver` does, so that plain diffusers draws the same pictures.
+        # The steps of `engine.bases.schedule.Solver`, so that plain diffusers draws the same pictures.
         solver = DPMSolverMultistepScheduler.from_config(scheduler.config)
         return StableDiffusionPipeline(
             vae, encoder, words, module, solver, None, None, None, requires_safety_checker=False
@@ -223,9 +229,9 @@ def main(
     if rank:
         return
     pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
-    load_as_float32(out / "text_encoder" / "config.json")  # as the other parts come
+    load_as_float32(out / "text_encoder" / "config.json")  # like the other parts
     for config in out.rglob("*.json"):
-        # Where a part lay when it was loaded is nobody's business, and JSON knows no infinity.
+        # Paths of this machine do not belong in the file, and JSON has no infinity.
         lines = config.read_text().splitlines(keepends=True)
         kept = (line for line in lines if '"_name_or_path"' not in line and "-Infinity" not in line)
         write_text(config, "".join(kept))

@@ -1,9 +1,9 @@
 """Pre-train the embedded base's autoencoder: `python -m engine.pretraining.vae --set DIR --work DIR --out DIR`.
 
-128 x 128 pictures become 16 x 16 latents of 16 channels. The latent's variance is fixed rather than learned
-(`NOISE`), since this base wants sharp edges, not a tight prior. At the end the latents' mean and scale over the set
-are folded into the 1 x 1 (post-)quantisation convolutions, so that they have mean 0 and variance 1 over all and plain
-`StableDiffusionPipeline` needs no shift and a scaling factor of 1.
+128 x 128 pictures become 16 x 16 latents of 16 channels. The latents' variance is fixed rather than learned (`NOISE`),
+since this base needs sharp edges, not a tight prior. At the end the mean and scale of the set's latents are folded into
+the 1 x 1 (post-)quantisation convolutions. The latents then have mean 0 and variance 1 over all channels together, and
+`StableDiffusionPipeline` needs neither shift nor scaling. Ran once; kept so that it can be repeated.
 """
 
 import argparse
@@ -21,15 +21,15 @@ from torch.nn import functional as F
 
 from engine.device.precision import autocast
 from engine.pretraining import pictures
-from engine.pretraining.loop import join, pretrain
+from engine.pretraining.loop import join_processes, pretrain
 from engine.toon import SIZE
 from storage.atomic import atomic_write
 
 NOISE = 0.05
-"""Standard deviation of the noise on latents of unit variance that a sampled latent has."""
+"""Standard deviation of the noise that is added when a latent of unit variance is sampled."""
 
 MOST_NOISE = 0.12
-"""The decoder learns to ignore noise of up to this deviation: what a U-Net draws is never exact."""
+"""The decoder learns to ignore noise up to this standard deviation: a U-Net's latents are never exact."""
 
 CROP = 64
 
@@ -55,7 +55,7 @@ def crops(
 ) -> Tensor:
     """`count` random crops, (count, 3, 64, 64) in [-1, 1]: nine in ten drawn, the rest photos or with swapped channels.
 
-    The photos and the swapped colours keep the autoencoder usable for pictures from outside its world.
+    Photos and swapped colours keep the autoencoder usable for pictures from outside the drawn world.
     """
     batch = np.empty((count, CROP, CROP, 3), np.uint8)
     for row in range(count):
@@ -68,7 +68,7 @@ def crops(
 
 
 def edges(picture: Tensor) -> Tensor:
-    """Differences between neighbours, down and right, (n, 6, h - 1, w - 1)."""
+    """Differences between neighbouring pixels, down and right, (n, 6, h - 1, w - 1)."""
     down = picture[..., 1:, :-1] - picture[..., :-1, :-1]
     right = picture[..., :-1, 1:] - picture[..., :-1, :-1]
     return torch.cat((down, right), dim=1)
@@ -82,15 +82,16 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def mean_of(vae: AutoencoderKL, picture: Tensor) -> Tensor:
     """Latent means, (n, 16, h / 8, w / 8), before any scaling."""
-    return vae.encode(picture).latent_dist.mean  # type: ignore[no-any-return]
+    mean: Tensor = vae.encode(picture).latent_dist.mean
+    return mean
 
 
 @torch.no_grad()
 def normalise(vae: AutoencoderKL, batches: Sequence[Tensor]) -> None:
     """Fold the latents' mean and one common scale into the 1 x 1 convolutions, and fix the variance to NOISE.
 
-    The channels keep their covariance. Giving each its own unit variance was tried, and blows up those that carry
-    next to nothing (the covariance's eigenvalues span 0.004 to 5): the U-Net then learns mostly noise.
+    The channels keep their covariance. Unit variance for each channel was tried: it enlarges channels that carry next
+    to nothing (the covariance's eigenvalues span 0.004 to 5), and the U-Net then learns mostly noise.
     """
     latents = torch.cat([mean_of(vae, batch).transpose(0, 1).flatten(1) for batch in batches], dim=1)  # (16, n)
     mean = latents.mean(dim=1)
@@ -108,7 +109,7 @@ def main(
     drawn_set: Path, photo_folder: Path | None, start: Path | None, work: Path, out: Path, steps: int, batch: int,
     peak: float,
 ) -> None:  # fmt: skip
-    rank, _ = join()
+    rank, _ = join_processes()
     torch.manual_seed(rank)
     random = np.random.default_rng(rank)
     drawn, _ = pictures.load(drawn_set)
@@ -123,10 +124,10 @@ def main(
 
     def loss(step: int) -> dict[str, Tensor]:
         picture = crops(drawn, photos, batch, random)
-        deviation = MOST_NOISE * torch.rand(len(picture), 1, 1, 1)
+        std = MOST_NOISE * torch.rand(len(picture), 1, 1, 1)
         with autocast(torch.device("cpu")):
             latent = mean_of(vae, picture)
-            drawing = vae.decode(latent + deviation * torch.randn_like(latent)).sample
+            drawing = vae.decode(latent + std * torch.randn_like(latent)).sample
         drawing, latent = drawing.float(), latent.float()
         pixel = F.l1_loss(drawing, picture) + 2 * F.mse_loss(drawing, picture)
         edge = F.l1_loss(edges(drawing), edges(picture))
