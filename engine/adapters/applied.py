@@ -112,7 +112,7 @@ def plain_name(name: str) -> str:
 def weight_of(layer: nn.Module) -> Tensor:
     """A layer's own weight, without a LoRA in training."""
     own: Any = getattr(layer, "base_layer", layer)
-    return own.widened() if isinstance(own, Int8Linear) else own.weight.detach()
+    return own.dequantised() if isinstance(own, Int8Linear) else own.weight.detach()
 
 
 def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:

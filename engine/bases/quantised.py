@@ -1,8 +1,8 @@
-"""A base in eight bits where memory is short: linear layers rest as int8 and are widened while they compute.
+"""A base in eight bits where memory is short: linear layers are stored as int8 and dequantised while they compute.
 
-Each output's weights are rounded to 127 steps of their own largest (absmax, as in LLM.int8(), arXiv 2208.07339, section
-2.1), which halves what bfloat16 takes. Adapters stay in full precision beside them. Plain torch, so the same code runs
-on every device.
+The weights of each output are divided by their largest absolute value and rounded to 127 steps (absmax, as in
+LLM.int8(), arXiv 2208.07339, section 2.1), which takes half the memory of bfloat16. Adapters stay in full precision.
+It is plain torch, so the same code runs on every device.
 """
 
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SMALLEST = 2**14
-"""Weights of the smallest layer that is worth it."""
+"""Smaller layers are not quantised, since they would save little."""
 
 HEADROOM = 1.3
-"""What drawing and a LoRA's training take beside the weights, as a factor: estimated, not measured on CUDA."""
+"""Memory for weights and work together, relative to the weights: estimated, not measured on CUDA."""
 
 
 class Int8Linear(nn.Linear):
-    """A linear layer whose weight (out, in) rests as int8 with one float32 scale (out, 1) for each output."""
+    """A linear layer whose weight (out, in) is int8, with one float32 scale (out, 1) for each output."""
 
     scale_bits: Tensor
 
@@ -34,9 +34,11 @@ class Int8Linear(nn.Linear):
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.linear(input, self.widened().to(input.dtype), None if self.bias is None else self.bias.to(input.dtype))
+        return F.linear(
+            input, self.dequantised().to(input.dtype), None if self.bias is None else self.bias.to(input.dtype)
+        )
 
-    def widened(self) -> Tensor:
+    def dequantised(self) -> Tensor:
         """The weight in float32."""
         return self.weight * self.scale
 
@@ -47,7 +49,7 @@ class Int8Linear(nn.Linear):
 
 
 def quantise(module: nn.Module) -> int:
-    """Turn the module's large linear layers into int8; the bytes that their weights take now."""
+    """Turn the module's large linear layers into int8. Returns the bytes of their int8 weights."""
     total = 0
     for name, layer in list(module.named_modules()):
         if type(layer) is nn.Linear and layer.weight.numel() >= SMALLEST:
@@ -59,11 +61,11 @@ def quantise(module: nn.Module) -> int:
 
 
 def too_large(modules: Iterable[nn.Module], dtype: torch.dtype, free: int) -> bool:
-    """Whether these parts in `dtype`, with what work on them takes, are more than `free` bytes."""
-    wanted = sum(parameter.numel() for module in modules for parameter in module.parameters()) * dtype.itemsize
-    return wanted * HEADROOM > free
+    """Whether these modules in `dtype`, and drawing or LoRA training with them, need more than `free` bytes."""
+    weights = sum(parameter.numel() for module in modules for parameter in module.parameters()) * dtype.itemsize
+    return weights * HEADROOM > free
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free bytes of a CUDA device; None elsewhere, where the system swaps rather than fails."""
+    """Free bytes of a CUDA device; None elsewhere, where the system swaps instead of failing."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

@@ -1,9 +1,10 @@
-"""Noise schedules: how much of the picture and how much noise a latent holds at each timestep.
+"""Noise schedules: how much picture and how much noise is in a latent at each timestep.
 
-All families mix z_t = alpha_t x + sigma_t n. What differs is alpha and sigma, and what the denoiser predicts: the noise
-(arXiv 2006.11239), the velocity alpha n - sigma x (arXiv 2202.00512), or the flow n - x (arXiv 2210.02747). With both
-estimates in hand, DDIM's step (arXiv 2010.02502, eq. 12 without noise) and Euler's step along a flow are one formula,
-and DPM-Solver++'s is that formula with a better estimate of the picture (`Solver`).
+All families mix z_t = alpha_t x + sigma_t n, with x the clean latents and n the noise. They differ in alpha and sigma,
+and in what the denoiser predicts: the noise (arXiv 2006.11239), the velocity alpha n - sigma x (arXiv 2202.00512), or
+the flow n - x (arXiv 2210.02747). Each prediction gives an estimate of both x and n. With these, DDIM's step (arXiv
+2010.02502, eq. 12 without noise) and Euler's step along a flow are one formula, and DPM-Solver++'s step is that formula
+with a better estimate of x (`Solver`).
 """
 
 import math
@@ -21,14 +22,15 @@ Level = tuple[float, float]
 """alpha and sigma."""
 
 CLEAN: Level = (1.0, 0.0)
+"""The level without noise."""
 
-GRID = 50
+SOLVER_STEPS = 50
 """Steps of the ODE solver that a few-step adapter learns to skip (LCM: arXiv 2310.04378, section 4.3)."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of drawing: from a timestep with its level to the next level."""
+    """One denoising step: from the level at a timestep to the next level."""
 
     timestep: float
     now: Level
@@ -36,14 +38,14 @@ class Step:
 
 
 class NoiseSchedule(ABC):
-    """What training and drawing need to know of time."""
+    """Timesteps and noise levels of training and drawing."""
 
     prediction: str
     """What the denoiser predicts: epsilon, v_prediction or flow."""
 
     @abstractmethod
     def timesteps(self, spread: Tensor) -> Tensor:
-        """Training timesteps for numbers in [0, 1) that are spread evenly, of the same shape."""
+        """Training timesteps for uniform numbers in [0, 1), of the same shape."""
 
     @abstractmethod
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,26 +53,26 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def drawing(self, steps: int, tokens: int) -> list[Step]:
-        """The steps of a drawing whose latents have `tokens` places."""
+        """The steps of a drawing whose latents have `tokens` positions."""
 
     @abstractmethod
-    def grid(self, tokens: int) -> list[Step]:
-        """The `GRID` steps from noise to picture that few-step drawing skips through."""
+    def solver_steps(self, tokens: int) -> list[Step]:
+        """The `SOLVER_STEPS` steps from noise to picture, of which few-step drawing takes some."""
 
-    def few(self, steps: int, tokens: int) -> list[Step]:
-        """Few steps, spread over the grid; each ends at the next one's level, the last at the clean picture."""
-        grid = self.grid(tokens)
+    def few_step(self, steps: int, tokens: int) -> list[Step]:
+        """Few steps, spread over `solver_steps`. Each ends at the level of the next one, the last at `CLEAN`."""
+        grid = self.solver_steps(tokens)
         chosen = [grid[number * len(grid) // steps] for number in range(min(steps, len(grid)))]
         ends = [*(step.now for step in chosen[1:]), CLEAN]
         return [Step(step.timestep, step.now, end) for step, end in zip(chosen, ends, strict=True)]
 
     def noisy(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """z_t = alpha_t x + sigma_t n, of the shape of both (n, c, h, w)."""
+        """z_t = alpha_t x + sigma_t n, all of shape (n, c, h, w), at timesteps (n,)."""
         alpha, sigma = self.levels(timestep)
         return alpha * clean + sigma * noise
 
     def target(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        """What the denoiser is to predict of `noisy`, a new tensor (n, c, h, w)."""
+        """The target of the denoiser's prediction for `noisy`: a new tensor (n, c, h, w)."""
         if self.prediction == "epsilon":
             return noise.clone()
         alpha, sigma = self.levels(timestep)
@@ -84,7 +86,7 @@ class NoiseSchedule(ABC):
     def estimates(
         self, predicted: Tensor, noisy: Tensor, alpha: float | Tensor, sigma: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The picture and the noise that the denoiser's answer says are in `noisy`, each (n, c, h, w)."""
+        """Estimates of the clean latents and of the noise in `noisy`, from the prediction; each (n, c, h, w)."""
         if self.prediction == "epsilon":
             return (noisy - sigma * predicted) / alpha, predicted
         if self.prediction == "v_prediction":
@@ -93,33 +95,34 @@ class NoiseSchedule(ABC):
 
 
 class Solver:
-    """Takes the steps of one drawing.
+    """Takes the denoising steps of one drawing.
 
-    Along a flow they are Euler's. In a diffusion the picture is estimated on the line through what this step and the
-    one before say of it: DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), with which 25 steps of the embedded base
-    were as crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
+    Along a flow they are Euler's. In a diffusion, the clean latents are extrapolated from the estimates of this step
+    and the one before: DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2). With it, 25 steps of the embedded base were as
+    crisp as 100 of DDIM. The first and the last step are DDIM's, as in diffusers' DPMSolverMultistepScheduler.
     """
 
     def __init__(self, schedule: NoiseSchedule, plan: Sequence[Step]) -> None:
-        self._schedule, self._end = schedule, plan[-1]
+        self._schedule, self._last = schedule, plan[-1]
         self._before: tuple[Tensor, float] | None = None
 
     def step(self, predicted: Tensor, noisy: Tensor, step: Step) -> Tensor:
-        """Latents (n, c, h, w) at the step's end, from what the denoiser says of `noisy`, the latents at its start."""
+        """Latents (n, c, h, w) at the step's end, from the denoiser's prediction for `noisy`, those at its start."""
         (alpha, sigma), (alpha_then, sigma_then) = step.now, step.then
         clean, noise = self._schedule.estimates(predicted, noisy, alpha, sigma)
         if self._schedule.prediction != "flow":
-            now = _clearness(step.now)
-            before, self._before = self._before, (clean, now)
-            if before and step is not self._end:
+            log_snr = _log_ratio(step.now)
+            before, self._before = self._before, (clean, log_snr)
+            if before and step is not self._last:
                 earlier_clean, earlier = before
-                clean = clean + (_clearness(step.then) - now) / (2 * (now - earlier)) * (clean - earlier_clean)
+                growth = (_log_ratio(step.then) - log_snr) / (2 * (log_snr - earlier))
+                clean = clean + growth * (clean - earlier_clean)
                 noise = (noisy - alpha * clean) / sigma
         return alpha_then * clean + sigma_then * noise
 
 
-def _clearness(level: Level) -> float:
-    """log(alpha / sigma), minus infinity for pure noise."""
+def _log_ratio(level: Level) -> float:
+    """log(alpha / sigma), half the log of the signal-to-noise ratio; minus infinity for pure noise."""
     alpha, sigma = level
     return math.log(alpha / sigma) if alpha else -math.inf
 
@@ -128,10 +131,10 @@ class Diffusion(NoiseSchedule):
     """Stable Diffusion's discrete schedule."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """From the configuration of any of diffusers' schedulers for it, read as DDIMScheduler reads it.
+        """From the configuration of a scheduler of diffusers, read as DDIMScheduler reads it.
 
         Raises:
-            ValueError: betas, spacing or prediction of a kind that is not known here.
+            ValueError: betas, spacing or prediction type are not supported.
         """
         self.prediction = config.get("prediction_type", "epsilon")
         if self.prediction not in ("epsilon", "v_prediction"):
@@ -164,13 +167,13 @@ class Diffusion(NoiseSchedule):
             times = np.round(np.arange(self._length, 0, -self._length / steps)) - 1
         return [int(time) for time in times]
 
-    def grid(self, tokens: int) -> list[Step]:
-        jump = self._length // GRID
-        times = range(GRID * jump - 1, 0, -jump)
+    def solver_steps(self, tokens: int) -> list[Step]:
+        jump = self._length // SOLVER_STEPS
+        times = range(SOLVER_STEPS * jump - 1, 0, -jump)
         return [Step(time, self._level(time), self._level(max(0, time - jump))) for time in times]
 
     def _level(self, timestep: int) -> Level:
-        """Below zero is the end of a drawing, which some configurations take for timestep 0 and some for clean."""
+        """The level at a timestep. Below zero is the end of a drawing: clean, or timestep 0, by configuration."""
         product = float(self._products[timestep]) if timestep >= 0 else self._last
         return product**0.5, (1 - product) ** 0.5
 
@@ -179,7 +182,7 @@ def products_of(config: Mapping[str, Any]) -> Tensor:
     """alpha^2 at each timestep, float32 (timesteps,), from a scheduler's configuration (arXiv 2006.11239, section 2).
 
     Raises:
-        ValueError: for betas of a kind that is not known here.
+        ValueError: betas of a kind that is not supported.
     """
     count, kind = int(config.get("num_train_timesteps", 1000)), config.get("beta_schedule", "linear")
     start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
@@ -208,7 +211,7 @@ class Flow(NoiseSchedule):
     prediction = "flow"
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        from diffusers import FlowMatchEulerDiscreteScheduler  # takes seconds, which no diffusion needs
+        from diffusers import FlowMatchEulerDiscreteScheduler  # seconds to import, and only flows need it
 
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
@@ -224,8 +227,8 @@ class Flow(NoiseSchedule):
         sigmas = self._sigmas(steps, tokens)
         return [Step(1000 * sigma, (1 - sigma, sigma), (1 - after, after)) for sigma, after in pairwise(sigmas)]
 
-    def grid(self, tokens: int) -> list[Step]:
-        return self.drawing(GRID, tokens)
+    def solver_steps(self, tokens: int) -> list[Step]:
+        return self.drawing(SOLVER_STEPS, tokens)
 
     def _sigmas(self, steps: int, tokens: int) -> Sequence[float]:
         shift = {"mu": flux2_shift(tokens, steps)} if self._scheduler.config.use_dynamic_shifting else {}
@@ -234,8 +237,11 @@ class Flow(NoiseSchedule):
 
 
 def flux2_shift(tokens: int, steps: int) -> float:
-    """FLUX.2's shift of the timesteps towards noise: linear in the tokens at 10 and at 200 steps, and in between in
-    the steps (black-forest-labs/flux2, sampling.py, and diffusers' pipeline_flux2_klein.py)."""
+    """FLUX.2's shift of the timesteps towards noise.
+
+    It is linear in the tokens at 10 and at 200 steps, and linear in the steps between those (black-forest-labs/flux2,
+    sampling.py, and diffusers' pipeline_flux2_klein.py).
+    """
     at_200 = 0.00016927 * tokens + 0.45666666
     if tokens > 4300:
         return at_200

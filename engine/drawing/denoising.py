@@ -57,7 +57,7 @@ def denoising_steps(schedule: NoiseSchedule, steps: int, tokens: int, consistenc
         tokens: positions of a latent, h x w.
         consistency: spread over the grid that few-step adapters are distilled on.
     """
-    return tuple((schedule.few if consistency else schedule.drawing)(steps, tokens))
+    return tuple((schedule.few_step if consistency else schedule.drawing)(steps, tokens))
 
 
 @torch.no_grad()

@@ -238,7 +238,7 @@ class ConsistencyLoss:
         self._conditioning = base.encode_set(distinct)
         self._captions = torch.tensor([distinct.index(caption) for caption in captions])
         self._negative = base.encode_negatives([""])
-        grid = base.schedule.grid(self._means[0, 0].numel())
+        grid = base.schedule.solver_steps(self._means[0, 0].numel())
         self._points = len(grid)
         self._timesteps = torch.tensor([step.timestep for step in grid], device=base.device)  # (points,)
         # (points, 2): alpha and sigma at each point, and where the step from it leads.

@@ -21,7 +21,7 @@ def test_a_layer_is_within_half_a_step_of_what_it_was() -> None:
     layer, features = nn.Linear(256, 128), torch.randn(4, 256)
     small = Int8Linear(layer)
     step = layer.weight.detach().abs().amax(dim=1, keepdim=True) / 127
-    assert ((small.widened() - layer.weight).abs() <= step / 2 + 1e-7).all()
+    assert ((small.dequantised() - layer.weight).abs() <= step / 2 + 1e-7).all()
     error = (small(features) - layer(features)).norm() / layer(features).norm()
     assert 0 < error < 0.01
     scale = small.scale.clone()

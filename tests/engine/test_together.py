@@ -259,7 +259,7 @@ def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:
     config = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
     theirs = LCMScheduler(**config, set_alpha_to_one=False)
     theirs.set_timesteps(4)
-    steps = schedule.few(4, 1024)
+    steps = schedule.few_step(4, 1024)
     assert [step.timestep for step in steps] == theirs.timesteps.tolist()
     sample, predicted = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     denoised = theirs.step(predicted, theirs.timesteps[0], sample, generator=torch.Generator().manual_seed(2)).denoised

@@ -17,7 +17,7 @@ from engine.drawing.denoising import noise
 from engine.drawing.drawing import Drawing, draw
 from engine.measuring.evaluation import people
 from engine.measuring.scoring import PromptScore
-from engine.pretraining.unet import doubled
+from engine.pretraining.unet import upsample_by_repeating
 from engine.toon import WEIGHTS, captions
 from engine.toon.captions import NOUNS, caption, caption_beside, described
 from engine.toon.judge import Judge
@@ -90,7 +90,7 @@ def test_the_judge_sees_what_an_album_shows_beside_the_person() -> None:
 
 def test_what_stands_in_for_upsampling_while_compiled_is_the_same() -> None:
     layer, states = Upsample2D(8, use_conv=True), torch.randn(2, 8, 4, 6, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(doubled(layer, states), layer(states), atol=1e-6)
+    assert torch.allclose(upsample_by_repeating(layer, states), layer(states), atol=1e-6)
 
 
 def test_a_scene_is_always_drawn_alike() -> None:
