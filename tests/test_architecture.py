@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import structure
+
 ROOT = Path(__file__).parents[1]
 ENTRIES = [name for name in ("bot.__main__", "engine.__main__") if (ROOT / f"{name.replace('.', '/')}.py").exists()]
 
@@ -74,3 +76,13 @@ def test_these_tests_run_without_torch(folder: str) -> None:
         [sys.executable, "-c", code, folder], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
     )
     assert run.stdout.splitlines()[-1] == "False", run.stdout[-500:] + run.stderr[-500:]
+
+
+def test_nothing_outgrows_its_room() -> None:
+    """`python -m tests.structure` prints the figures. They may be lowered here, never raised."""
+    found = structure.read()
+    assert max(one.lines for one in found.functions) <= 90
+    assert max(one.parameters for one in found.functions) <= 12
+    assert max(found.methods.values()) <= 30
+    assert max(found.files.values()) <= 750
+    assert max(structure.shelves(found).values()) <= 20
