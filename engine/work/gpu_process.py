@@ -24,13 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
 from PIL import Image
 
 from engine.adapters.adapters import Attached
 from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, as_drawn
-from engine.device import memory
+from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
 from engine.learning import training
 from engine.learning.config import TrainingConfig
@@ -140,11 +139,8 @@ class GpuProcess:
         try:
             if self._cancelled.issuperset(request_ids):
                 raise Stopped
-            with memory.attempt():
-                work()
-                return
-            torch.cuda.empty_cache()
-            raise UserError("out_of_memory")
+            within_memory(work)
+            return
         except Stopped:
             news: tuple[str, dict[str, Any]] = ("cancelled", {})
         except UserError as error:
@@ -267,13 +263,12 @@ class GpuProcess:
                 raise Stopped
 
         def work() -> None:
-            drawn = None
-            with memory.attempt():
-                drawn = draw_together(self.base, self.attached, [plan for _, plan in batch], cancelled)
-            if drawn is None:
-                torch.cuda.empty_cache()
+            plans = [plan for _, plan in batch]
+            try:
+                drawn = within_memory(lambda: draw_together(self.base, self.attached, plans, cancelled))
+            except OutOfMemory:
                 if len(batch) == 1:
-                    raise UserError("out_of_memory")
+                    raise
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
                     self._draw_batch(half)
                 return
