@@ -30,7 +30,7 @@ from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
-from engine.device.cores import on_one_core, small
+from engine.device.fast import one_core, small
 from engine.recipe import Recipe
 from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
@@ -326,7 +326,7 @@ class Attached:
         copied = small(self.base) and len(rows) <= COPIED_ROWS
         tokens = [[(token, weight) for file, weight in row for token in loaded[file].tokens] for row in rows]
         with ExitStack() as contexts:
-            with on_one_core(self.base):
+            with one_core(self.base):
                 contexts.enter_context(lora.switched_off(*modules.values()))
                 for part, module in modules.items():
                     if parts is None or part in parts:

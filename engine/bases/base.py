@@ -15,7 +15,7 @@ from engine.bases.opening import EMBEDDED, WeightReader, open_pipeline, stored_w
 from engine.bases.quantised import free_bytes, quantise, too_large
 from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
-from engine.device.cores import small
+from engine.device.fast import small
 from engine.device.precision import best_device, resting_dtype
 from storage.errors import UserError
 

@@ -21,6 +21,7 @@ from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_optio
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
 from engine.sentences import NOTICES
 from storage import naming
+from storage.atomic import atomic_write, write_text
 from storage.errors import UserError
 
 if TYPE_CHECKING:
@@ -168,8 +169,8 @@ def _learn(
                 )
 
         def on_previews(self, step: int, pictures: "list[Image.Image]") -> None:
-            (out / "previews").mkdir(parents=True, exist_ok=True)
-            grid(pictures).save(out / "previews" / f"{step}.png")
+            with atomic_write(out / "previews" / f"{step}.png") as draft:
+                grid(pictures).save(draft)
             if tracker:
                 tracker.pictures(step, "samples", pictures)
                 scores = {"score/likeness": likeness(pictures)} if likeness else {}
@@ -357,8 +358,8 @@ def run_study(asked: argparse.Namespace) -> Figures:
                    on_step=_show if team.first else lambda progress: None, **options)  # fmt: skip
     rows = [asdict(point) for point in points]
     if team.first:
-        (asked.out / "study.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (asked.out / "study.svg").write_text(chart(points, f"{recipe.method}, {len(album)} photos, {base.source}"))
+        write_text(asked.out / "study.json", json.dumps(rows, indent=1) + "\n")
+        write_text(asked.out / "study.svg", chart(points, f"{recipe.method}, {len(album)} photos, {base.source}"))
         print(table(points))
         print(asked.out / "study.svg")
     return {"points": rows, "recipe": recipe.as_json(), "chart": str(asked.out / "study.svg")}
@@ -380,7 +381,8 @@ def _drawn_person(folder: Path) -> str:
 
     person = people(1)[0]
     for number, scene in enumerate(album(person, PHOTOS, seed=0)):
-        render(scene).save(folder / f"{number}.png")
+        with atomic_write(folder / f"{number}.png") as draft:
+            render(scene).save(draft)
     return person.noun
 
 

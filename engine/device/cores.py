@@ -122,6 +122,3 @@ def _start() -> None:
     # Torch's first call in a thread takes over the number that is recorded for every thread; only then can it be set.
     torch.get_num_threads()
     torch.set_num_threads(1)
-
-
-on_one_core, side_by_side = one_core, split_rows  # until their callers say fast_drawing and fast_learning

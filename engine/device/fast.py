@@ -17,6 +17,8 @@ from engine.device.cores import Model, one_core, small, split_rows
 from engine.device.packed import packed
 from engine.device.precision import attention, compute_dtype
 
+__all__ = ["FastLearning", "fast_drawing", "fast_learning", "learning_dtype", "one_core", "small", "split_rows"]
+
 Result = TypeVar("Result")
 
 MIN_BFLOAT16_ROWS = 4

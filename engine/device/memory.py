@@ -1,8 +1,6 @@
 """How much memory is free, how much a training step needs, and how to tell that it was not enough."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
@@ -81,22 +79,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and ("out of memory" in message or "DefaultCPUAllocator: can't allocate" in message)
     )
-
-
-@dataclass
-class Attempt:
-    """How something went that memory may have been too short for."""
-
-    short: bool = False
-
-
-@contextmanager
-def attempt() -> Iterator[Attempt]:
-    """Within, too little memory ends what is tried and is told instead of raised."""
-    tried = Attempt()
-    try:
-        yield tried
-    except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        tried.short = True

@@ -1,4 +1,4 @@
-"""Which numbers to compute with, chosen at run time from the device.
+"""Which dtype to compute in, chosen at run time from the device.
 
 CUDA: bfloat16 where the card has it, else float16 (training then wants a scaler). CPU: bfloat16 where the processor
 has the instructions, else float32. On an AVX512-BF16 processor with torch 2.13, matrix products and convolutions of the
@@ -31,7 +31,7 @@ def _has_bfloat16() -> bool:
 
 
 def resting_dtype(device: torch.device) -> torch.dtype:
-    """What weights that only stand there are kept in: as they are computed with on CUDA, float32 elsewhere."""
+    """The dtype in which frozen weights are kept: the compute dtype on CUDA, float32 elsewhere."""
     return compute_dtype(device) if device.type == "cuda" else torch.float32
 
 
@@ -39,24 +39,29 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None = None) -> AbstractContextManager[object]:
-    """Compute in `dtype`, by default `compute_dtype(device)`, as far as torch deems it safe; float32 stays as it is."""
+    """Compute in `dtype`, by default `compute_dtype(device)`, where torch deems that safe; float32 is no autocast."""
     dtype = dtype or compute_dtype(device)
     if dtype == torch.float32:
         return nullcontext()
-    # Threads would share the cache of weights that were cast, and each weight is used but once anyway.
+    # Threads would share the cache of cast weights, and each weight is used only once in a forward pass.
     return torch.autocast(device.type, dtype, cache_enabled=False)
 
 
-SHORT = 256
-"""Places of a latent up to which `attention` is not fused. On the way back through 64 places in six heads of width 32,
-ten rows, torch 2.13 took 9.6 ms fused in bfloat16 and 3.4 ms by steps (1.9 ms fused in float32, which autocast does not
-let it choose); through 256 places in eight heads of width 40 both are alike, and beyond that by steps is far slower."""
+MAX_MATH_POSITIONS = 256
+"""Positions of a latent up to which `attention` takes torch's unfused "math" kernel. The backward pass through 64
+positions in six heads of width 32, ten rows, took 9.6 ms fused in bfloat16 and 3.4 ms unfused (torch 2.13; 1.9 ms in
+float32, which autocast does not allow). With 256 positions in eight heads of width 40 both take the same time; with
+more, unfused is far slower."""
 
 
-def attention(device: torch.device, dtype: torch.dtype, places: int) -> AbstractContextManager[object]:
-    """Learn from latents of `places` places with the attention that `device` goes back through soonest in `dtype`.
+def attention(device: torch.device, dtype: torch.dtype, positions: int) -> AbstractContextManager[object]:
+    """Within: train with the attention kernel whose backward pass is fastest.
 
-    Holds for the whole process, and must hold for the backward pass too: checkpointing computes attention there again.
+    Holds for the whole process. The backward pass belongs inside: checkpointing computes attention there again.
+
+    Args:
+        dtype: the dtype that the model computes in.
+        positions: of the largest latent, h w.
     """
-    by_steps = device.type == "cpu" and dtype == torch.bfloat16 and places <= SHORT
-    return sdpa_kernel(SDPBackend.MATH) if by_steps else nullcontext()
+    unfused = device.type == "cpu" and dtype == torch.bfloat16 and positions <= MAX_MATH_POSITIONS
+    return sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext()

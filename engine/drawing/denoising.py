@@ -1,7 +1,6 @@
 """Denoising: from noise to latents, step by step, with classifier-free guidance."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,8 +11,7 @@ from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.interfaces import Denoiser
 from engine.bases.schedule import NoiseSchedule, Solver, Step
-from engine.device.cores import on_one_core, side_by_side
-from engine.device.packed import packed
+from engine.device.fast import fast_drawing, one_core, split_rows
 from engine.device.precision import autocast
 
 OnStep = Callable[[int, int], None]
@@ -90,9 +88,7 @@ def denoise(
         denoiser.eval()
     steps = denoising_steps(schedule, sampling.steps, latents[0, 0].numel(), step_noise is not None)[start:]
     solver = Solver(schedule, steps)
-    with ExitStack() as contexts:
-        with on_one_core(base):
-            contexts.enter_context(packed(denoiser, base.device))
+    with fast_drawing(base, denoiser):
         for number, step in enumerate(steps, start=start):
             predicted = guided_prediction(base, denoiser, latents, step.timestep, conditioning, scale)  # (n, c, h, w)
             if step_noise:
@@ -129,11 +125,11 @@ def guided_prediction(
             return base.predict(denoiser, latents[rows], timesteps[rows], conditioning[rows])
 
     if scale is None:
-        with on_one_core(base):
+        with one_core(base):
             return predicted(slice(None))
     latents, timesteps = torch.cat((latents, latents)), timesteps.repeat(2)
     # Each half of the batch holds every row once, as the adapters of the rows need it.
-    unconditional, conditional = torch.cat(side_by_side(base, len(latents), predicted)).chunk(2)
+    unconditional, conditional = torch.cat(split_rows(base, len(latents), predicted)).chunk(2)
     return unconditional + scale * (conditional - unconditional)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from engine.adapters.adapters import AdapterFile, Adapters, Attached, adapter_file
 from engine.bases.base import BaseModel
 from engine.bases.schedule import Step
-from engine.device.cores import on_one_core
+from engine.device.fast import one_core
 from engine.drawing.denoising import OnStep, Sampling, denoise, denoising_steps, later_noise, noise
 from storage.atomic import atomic_write
 from storage.errors import UserError
@@ -179,7 +179,7 @@ def draw_together(
     seeds = [plan.drawing.seed + number for plan in plans for number in range(plan.drawing.count)]
     shape = base.latent_shape(first.width, first.height)  # (c, h, w)
     # 1. Prompts, once for each request.
-    with on_one_core(base), attached.applied([plan.adapters for plan in plans], base.family.text_encoders):
+    with one_core(base), attached.applied([plan.adapters for plan in plans], base.family.text_encoders):
         prompts = base.encode_prompts([plan.drawing.prompt for plan in plans])
         negative = base.encode_negatives([plan.drawing.negative_prompt for plan in plans])
     # 2. Latents at the noise level of the first step, (n, c, h, w).

@@ -17,12 +17,11 @@ from engine.bases.families import Conditioning
 from engine.bases.interfaces import Denoiser
 from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
-from engine.device.cores import side_by_side
+from engine.device.fast import split_rows
 from engine.device.precision import autocast
 from engine.learning.examples import Example
 from engine.learning.objectives import min_snr_weights, offset_noise
 from engine.recipe import Recipe
-from storage.errors import UserError
 
 if TYPE_CHECKING:
     from engine.learning.material import Material
@@ -188,7 +187,7 @@ def _unadapted(
             return base.predict(base.unet, noisy[part], timesteps[part], conditioning[part])
 
     with lora.switched_off(base.unet):
-        return torch.cat(side_by_side(base, len(noisy), predict))
+        return torch.cat(split_rows(base, len(noisy), predict))
 
 
 def _pixel_weights(examples: Sequence[Example], clean: Tensor) -> Tensor | None:
@@ -237,26 +236,26 @@ def measure_capacity(
     """
     checkpointing = bool(recipe.checkpointing)
     if recipe.checkpointing is None:
-        fit = 0
-        with memory.attempt():
-            fit = memory.rows_that_fit(memory.activation_bytes(forward), rows, memory.free_memory(base.device))
+        try:
+            row_bytes = memory.within_memory(lambda: memory.activation_bytes(forward))
+            fit = memory.rows_that_fit(row_bytes, rows, memory.free_memory(base.device))
+        except memory.OutOfMemory:
+            fit = 0
         checkpointing, rows = fit == 0, fit or rows
     if checkpointing:
         denoiser.enable_gradient_checkpointing()
     return Capacity(rows, checkpointing)
 
 
-def reduce_capacity(capacity: Capacity, denoiser: Denoiser, device: torch.device) -> Capacity:
+def reduce_capacity(capacity: Capacity, denoiser: Denoiser) -> Capacity:
     """What to try after memory was too short: half the rows, and in the end gradient checkpointing.
 
     Raises:
-        UserError: `out_of_memory` if nothing is left to try.
+        OutOfMemory: nothing is left to try.
     """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
     if capacity.rows > 1:
         return Capacity(capacity.rows // 2, capacity.checkpointing)
     if capacity.checkpointing:
-        raise UserError("out_of_memory")
+        raise memory.OutOfMemory
     denoiser.enable_gradient_checkpointing()
     return Capacity(capacity.rows, checkpointing=True)

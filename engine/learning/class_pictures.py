@@ -11,11 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.bases.base import BaseModel
-from engine.device import memory
+from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.photos.crops import prepare
 from storage.atomic import atomic_write
-from storage.errors import UserError
 
 BATCH = 8
 """Class pictures drawn at once, where memory allows."""
@@ -57,12 +56,13 @@ def class_latents(
     latents, batch = latents.to(base.device), BATCH
     while len(latents) < count:
         seeds = range(len(latents), min(count, len(latents) + batch))
-        drawn = _draw(base, [prompts[seed] for seed in seeds], seeds, side, partial(on_step, len(latents), count))
-        if drawn is None:
+        told = partial(on_step, len(latents), count)
+        try:
+            drawn = within_memory(partial(_draw, base, [prompts[seed] for seed in seeds], seeds, side, told))
+        except OutOfMemory:
             if len(seeds) == 1:
-                raise UserError("out_of_memory")
+                raise
             batch = len(seeds) // 2
-            torch.cuda.empty_cache()
             continue
         latents = torch.cat((latents, drawn))
         if file:
@@ -73,20 +73,17 @@ def class_latents(
 
 def _draw(
     base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], side: int, on_step: Callable[[], None]
-) -> Tensor | None:
-    """Latents (n, c, h, w), one for each prompt and seed; None if memory is too short for all of them at once."""
-    latents: Tensor | None = None
-    with memory.attempt():
-        latents = denoise(
-            base.unet,
-            base,
-            noise(seeds, base.latent_shape(side, side)),
-            base.encode_prompts(prompts),
-            base.encode_negatives([""]),
-            Sampling(min(DENOISING_STEPS, base.family.draw_steps), base.family.guidance),
-            on_step=lambda step, of: on_step(),
-        )
-    return latents
+) -> Tensor:
+    """Latents (n, c, h, w), one for each prompt and seed."""
+    return denoise(
+        base.unet,
+        base,
+        noise(seeds, base.latent_shape(side, side)),
+        base.encode_prompts(prompts),
+        base.encode_negatives([""]),
+        Sampling(min(DENOISING_STEPS, base.family.draw_steps), base.family.guidance),
+        on_step=lambda step, of: on_step(),
+    )
 
 
 def album_as_class(

@@ -25,7 +25,7 @@ from engine.adapters.adapters import AdapterFacts, attach_fresh, detach, save_lo
 from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
-from engine.device.cores import on_one_core
+from engine.device.fast import one_core
 from engine.drawing.denoising import Sampling, denoise, guided_prediction, noise
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.recipe import Distillate, Recipe
@@ -124,7 +124,7 @@ def distil(
         alpha=recipe.rank,
         targets=targets,
     )
-    with on_one_core(base):
+    with one_core(base):
         # 1. What is learned: the base draws its endpoints, or encodes the pictures, before it has an adapter.
         loss_at: Callable[[int], Tensor]
         if endpoints:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -14,8 +14,8 @@ from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.families import Conditioning
 from engine.bases.interfaces import Denoiser
-from engine.device.cores import on_one_core, small
-from engine.device.packed import packed
+from engine.device import fast
+from engine.device.fast import FastLearning, fast_learning, one_core
 from engine.device.precision import DTYPES, autocast, compute_dtype
 from engine.learning.batches import Batch
 from engine.learning.config import TrainingConfig
@@ -27,20 +27,12 @@ from engine.recipe import Recipe
 TRAINING = "in_training"
 """Name of the LoRA that is being trained."""
 
-FEW_ROWS = 4
-"""Rows below which full DreamBooth of a small model is quicker in float32."""
-
 
 def learning_dtype(recipe: Recipe, base: BaseModel) -> torch.dtype:
-    """The dtype that the recipe computes in on this base.
-
-    Trained weights are cast again at every step. For few rows of a small model that takes longer than bfloat16 saves: a
-    step of full DreamBooth with one row on the embedded base took 138 ms in bfloat16 and 112 ms in float32.
-    """
-    rows = recipe.batch + recipe.prior_batch
-    if recipe.precision == "auto" and recipe.method == "dreambooth" and rows < FEW_ROWS and small(base):
-        return torch.float32
-    return _dtype(recipe, base.device)
+    """The dtype that the recipe computes in on this base: the recipe's, or the fastest one."""
+    if recipe.precision != "auto":
+        return DTYPES[recipe.precision]
+    return fast.learning_dtype(base, recipe.batch + recipe.prior_batch, frozen=recipe.method == "lora")
 
 
 def _dtype(recipe: Recipe, device: torch.device) -> torch.dtype:
@@ -56,6 +48,9 @@ def frozen_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
 
 class Learner(ABC):
     """What learns on one base: the denoiser in training, its trainable parameters, and how they become a file."""
+
+    fast: FastLearning
+    """How its steps compute; set by `open_learner`."""
 
     def __init__(self, base: BaseModel, recipe: Recipe, denoiser: Denoiser, groups: Sequence[Group]) -> None:
         self.base, self.recipe = base, recipe
@@ -106,14 +101,6 @@ class Learner(ABC):
         encoded = self.base.embed_prompts([material.prompts[index] for index in distinct])
         return encoded[[distinct.index(index) for index in prompts]]
 
-    def fast_layers(self) -> AbstractContextManager[None]:
-        """Within, frozen layers compute as fast as this machine can."""
-        return nullcontext()
-
-    def update_cores(self) -> AbstractContextManager[None]:
-        """Within, the optimiser has as many cores as are quickest."""
-        return nullcontext()
-
     @abstractmethod
     def save(self, facts: AdapterFacts, path: Path) -> float | None:
         """Write what was learned to `path`, complete or not at all.
@@ -128,18 +115,6 @@ class LoraLearner(Learner):
 
     def __init__(self, base: BaseModel, recipe: Recipe, adapter: Sequence[nn.Parameter]) -> None:
         super().__init__(base, recipe, base.unet, [{"params": list(adapter), "lr": recipe.learning_rate}])
-
-    @contextmanager
-    def fast_layers(self) -> Iterator[None]:
-        with ExitStack() as layers:
-            if small(self.base) and self.dtype == torch.bfloat16:
-                with on_one_core(self.base):  # as they then compute
-                    layers.enter_context(packed(self.denoiser, self.base.device, learning=True))
-            yield
-
-    def update_cores(self) -> AbstractContextManager[None]:
-        # A LoRA's many small tensors are too little work for two cores.
-        return on_one_core(self.base)
 
     def save(self, facts: AdapterFacts, path: Path) -> None:
         save_lora(self.base, facts, path, self.token_embedding)
@@ -178,7 +153,7 @@ class FullLearner(Learner):
     def save(self, facts: AdapterFacts, path: Path) -> float:
         base = self.base
         before = base.original_weights() if self._in_place else dict(plain_parameters(base.unet)).__getitem__
-        with on_one_core(base):
+        with one_core(base):
             return save_delta(base, before, self.denoiser, facts, path)
 
 
@@ -204,7 +179,8 @@ def open_learner(base: BaseModel, config: TrainingConfig, material: Material) ->
             # The class rows' targets are the untrained base's predictions, which need its weights.
             needs_untrained = recipe.prior_target == "base" and len(material.class_latents) > 0
             learner = FullLearner(base, recipe, adapter, in_place=config.owns_base and not needs_untrained)
-        cleanup.enter_context(learner.fast_layers())
+        frozen_denoiser = recipe.method == "lora"
+        learner.fast = cleanup.enter_context(fast_learning(base, learner.denoiser, learner.dtype, frozen_denoiser))
         cleanup.callback(learner.denoiser.disable_gradient_checkpointing)
         if token_embedding:
             learner.train_token(token_embedding)

@@ -74,8 +74,8 @@ class AdamW(Optimizer):
             self._blocks[key] = cut(parameters, self.state)
         return self._blocks.get(key, [])
 
-    def let_go(self) -> None:
-        """Free the memory of the state."""
+    def clear_state(self) -> None:
+        """Forget the state, and the blocks that are views of it."""
         self.state.clear()
         self._blocks.clear()
 
@@ -117,6 +117,14 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> Optim
     except ImportError as error:
         reason = f"pip install {error.name}"
         raise UserError("optimiser_unusable", optimiser=recipe.optimiser, reason=reason) from error
+
+
+def clear_state(optimiser: Optimizer) -> None:
+    """Free the memory of an optimiser's state, after the last step."""
+    if isinstance(optimiser, AdamW):
+        optimiser.clear_state()
+    else:
+        optimiser.state.clear()
 
 
 def learning_rate_at(schedule: RateSchedule, step: int, steps: int, warmup: int) -> float:

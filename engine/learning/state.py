@@ -5,13 +5,12 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from engine.device import memory
+from engine.device.memory import within_memory
 from engine.learning.checkpoints import load_checkpoint, save_checkpoint, settled
 from engine.learning.config import TrainingConfig
 from engine.learning.learner import Learner
 from engine.learning.objectives import average, ema_decay
-from engine.learning.optimisers import clip
-from storage.errors import UserError
+from engine.learning.optimisers import clear_state, clip
 
 CHECKPOINT_PAUSE = 20
 """Least multiple of the last checkpoint's write time before the next one: a large model's checkpoint has 10 GB."""
@@ -35,20 +34,21 @@ class TrainingState:
         Args:
             rate: share of each group's full learning rate.
         Raises:
-            UserError: `out_of_memory`.
+            OutOfMemory: for the optimiser's state.
         """
         for group, full in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = full * rate
         self.scaler.unscale_(self.optimiser)
-        with memory.attempt() as tried, self.learner.update_cores():
-            clip(self.parameters, self.recipe.max_norm)
-            self.scaler.step(self.optimiser)
-        if tried.short:
-            # The first update allocates the optimiser's state; fewer rows at once would not make it smaller.
-            raise UserError("out_of_memory")
+        # The first update allocates the optimiser's state. Fewer rows at once would not make it smaller.
+        within_memory(self._clip_and_step)
         self.scaler.update()
         if self.ema is not None:
             average(self.ema, self.parameters, ema_decay(self.recipe.ema, step))
+
+    def _clip_and_step(self) -> None:
+        with self.learner.fast.update():
+            clip(self.parameters, self.recipe.max_norm)
+            self.scaler.step(self.optimiser)
 
     def kept_weights(self) -> AbstractContextManager[None]:
         """Within, the parameters are those that are kept in the end: the running mean, or a schedule-free optimiser's
@@ -59,7 +59,7 @@ class TrainingState:
         """Forget gradients and the optimiser's state, after the last step."""
         for parameter in self.parameters:
             parameter.grad = None
-        getattr(self.optimiser, "let_go", self.optimiser.state.clear)()
+        clear_state(self.optimiser)
 
 
 class Checkpoints:

@@ -18,9 +18,7 @@ from torch import Tensor
 
 from engine.adapters.adapters import AdapterFacts
 from engine.bases.base import BaseModel
-from engine.device import memory
-from engine.device.cores import side_by_side
-from engine.device.precision import attention
+from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.learning.batches import (
     Batch,
@@ -255,24 +253,27 @@ def _backward(
     Returns:
         The instance rows' and the class rows' part of the loss, (2,), and the capacity that proved to be enough.
     Raises:
-        UserError: `out_of_memory` if not even one row fits.
+        OutOfMemory: not even one row fits.
     """
-    learner = state.learner
-    base, device = learner.base, learner.base.device
-    shapes = {row: sample.noises[row].shape for row in rows}  # (c, h, w) each
-    pixels = max(noise[0].numel() for noise in sample.noises)
     while True:
-        state.optimiser.zero_grad()
-        parts = torch.zeros(2, device=device)
-        with memory.attempt() as tried, attention(device, learner.dtype, pixels):
-            for together in micro_batches(shapes, capacity.rows):
-                batch = collate(together, sample, material, learner.recipe, base, learner.dtype)
-                parts += sum(side_by_side(base, len(together), partial(_backward_rows, state, material, batch)))
-        if not tried.short:
-            return parts, capacity
-        # Only here, after the error and its traceback have let go of the tensors, something smaller can be tried.
-        capacity = reduce_capacity(capacity, learner.denoiser, device)
-        listener.on_short_memory(capacity.rows)
+        try:
+            return within_memory(partial(_accumulate, state, sample, rows, material, capacity.rows)), capacity
+        except OutOfMemory:
+            capacity = reduce_capacity(capacity, state.learner.denoiser)
+            listener.on_short_memory(capacity.rows)
+
+
+def _accumulate(state: TrainingState, sample: StepSample, rows: Sequence[int], material: Material, most: int) -> Tensor:
+    """The gradients of these rows in micro-batches of at most `most` rows; the two parts of the loss, (2,)."""
+    learner = state.learner
+    state.optimiser.zero_grad()
+    parts = torch.zeros(2, device=learner.base.device)
+    positions = max(noise[0].numel() for noise in sample.noises)
+    with learner.fast.gradients(positions):
+        for together in micro_batches({row: sample.noises[row].shape for row in rows}, most):
+            batch = collate(together, sample, material, learner.recipe, learner.base, learner.dtype)
+            parts += sum(learner.fast.split_rows(len(together), partial(_backward_rows, state, material, batch)))
+    return parts
 
 
 def _backward_rows(state: TrainingState, material: Material, batch: Batch, part: slice) -> Tensor:

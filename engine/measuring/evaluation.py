@@ -32,7 +32,7 @@ from engine.toon.captions import described
 from engine.toon.judge import IDENTITY, Judge, seen_as
 from engine.toon.prompts import PROMPTS, SEED
 from engine.toon.world import Person, album, render, sample_person
-from storage.atomic import atomic_write
+from storage.atomic import atomic_write, write_text
 
 WAYS: Mapping[str, str] = {
     "with_adapter": "with adapter",
@@ -164,9 +164,9 @@ def _one(
     learned = learn(person, number, base, recipe, few=few, prior_folder=priors)
     # Last of all comes what says that the pictures are there, and what said so of others goes first.
     kept.unlink(missing_ok=True)
-    _board(learned.strips).save(kept.with_suffix(".png"))
-    with atomic_write(kept) as draft:
-        draft.write_text(json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
+    with atomic_write(kept.with_suffix(".png")) as draft:
+        _board(learned.strips).save(draft)
+    write_text(kept, json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
     return learned
 
 
@@ -206,7 +206,8 @@ def evaluate(
             line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in scores[-1].items())
             on_person(f"{len(learned)} of {count}: identity/prompt {line}; {learned[-1].seconds:.0f} s")
     if sheet:
-        _board([strip for one in learned for strip in one.strips]).save(sheet)
+        with atomic_write(sheet) as draft:
+            _board([strip for one in learned for strip in one.strips]).save(draft)
     return {
         "people": count, "photos": PHOTOS, "method": method, "recipe": recipe.as_json(),
         "train_seconds": mean(one.seconds for one in learned),

@@ -32,7 +32,7 @@ def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
     monkeypatch.setattr(evaluation.BaseModel, "load", lambda rests: None)
     assert one(steps=10) == one(steps=10) == 0
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(evaluation, "atomic_write", killed)
+        context.setattr(evaluation, "write_text", killed)
         one(steps=20)
     # Its pictures are the second recipe's, so they are not taken for the first one's.
     assert one(steps=10) == 2

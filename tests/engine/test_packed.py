@@ -1,6 +1,6 @@
 """Drawing and learning with packed layers: the same numbers, and a base that is itself again afterwards."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -107,7 +107,11 @@ def test_what_learns_itself_is_not_packed_and_a_drawing_between_leaves_the_rest_
 def test_a_lora_learns_the_same_through_packed_layers(folders, pictures, tmp_path: Path, monkeypatch, half) -> None:
     files = [tmp_path / name / FILE for name in ("packed", "plain")]
     learn(load(folders("sd1")), pictures, LORA, files[0], side=SIDE)
-    monkeypatch.setattr("engine.learning.learner.packed", lambda *given, learning: nullcontext())
+
+    def only_drawing(module: nn.Module, device: torch.device, learning: bool = False) -> AbstractContextManager[None]:
+        return nullcontext() if learning else packed(module, device)
+
+    monkeypatch.setattr("engine.device.fast.packed", only_drawing)
     learn(load(folders("sd1")), pictures, LORA, files[1], side=SIDE)
     one, other = (load_file(file) for file in files)
     learned = torch.cat([other[name].flatten() for name in other if "lora_B" in name]).float()
@@ -121,7 +125,7 @@ def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: P
     learn(base, pictures, LORA, tmp_path / FILE, side=SIDE)
     attached, drawing = Attached(base), asked(tmp_path)
     own = draw(base, attached, drawing)[0].image
-    monkeypatch.setattr("engine.drawing.denoising.packed", lambda *given: nullcontext())
+    monkeypatch.setattr("engine.device.fast.packed", lambda *given: nullcontext())
     assert_same(own, draw(base, attached, drawing)[0].image)
 
 

@@ -1,8 +1,10 @@
 """A file is replaced as a whole or not at all, and no draft is left behind."""
 
+import ast
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,76 @@ def test_the_file_is_synced_before_the_rename_and_its_folders_after(tmp_path: Pa
         draft.write_text("text")
     folders = (tmp_path / "a" / "b", tmp_path / "a", tmp_path)
     assert done == [(tmp_path / "a" / "b" / "file").stat().st_ino, "renamed", *(one.stat().st_ino for one in folders)]
+
+
+ROOT = Path(__file__).parents[2]
+OTHERWISE = {
+    "bot/frontends/chat/sessions.py": "a key that only the first of several processes may create",
+    "bot/frontends/discord/rendering.py": "a JPEG in memory, to be sent",
+    "bot/frontends/terminal.py": "the log of a process",
+    "engine/commands/draw.py": "Picture.save, which writes atomically",
+    "engine/learning/training.py": "Learner.save, which writes atomically",
+    "engine/pretraining/loop.py": "a log, to which lines are appended",
+    "engine/pretraining/pictures.py": "a log, to which lines are appended",
+    "engine/work/gpu_process.py": "Picture.save, which writes atomically, and a pipe",
+    "storage/atomic.py": "this is how",
+    "storage/blobs.py": "streams of bytes into private drafts, synced and renamed likewise",
+}
+"""The files with other ways to write, and what these write."""
+
+
+def test_every_file_of_the_product_is_written_atomically() -> None:
+    files = [path for folder in ("bot", "engine", "storage") for path in (ROOT / folder).rglob("*.py")]
+    found = {str(path.relative_to(ROOT)): list(plain_writes(path.read_text())) for path in files}
+    assert {path: writes for path, writes in found.items() if writes and path not in OTHERWISE} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "plain"),
+    [
+        ("path.write_text(a)", True),
+        ("(folder / name).write_bytes(a)", True),
+        ("picture.save(path, 'PNG')", True),
+        ("save_file(tensors, path)", True),
+        ("torch.save(tensors, path)", True),
+        ("path.open('wb')", True),
+        ("open(path, mode='a')", True),
+        ("os.fdopen(number, 'xb')", True),
+        ("path.open('rb')", False),
+        ("open(path)", False),
+        ("write_text(path, a)", False),
+        ("with atomic_write(path) as draft:\n    draft.write_text(a)", False),
+        ("with lock, atomic_write(path) as new:\n    save_file(tensors, new)", False),
+        ("with atomic_write(path) as draft:\n    picture.save(path)", True),
+    ],
+)
+def test_plain_writes_are_found(source: str, plain: bool) -> None:
+    assert bool(list(plain_writes(source))) == plain
+
+
+def plain_writes(source: str) -> Iterator[str]:
+    """The calls that write a file, except into a draft of `atomic_write`."""
+    nodes = list(ast.walk(ast.parse(source)))
+    drafts = {
+        ast.unparse(item.optional_vars)
+        for node in nodes
+        if isinstance(node, ast.With | ast.AsyncWith)
+        for item in node.items
+        if item.optional_vars and ast.unparse(item.context_expr).startswith("atomic_write(")
+    }
+    for node in nodes:
+        if not isinstance(node, ast.Call):
+            continue
+        owner, _, name = ast.unparse(node.func).rpartition(".")
+        arguments = [ast.unparse(argument) for argument in [*node.args, *(keyword.value for keyword in node.keywords)]]
+        if name in ("write_text", "write_bytes"):
+            plain = owner not in ("", *drafts)
+        elif name in ("save", "save_file"):
+            plain = bool(arguments) and not drafts.intersection(arguments)
+        elif name in ("open", "fdopen"):
+            modes = [argument.strip("'") for argument in arguments if argument.startswith("'")]
+            plain = any(mode[:1] in ("w", "x", "a") and len(mode) <= 3 for mode in modes)
+        else:
+            plain = False
+        if plain:
+            yield ast.unparse(node)
