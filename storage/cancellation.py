@@ -1,4 +1,4 @@
-"""What must not stop halfway when its process is told to end."""
+"""Work that must not stop halfway when its process is told to end."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -6,9 +6,9 @@ from typing import Any
 
 
 async def uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Go through with work that was begun, so that being stopped does not part what belongs together.
+    """Run `work` to its end even if the caller is cancelled meanwhile.
 
-    A cancellation waits until the work is over and goes on then, whatever came of the work; a second one ends both.
+    The cancellation is raised once the work is over, whether it succeeded or not. A second cancellation ends the work.
     """
     task = asyncio.create_task(work)
     try:

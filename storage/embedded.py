@@ -1,4 +1,4 @@
-"""The embedded Redis: one private Valkey server for each data folder, whoever starts it."""
+"""The embedded Redis: one private Valkey server for each data folder, shared by the processes of that folder."""
 
 import asyncio
 import contextlib
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class EmbeddedRedis:
-    """The server of one folder. Bot and engine each hold one of these; the server outlives whichever started it.
+    """The server of one folder. Bot and engine each hold one of these; the server outlives the process that started it.
 
-    Two locks in the folder, both let go by the kernel when their process dies: the server itself holds `server.lock`
-    (inherited from its launcher), and everybody who uses it shares `users.lock`, so that the last one out stops it.
+    There are two locks in the folder, and the kernel releases both when their process dies. The server itself holds
+    `server.lock`, inherited from its launcher. Every process that uses it shares `users.lock`; the last one stops it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,7 +77,7 @@ class EmbeddedRedis:
                 await asyncio.sleep(1)
 
     async def release(self) -> None:
-        """Leave; the last one to leave stops the server."""
+        """Use the server no longer; its last user stops it."""
         if self._users is None:
             return
         try:
@@ -91,7 +91,7 @@ class EmbeddedRedis:
             self._users = None
 
     async def stop(self) -> None:
-        """Stop the server, everything written; somebody who still watches will start it again."""
+        """Stop the server with all data written. A process that still watches will start it again."""
         with contextlib.suppress(RedisError, OSError):
             async with Redis(unix_socket_path=str(self.address)) as redis:
                 await redis.shutdown()

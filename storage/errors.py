@@ -1,10 +1,10 @@
-"""What storage raises on purpose."""
+"""The errors of storage."""
 
 from typing import Any
 
 
 class UserError(Exception):
-    """Wrong input, or something a rule refuses; never a bug. `code` names it, `facts` hold its figures; no prose."""
+    """An error that the user can fix, never a bug. `code` names it, `facts` hold its figures; no prose."""
 
     def __init__(self, code: str, **facts: Any) -> None:
         super().__init__(code, facts)

@@ -1,4 +1,4 @@
-"""News of jobs. The records are the truth; an event that gets lost costs a progress bar one step, never an answer."""
+"""Events of jobs. The records are the truth: a lost event costs a progress bar one step, never an answer."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ STREAM = "avatar:events"
 LENGTH = 10_000
 """About how many events are kept for those who subscribe later."""
 PATIENCE = 3.0
-"""Seconds after which news that Redis does not take is dropped."""
+"""Seconds after which an event that Redis does not take is dropped."""
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,17 @@ class Event:
 
 
 class Events(Protocol):
-    """One stream of news for everybody."""
+    """One stream of events for all subscribers."""
 
     async def publish(self, event: Event) -> None:
-        """Tell everybody. Never raises because Redis is away: then the news is dropped, and logged."""
+        """Send an event to all subscribers. While Redis is away, the event is dropped and logged; nothing is raised."""
 
     def subscribe(self, after: str = "$") -> AsyncIterator[Event]:
-        """Events later than `after`, forever: "$" is now (the first `anext`), "0" is all that is kept."""
+        """Yield events later than `after`, forever: "$" is now (the first `anext`), "0" is everything that is kept."""
 
 
 class RedisEvents:
-    """Events on one capped Redis stream; `subscribe` outlasts restarts of Redis."""
+    """Events on one capped Redis stream. `subscribe` goes on after restarts of Redis."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis

@@ -8,22 +8,22 @@ from typing import Any
 
 
 class State(StrEnum):
-    """Where a job stands: queued -> running -> one of TERMINAL; queued -> cancelled or failed is possible too."""
+    """The state of a job: queued -> running -> one of TERMINAL; queued -> cancelled or failed is possible too."""
 
     QUEUED = "queued"
-    """Written down; no engine has taken it yet."""
+    """Recorded; no engine has claimed it yet."""
     RUNNING = "running"
-    """An engine took it; `attempt` says which time. It stays running while a dead engine's job waits for the next."""
+    """An engine claimed it; `attempt` counts the claims. A dead engine leaves it running until the next claim."""
     SUCCEEDED = "succeeded"
     """Its result is recorded."""
     FAILED = "failed"
     """Its error, a code and facts, is recorded."""
     CANCELLED = "cancelled"
-    """Its person asked for this before it ended."""
+    """Its person cancelled it before it ended."""
 
 
 PHOTOS_FEWEST = 5
-"""An album needs so many photos without a fault to be learned from."""
+"""The fewest photos without a fault with which an avatar can be trained."""
 
 TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 

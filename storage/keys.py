@@ -30,7 +30,7 @@ def album(album_id: str) -> str:
 
 
 def photo(album_id: str, number: int) -> str:
-    """One photo of an album, counted from 0."""
+    """One photo of an album, counted from 1."""
     return f"{album(album_id)}{number}"
 
 
@@ -54,7 +54,7 @@ def samples(avatar_id: str) -> str:
     return f"{SAMPLES}{avatar_id}/"
 
 
-def sample(avatar_id: str, job_id: str, attempt: int, number: int | str) -> str:
+def sample(avatar_id: str, job_id: str, attempt: int, number: int) -> str:
     """One sample picture of one attempt of a training, counted from 0."""
     return f"{samples(avatar_id)}{job_id}-{attempt}/{number}.png"
 

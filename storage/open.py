@@ -1,4 +1,4 @@
-"""The composition of a process's storage."""
+"""Opening the storage of a process: records, blobs, queue and events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from storage.settings import StorageSettings
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What a process remembers and shares."""
+    """The storage of a process."""
 
     records: Records
     blobs: Blobs
@@ -27,7 +27,7 @@ class Storage:
 
 @asynccontextmanager
 async def open_storage(settings: StorageSettings) -> AsyncIterator[Storage]:
-    """Everything the settings name, the embedded Redis started and watched if they name none.
+    """The storage that the settings name; if they name no Redis, the embedded one, started and watched.
 
     Raises RedisUnavailable if it does not start.
     """

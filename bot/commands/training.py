@@ -7,6 +7,7 @@ from bot import limits
 from bot.commands.desk import Desk, Visit
 from bot.messages import Message, Reply, Upload
 from bot.replies import checks, jobs, refusals
+from storage import keys as blob_keys
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Inspect, State, Train
@@ -30,10 +31,10 @@ class Training:
         await self._desk.check_jobs(user)
         await self._desk.check_quota(user, "trainings", 1)
         old = await self._replaceable(user, token)
-        album = f"photos/{uuid4().hex}/"
+        album_id = uuid4().hex
         avatar = None
         try:
-            keys = await self._take_in(album, photos)
+            keys = await self._take_in(album_id, photos)
             for former in old:
                 await self._desk.erase(former)
             avatar = await self._desk.records.avatars.create(user.id, token, noun, keys, refusals.CONSENT_VERSION)
@@ -42,16 +43,16 @@ class Training:
             # Also if the sender disconnects in the middle of a photo.
             if avatar is not None:
                 await self._desk.records.avatars.delete(avatar.id)
-            await self._desk.blobs.delete(album)
+            await self._desk.blobs.delete(blob_keys.album(album_id))
             raise
         await self._desk.enqueue(job)
         return Reply(checks.checking(avatar, len(keys), job), job_id=job.id)
 
-    async def _take_in(self, album: str, photos: AsyncIterator[Upload]) -> list[str]:
+    async def _take_in(self, album_id: str, photos: AsyncIterator[Upload]) -> list[str]:
         keys: list[str] = []
         async for photo in photos:
             limits.photo_count(max(limits.PHOTOS_FEWEST, len(keys) + 1))
-            key = f"{album}{len(keys) + 1}"
+            key = blob_keys.photo(album_id, len(keys) + 1)
             await self._desk.blobs.put(key, _measured(photo.chunks, len(keys) + 1))
             keys.append(key)
         limits.photo_count(len(keys))

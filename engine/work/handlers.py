@@ -21,6 +21,7 @@ from typing import Any, assert_never
 from engine.adapters.file import FILE
 from engine.work.attempt import RENEW, Attempt, NotWanted
 from engine.work.gpu_client import GpuClient, GpuDied, News, RequestFailed
+from storage import keys
 from storage.blobs import Blobs
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
@@ -113,7 +114,7 @@ class Handlers:
         """Half-learned weights do not outlive their job, least of all the job of a person who was forgotten."""
         job = await self._records.jobs.get(job_id)
         if job is None or job.over:
-            await self._blobs.delete(f"checkpoints/{job_id}/")
+            await self._blobs.delete(keys.checkpoints(job_id))
 
     async def _dispatch(self, attempt: Attempt, folder: Path) -> None:
         match attempt.job.payload:
@@ -178,9 +179,9 @@ class Handlers:
         )
 
         # 3. What it made. Keys hold the attempt, so that an attempt that was overtaken replaces no file of a later one.
-        name = f"{avatar.id}/{attempt.job.id}-{attempt.job.attempt}"
-        adapter = f"adapters/{name}/{FILE}"
-        samples = [f"samples/{name}/{number}.png" for number in range(len(done["samples"]))]
+        job = attempt.job
+        adapter = keys.adapter(avatar.id, job.id, job.attempt, FILE)
+        samples = [keys.sample(avatar.id, job.id, job.attempt, number) for number in range(len(done["samples"]))]
         await self._blobs.store(adapter, Path(done["adapter"]))
         for key, path in zip(samples, done["samples"], strict=True):
             await self._blobs.store(key, Path(path))
@@ -237,7 +238,7 @@ class Handlers:
 
         # 3. The pictures.
         pictures = [
-            (f"pictures/{attempt.job.id}/{attempt.job.attempt}-{number}.png", picture["seed"])
+            (keys.picture(attempt.job.id, attempt.job.attempt, number), picture["seed"])
             for number, picture in enumerate(done["pictures"])
         ]
         for (key, _), picture in zip(pictures, done["pictures"], strict=True):
@@ -329,4 +330,4 @@ def sweep(work: Path) -> None:
 
 
 def _checkpoint_key(attempt: Attempt) -> str:
-    return f"checkpoints/{attempt.job.id}/{CHECKPOINT}"
+    return keys.checkpoint(attempt.job.id, CHECKPOINT)

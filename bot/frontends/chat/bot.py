@@ -28,6 +28,7 @@ from bot.messages import Caller, Reply, Upload
 from bot.replies import refusals
 from bot.settings import BotSettings
 from bot.table import Source
+from storage import keys
 from storage.errors import UnknownBlob, UserError
 from storage.jobs import Imagine, Train
 from storage.open import Storage
@@ -250,7 +251,7 @@ class Chat:
         """A picture that a job of this room drew. Photos and adapters are never served."""
         session, room = self._member(request)
         job = await self._visible(request, _caller(session, room))
-        return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
+        return await self._png(keys.pictures(job.id) + request.match_info["name"])
 
     async def sample(self, request: web.Request) -> web.StreamResponse:
         """A sample that a training drew: of a training in this room, or of an avatar that the person may draw here."""
@@ -261,7 +262,7 @@ class Chat:
             job = await self._visible(request, caller)
             if not isinstance(job.payload, Train) or job.payload.avatar_id != asked["avatar"]:
                 raise web.HTTPNotFound
-        return await self._png(f"samples/{asked['avatar']}/{asked['job']}-{asked['attempt']}/{asked['name']}")
+        return await self._png(keys.samples(asked["avatar"]) + f"{asked['job']}-{asked['attempt']}/{asked['name']}")
 
     async def saved(self, request: web.Request) -> web.StreamResponse:
         """The file of a private reply, for the person it belongs to."""
@@ -303,7 +304,7 @@ class Chat:
     async def own_picture(self, request: web.Request) -> web.StreamResponse:
         """A picture of the gallery, for the person who asked for it."""
         job = await self._visible(request, _alone(self._logged_in(request)))
-        return await self._png(f"pictures/{job.id}/{request.match_info['name']}")
+        return await self._png(keys.pictures(job.id) + request.match_info["name"])
 
     async def _visible(self, request: web.Request, caller: Caller) -> Job:
         job = await self.commands.visible_job(caller, request.match_info["job"])

@@ -30,6 +30,7 @@ from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import refusals
 from bot.replies import telegram as wording
 from bot.table import OptionKind
+from storage import keys
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.records import Records
@@ -43,7 +44,7 @@ PHOTOS = "telegram/photos"
 LOOSE = "loose"
 KEPT = timedelta(days=1)
 """How long photos wait for others, or for their command."""
-INCOMING = f"incoming/{NAME}"
+INCOMING = f"{keys.INCOMING}{NAME}"
 """The prefix of `<chat>/<tray>/<mark>`. A private chat has its person's id, and /forget erases all blobs below it."""
 CHAT_MOST = 6 * limits.PHOTOS_MOST
 """Photos that one chat may have waiting."""
