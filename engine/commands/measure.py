@@ -62,7 +62,7 @@ def run_evaluate(asked: argparse.Namespace) -> Figures:
         asked.people,
         asked.method,
         processes=asked.processes,
-        few=asked.few and asked.few / FILE,
+        few_step_adapter=asked.few and asked.few / FILE,
         sheet=asked.sheet,
         work=asked.work,
         on_person=lambda line: print(line, flush=True),

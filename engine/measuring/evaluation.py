@@ -1,7 +1,7 @@
-"""What the embedded base learns of people it never saw, measured by the judge and not by eye.
+"""How well the embedded base learns people that it never saw, measured by the judge and not by eye.
 
-For each person: an album is drawn, an adapter is trained with the automatic recipe, and the same prompts are drawn from
-the same seeds in five ways, `WAYS`, of which four are there to compare the first with.
+For each person an album is rendered, an adapter is trained with the automatic recipe, and the same prompts are drawn
+with the same seeds in five ways (`WAYS`): with the adapter, and in four ways to compare with.
 """
 
 import json
@@ -41,59 +41,63 @@ WAYS: Mapping[str, str] = {
     "class_noun": "class noun, adapter on",
     "class_noun_alone": "class noun, no adapter",
 }
-"""The ways each prompt is drawn, and what tables call them."""
+"""The ways that each prompt is drawn, with their names in tables."""
 
 PHOTOS = 8
-"""Of each person's album."""
+"""Pictures in each person's album."""
+
+BATCH = 10
+"""Prompts drawn at once: more are no faster on a CPU, and need more memory."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """Shares, 0 to 1, of what came out right."""
+    """Shares, 0 to 1, of attributes that came out right."""
 
     identity: float
-    """Mean over the identity's attributes."""
+    """Mean over the attributes of identity."""
     prompt: float
-    """Of all that prompts name."""
+    """Share of the attributes that prompts name."""
     by_attribute: dict[str, float]
     variety: float
-    """How likely two of the pictures differ in an attribute of identity: how many people there are to be seen."""
+    """Probability that two of the pictures differ in an attribute of identity: near 0, all show one person."""
 
 
 def score(shown: Sequence[Mapping[str, str]], person: Person) -> Score:
-    """Compare what the judge saw in one picture for each of PROMPTS, in their order, with what it had to see."""
-    found: dict[str, list[bool]] = {}
-    for (_, wanted), seen in zip(PROMPTS, shown, strict=True):
+    """Score pictures of `person`.
+
+    Args:
+        shown: the attributes that the judge found in the picture of each of PROMPTS, in their order.
+    """
+    correct: dict[str, list[bool]] = {}
+    for (_, expected), found in zip(PROMPTS, shown, strict=True):
         for name in IDENTITY:
             # A hat hides the hair.
-            if name.startswith("hair") <= ("hat" not in wanted):
-                found.setdefault(name, []).append(seen[name] == seen_as(getattr(person, name)))
-        for name, allowed in wanted.items():
-            found.setdefault(f"prompt {name}", []).append(seen[name] in allowed)
-    shares = {name: mean(answers) for name, answers in found.items()}
-    prompted = [answer for name, answers in found.items() if name.startswith("prompt ") for answer in answers]
-    bare = [seen for (_, wanted), seen in zip(PROMPTS, shown, strict=True) if "hat" not in wanted]
-    differ = [mean(float(one[name] != other[name]) for name in IDENTITY) for one, other in combinations(bare, 2)]
+            if not name.startswith("hair") or "hat" not in expected:
+                correct.setdefault(name, []).append(found[name] == seen_as(getattr(person, name)))
+        for name, allowed in expected.items():
+            correct.setdefault(f"prompt {name}", []).append(found[name] in allowed)
+    shares = {name: mean(answers) for name, answers in correct.items()}
+    prompted = [answer for name, answers in correct.items() if name.startswith("prompt ") for answer in answers]
+    hatless = [found for (_, expected), found in zip(PROMPTS, shown, strict=True) if "hat" not in expected]
+    differ = [mean(float(one[name] != other[name]) for name in IDENTITY) for one, other in combinations(hatless, 2)]
     return Score(mean(shares[name] for name in IDENTITY), mean(prompted), shares, mean(differ))
 
 
 def drawn(
     base: BaseModel, attached: Attached, who: str, avatars: tuple[Path, ...], seed: int = SEED
 ) -> list[Image.Image]:
-    """One picture for each of PROMPTS, from `seed` on."""
+    """One picture for each of PROMPTS, with the seeds from `seed` on."""
     drawings = [
         Drawing(prompt.format(who=who), seed=seed + n, avatars=avatars) for n, (prompt, _) in enumerate(PROMPTS)
     ]
     plans = [make_plan(drawing, base, attached) for drawing in drawings]
-    # Ten at once: more rows are no quicker on a CPU, and ask for more memory.
-    return [
-        pictures[0].image for at in range(0, len(PROMPTS), 10)
-        for pictures in draw_together(base, attached, plans[at : at + 10])
-    ]  # fmt: skip
+    batches = [plans[start : start + BATCH] for start in range(0, len(plans), BATCH)]
+    return [pictures[0].image for batch in batches for pictures in draw_together(base, attached, batch)]
 
 
 def people(count: int, seed: int = 0) -> list[Person]:
-    """Held-out people, whom pre-training has never shown; every second one has a beard or moustache to be learned."""
+    """Held-out people, whom pre-training never showed. Every second one has a beard or moustache."""
     random = Random(f"people {seed}")
     chosen = list[Person]()
     while len(chosen) < count:
@@ -105,15 +109,15 @@ def people(count: int, seed: int = 0) -> list[Person]:
 
 @dataclass(frozen=True)
 class Learned:
-    """What was drawn of one person."""
+    """The pictures of one person."""
 
     seconds: float
-    """Of training, wall clock."""
+    """Wall-clock seconds of training."""
     strips: list[list[Image.Image]]
-    """The album, and the pictures of each of WAYS."""
+    """The album, then the pictures of each of WAYS."""
 
     def scores(self, person: Person, judge: Judge) -> dict[str, Score]:
-        """For each of WAYS."""
+        """The score of each of WAYS."""
         return {way: score(judge.attributes(images), person) for way, images in zip(WAYS, self.strips[1:], strict=True)}
 
 
@@ -122,15 +126,15 @@ def learn(
     number: int,
     base: BaseModel,
     recipe: Recipe,
-    few: Path | None = None,
+    few_step_adapter: Path | None = None,
     prior_folder: Path | None = None,
 ) -> Learned:
     """Train on one person's album and draw all WAYS.
 
     Args:
         number: chooses token, album and seeds.
-        few: a few-step adapter that everything is drawn with as well.
-        prior_folder: where class pictures are kept for the next person, as an engine does.
+        few_step_adapter: also applied to every drawing.
+        prior_folder: class pictures are kept there for the next person, as in an engine.
     """
     pictures = [render(scene) for scene in album(person, PHOTOS, seed=number)]
     token, attached = f"zk{number}p", Attached(base)
@@ -138,7 +142,7 @@ def learn(
         file = Path(folder) / FILE
         config = TrainingConfig(token, person.noun, recipe, prior_folder=prior_folder)
         trained = train(base, pictures, config, file)
-        style = (few,) if few else ()
+        style = (few_step_adapter,) if few_step_adapter else ()
         ways = {
             "with_adapter": (f"{token} {person.noun}", (file, *style)),
             "without_adapter": (f"{token} {person.noun}", style),
@@ -150,23 +154,38 @@ def learn(
     return Learned(trained.seconds, [pictures, *sets])
 
 
-def _one(
-    numbered: tuple[int, Person], fingerprint: str, recipe: Recipe, few: Path | None, work: Path, threads: int
+def evaluate_person(
+    number: int,
+    person: Person,
+    recipe: Recipe,
+    few_step_adapter: Path | None,
+    work: Path,
+    *,
+    fingerprint: str | None,
+    threads: int,
 ) -> Learned:
-    """`learn` in a process of its own, unless `work` holds what the same recipe drew on the same base before."""
+    """`learn` in a process of its own, unless `work` has the pictures of an equal run on the same base.
+
+    Args:
+        fingerprint: the base's, to compare kept pictures with; None if nothing is kept.
+        threads: of torch.
+    """
     torch.set_num_threads(threads)
-    number, person = numbered
     kept = work / f"person-{number}.json"
-    asked = {"base": fingerprint, "recipe": recipe.as_json(), "few": few and str(few), "person": asdict(person)}
-    if kept.exists() and (before := json.loads(kept.read_text()))["asked"] == asked:
+
+    def run(fingerprint: str) -> dict[str, Any]:
+        adapter = few_step_adapter and str(few_step_adapter)
+        return {"base": fingerprint, "recipe": recipe.as_json(), "few": adapter, "person": asdict(person)}
+
+    if fingerprint and kept.exists() and (before := json.loads(kept.read_text()))["asked"] == run(fingerprint):
         return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
-    base, priors = BaseModel.load(rests=as_drawn), work / f"priors-{os.getpid()}"
-    learned = learn(person, number, base, recipe, few=few, prior_folder=priors)
-    # Last of all comes what says that the pictures are there, and what said so of others goes first.
+    base = BaseModel.load(rests=as_drawn)
+    learned = learn(person, number, base, recipe, few_step_adapter, prior_folder=work / f"priors-{os.getpid()}")
+    # The record says that the pictures are complete: it is deleted before they change, and written after them.
     kept.unlink(missing_ok=True)
     with atomic_write(kept.with_suffix(".png")) as draft:
         _board(learned.strips).save(draft)
-    write_text(kept, json.dumps({"asked": asked, "seconds": learned.seconds}) + "\n")
+    write_text(kept, json.dumps({"asked": run(base.fingerprint), "seconds": learned.seconds}) + "\n")
     return learned
 
 
@@ -175,32 +194,46 @@ def evaluate(
     method: Method = "lora",
     *,
     processes: int = 1,
-    few: Path | None = None,
+    few_step_adapter: Path | None = None,
     on_person: Callable[[str], None] = lambda line: None,
     sheet: Path | None = None,
     work: Path | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Train on `count` held-out people's albums and score what is then drawn.
+    """Train on the albums of `count` held-out people, and score drawings of them.
 
     Args:
-        processes: so many people at once.
-        sheet: where to write all pictures as one.
-        work: keeps every person's pictures, so that a stopped evaluation goes on where it was.
-        overrides: of the recipe, as `engine.recipe.choose` takes them.
+        processes: people at once.
+        few_step_adapter: also applied to every drawing.
+        on_person: takes a line of text for each person that is done.
+        sheet: a picture of all drawings is written there.
+        work: a folder that keeps each person's pictures, so that a stopped evaluation resumes.
+        overrides: of the recipe, as in `engine.recipe.choose`.
     Returns:
-        Mean scores under the names of WAYS, and the cost of training in seconds.
+        Mean scores under the names of WAYS, and the mean seconds of training.
     """
     chosen, judge, recipe = people(count), Judge.load(), choose(PHOTOS, method, TOON, **overrides)
-    fingerprint = BaseModel.load().fingerprint
     learned, scores = list[Learned](), list[dict[str, Score]]()
-    # One thread for each of several processes: they are quicker than one process with as many threads.
+    # Several processes of one thread are faster than one process of several threads.
     threads = 1 if processes > 1 else torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         kept = work or Path(folder)
         kept.mkdir(parents=True, exist_ok=True)
-        todo = [pool.submit(_one, numbered, fingerprint, recipe, few, kept, threads) for numbered in enumerate(chosen)]
-        for person, done in zip(chosen, todo, strict=True):
+        fingerprint = BaseModel.load().fingerprint if any(kept.glob("person-*.json")) else None
+        futures = [
+            pool.submit(
+                evaluate_person,
+                number,
+                person,
+                recipe,
+                few_step_adapter,
+                kept,
+                fingerprint=fingerprint,
+                threads=threads,
+            )
+            for number, person in enumerate(chosen)
+        ]
+        for person, done in zip(chosen, futures, strict=True):
             learned.append(done.result())
             scores.append(learned[-1].scores(person, judge))
             line = ", ".join(f"{way} {s.identity:.2f}/{s.prompt:.2f}" for way, s in scores[-1].items())
@@ -209,13 +242,17 @@ def evaluate(
         with atomic_write(sheet) as draft:
             _board([strip for one in learned for strip in one.strips]).save(draft)
     return {
-        "people": count, "photos": PHOTOS, "method": method, "recipe": recipe.as_json(),
+        "people": count,
+        "photos": PHOTOS,
+        "method": method,
+        "recipe": recipe.as_json(),
         "train_seconds": mean(one.seconds for one in learned),
         **{way: _mean([one[way] for one in scores]) for way in WAYS},
-    }  # fmt: skip
+    }
 
 
 def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """One picture of all strips, one below the other."""
     board = Image.new("RGB", (max(map(len, strips)) * SIZE, len(strips) * SIZE), "white")
     for y, strip in enumerate(strips):
         for x, picture in enumerate(strip):
@@ -224,11 +261,11 @@ def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def _strips(board: Path) -> list[list[Image.Image]]:
-    """The strips that `_board` put together; a short one comes back with white pictures at its end."""
-    with Image.open(board) as whole:
+    """The strips of a picture that `_board` made; the end of a short one is white pictures."""
+    with Image.open(board) as sheet:
         return [
-            [whole.crop((x, y, x + SIZE, y + SIZE)) for x in range(0, whole.width, SIZE)]
-            for y in range(0, whole.height, SIZE)
+            [sheet.crop((x, y, x + SIZE, y + SIZE)) for x in range(0, sheet.width, SIZE)]
+            for y in range(0, sheet.height, SIZE)
         ]
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from statistics import mean, mode
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.bases.base import BaseModel
@@ -12,17 +13,18 @@ from engine.photos.faces import describe
 from engine.toon.judge import IDENTITY, Judge
 
 SAME_PERSON = 0.6
-"""Descriptors of one person are less than this apart (dlib's face_recognition_model_v1)."""
+"""Two face descriptors closer than this are of one person (dlib's face_recognition_model_v1)."""
 
 
 class Likeness(Protocol):
     """How far pictures show the person of an album.
 
-    Photographs are taken one after another, for a second or more each: whoever gives them may act in between.
+    Pictures are taken from an iterable one after another. Photographs take a second or more each, so a generator may do
+    other work between them.
     """
 
     known: bool
-    """Whether the album tells what the person looks like; without, nothing is alike."""
+    """Whether a person was recognised in the album; if not, every likeness is 0."""
 
     def __call__(self, pictures: Iterable[Image.Image]) -> float:
         """0 to 1, larger is more alike."""
@@ -30,7 +32,7 @@ class Likeness(Protocol):
 
 
 class JudgedLikeness:
-    """For drawn people: the share of the album's own features (hair, colour, skin, beard) that pictures show again."""
+    """For drawn people: the share of the album's features (hair style and colour, skin, beard) that pictures show."""
 
     known = True
 
@@ -45,7 +47,7 @@ class JudgedLikeness:
 
 
 class FaceLikeness:
-    """For photographs: the share of pictures whose face is the album's person's by its descriptor."""
+    """For photographs: the share of pictures whose face is that of the album's person, by face descriptors."""
 
     def __init__(self, album: Iterable[Image.Image]) -> None:
         self.own = [descriptor for picture in album if (descriptor := describe(picture)) is not None]
@@ -54,7 +56,7 @@ class FaceLikeness:
     def __call__(self, pictures: Iterable[Image.Image]) -> float:
         return mean(float(self._same(describe(picture))) for picture in pictures)
 
-    def _same(self, descriptor: Any) -> bool:
+    def _same(self, descriptor: NDArray[np.float64] | None) -> bool:
         if descriptor is None or not self.own:
             return False
         return float(np.median([np.linalg.norm(descriptor - one) for one in self.own])) < SAME_PERSON

@@ -1,7 +1,7 @@
-"""How many steps a photo wants: likeness and overfitting of one person, drawn as the learning goes on.
+"""How many steps for each photo are best: likeness and overfitting of one person during training.
 
-The seed says it in words: below 50 steps for each photo the person is not known well enough, above 100 the face gets
-noise. Here each number of steps is judged with the same prompts and seeds.
+The seed says that below 50 steps for each photo the person is not learned well enough, and above 100 the face gets
+noise. Here each number of steps is measured with the same prompts and seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from engine.bases.base import BaseModel
@@ -18,6 +19,7 @@ from engine.learning.config import Previews, TrainingConfig
 from engine.learning.listener import Listener, Progress
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.learning.training import train
+from engine.measuring.chart import Line, line_chart
 from engine.measuring.likeness import JudgedLikeness, Likeness, likeness_of
 from engine.recipe import Recipe
 from engine.toon.prompts import PROMPTS, SEED
@@ -25,20 +27,20 @@ from engine.toon.prompts import PROMPTS, SEED
 
 @dataclass(frozen=True)
 class Point:
-    """What was seen after so many steps. Shares are 0 to 1."""
+    """Measurements after a number of steps. Shares are 0 to 1."""
 
     steps: int
     per_photo: float
     likeness: float
-    """Of pictures under the token."""
+    """Likeness of pictures with the token in the prompt."""
     bleeding: float
-    """Likeness of pictures under the bare class noun: how far everybody has become this person."""
+    """Likeness of pictures with the class noun alone in the prompt: how far the whole class became this person."""
     prompt: float | None
-    """Of what prompts asked for beyond the person, what is shown; None where nobody can judge it."""
+    """Share of the attributes in the prompts that pictures show; None where there is no judge."""
     copying: float
-    """Correlation of each picture with the photo that it is most like: near 1, training photos come back."""
+    """Mean correlation of each picture with the photo nearest to it; near 1, training photos are reproduced."""
     noise: float
-    """Fine grain in the pictures as a multiple of the photos' own: the seed's "noise on the avatar's face"."""
+    """Grain of the pictures relative to the photos': the seed's "noise on the avatar's face"."""
 
 
 def copying(pictures: Sequence[Image.Image], album: Sequence[Image.Image]) -> float:
@@ -47,15 +49,17 @@ def copying(pictures: Sequence[Image.Image], album: Sequence[Image.Image]) -> fl
     return float((drawn @ photos.T).max(axis=1).mean())
 
 
-def _thumbnails(pictures: Sequence[Image.Image]) -> Any:
-    rows = np.stack([np.asarray(picture.convert("RGB").resize((16, 16), Image.Resampling.BOX), float).ravel()
-                     for picture in pictures])  # fmt: skip
+def _thumbnails(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
+    """Thumbnails as rows (n, 768) of mean 0 and length 1."""
+    small = [picture.convert("RGB").resize((16, 16), Image.Resampling.BOX) for picture in pictures]
+    rows = np.stack([np.asarray(picture, float).ravel() for picture in small])
     rows -= rows.mean(axis=1, keepdims=True)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return rows
 
 
 def grain(picture: Image.Image) -> float:
-    """The mean difference in gray levels from the median of the 3 x 3 neighbours: edges pass it, noise does not."""
+    """Mean difference in gray levels from the median of the 3 x 3 neighbourhood, which keeps edges but no noise."""
     gray = picture.convert("L")
     middle = gray.filter(ImageFilter.MedianFilter(3))
     return float(np.abs(np.asarray(gray, float) - np.asarray(middle, float)).mean())
@@ -77,17 +81,17 @@ def study(
     on_step: Callable[[Progress], None] = lambda progress: None,
     **options: Any,
 ) -> list[Point]:
-    """Learn the album for the largest of `multiples` (steps a photo), and judge it at each of them on the way.
+    """Train for the largest of `multiples` (steps for each photo), and measure at each of them.
 
-    Under a constant learning rate the first k steps of a run are the run of k steps, so one run shows all of them; the
-    recipe's schedule is therefore made constant. The adapter of the last goes to `out`.
+    With a constant learning rate, the first k steps of a run equal a run of k steps, so one run is enough. The recipe's
+    learning rate is therefore made constant. The last adapter is written to `out`.
     """
     steps = {multiple * len(album): multiple for multiple in sorted(multiples)}
     recipe = replace(recipe, steps=max(steps), schedule="constant", warmup=0)
     likeness = likeness or likeness_of(base, album)
     who = f"{token} {noun}"
-    asked = [prompt.format(who=who) for prompt, _ in PROMPTS]
-    of_others = [prompt.format(who=noun) for prompt, _ in PROMPTS[:4]]
+    person_prompts = [prompt.format(who=who) for prompt, _ in PROMPTS]
+    class_prompts = [prompt.format(who=noun) for prompt, _ in PROMPTS[:4]]
     own_grain = mean(grain(picture) for picture in album)
     points: list[Point] = []
 
@@ -99,21 +103,21 @@ def study(
             judge(step, pictures)
 
     def judge(step: int, pictures: list[Image.Image]) -> None:
-        of_person, others = pictures[: len(asked)], pictures[len(asked) :]
-        followed = None
+        of_person, others = pictures[: len(person_prompts)], pictures[len(person_prompts) :]
+        shown_share = None
         if isinstance(likeness, JudgedLikeness):
-            followed = mean(
+            shown_share = mean(
                 float(shown[name] in allowed)
-                for (_, wanted), shown in zip(PROMPTS, likeness.judge.attributes(of_person), strict=True)
-                for name, allowed in wanted.items()
+                for (_, expected), shown in zip(PROMPTS, likeness.judge.attributes(of_person), strict=True)
+                for name, allowed in expected.items()
             )
         points.append(Point(
-            step, steps[step], likeness(of_person), likeness(others), followed, copying(of_person, album),
+            step, steps[step], likeness(of_person), likeness(others), shown_share, copying(of_person, album),
             mean(grain(picture) for picture in of_person) / max(own_grain, 1e-9),
         ))  # fmt: skip
         on_point(points[-1])
 
-    previews = Previews((*asked, *of_others), frozenset(steps), SEED)
+    previews = Previews((*person_prompts, *class_prompts), frozenset(steps), SEED)
     config = TrainingConfig(token, noun, recipe, seed=seed, previews=previews, **options)
     train(base, album, config, out, listener=Judging(), team=team)
     return points
@@ -125,40 +129,13 @@ COLOURS: Mapping[str, str] = {
 
 
 def chart(points: Sequence[Point], title: str) -> str:
-    """The points as an SVG picture: shares over steps a photo."""
-    width, height, left, bottom, top = 640, 360, 50, 40, 40
-    most = max(point.per_photo for point in points)
+    """The points as an SVG picture: shares over steps for each photo."""
     rows = [asdict(point) for point in points]
-    lines = {name: [(row["per_photo"], row[name]) for row in rows if row[name] is not None] for name in COLOURS}
-    ceiling = max([1.0, *(value for line in lines.values() for _, value in line)])
-
-    def at(x: float, y: float) -> str:
-        across, up = x / most * (width - left - 130), y / ceiling * (height - bottom - top)
-        return f"{left + across:.1f},{height - bottom - up:.1f}"
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
-        'font-size="12">',
-        f'<rect width="{width}" height="{height}" fill="white"/><text x="{left}" y="22" font-size="14">{title}</text>',
-        f'<polyline points="{at(0, ceiling)} {at(0, 0)} {at(most, 0)}" fill="none" stroke="#777"/>',
-        f'<text x="{(left + width - 130) / 2}" y="{height - 6}">steps for each photo</text>',
+    lines = [
+        Line(name, colour, [(row["per_photo"], row[name]) for row in rows if row[name] is not None])
+        for name, colour in COLOURS.items()
     ]
-    for row in rows:
-        x, y = at(row["per_photo"], 0).split(",")
-        parts.append(f'<text x="{x}" y="{float(y) + 16}" text-anchor="middle">{row["per_photo"]:g}</text>')
-    for share in (0, 0.5, 1):
-        x, y = at(0, share).split(",")
-        parts.append(f'<text x="{float(x) - 6}" y="{float(y) + 4}" text-anchor="end">{share:g}</text>')
-    for number, (name, line) in enumerate(lines.items()):
-        if not line:
-            continue
-        colour = COLOURS[name]
-        path = " ".join(at(x, y) for x, y in line)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{at(x, y).split(",")[0]}" cy="{at(x, y).split(",")[1]}" r="3" fill="{colour}"/>'
-                  for x, y in line]  # fmt: skip
-        parts.append(f'<text x="{width - 110}" y="{top + 18 * number + 12}" fill="{colour}">{name}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+    return line_chart(lines, title, "steps for each photo", [point.per_photo for point in points])
 
 
 def table(points: Sequence[Point]) -> str:

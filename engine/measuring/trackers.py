@@ -1,4 +1,4 @@
-"""Where a run's figures and pictures go to be looked at: TensorBoard, Weights & Biases. Imported when asked for."""
+"""Trackers show a run's figures and pictures: TensorBoard, Weights & Biases. Their packages are imported on use."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ class Tracker(Protocol):
         ...
 
     def close(self) -> None:
-        """Everything is written."""
+        """Write everything that is left."""
         ...
 
 
@@ -51,9 +51,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of wandb in a folder; the environment says where it reports to (WANDB_MODE=offline keeps it here).
+    """A run of W&B in a folder. Its environment variables say where it reports to; WANDB_MODE=offline keeps it here.
 
-    Where nobody has logged in, or the server does not let the run in, it is kept in the folder too.
+    The run is kept in the folder too if there is no login, or if the server refuses it.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -102,6 +102,6 @@ def grid(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures of one size in one row."""
     width, height = pictures[0].size
     board = Image.new("RGB", (width * len(pictures), height))
-    for place, picture in enumerate(pictures):
-        board.paste(picture, (place * width, 0))
+    for column, picture in enumerate(pictures):
+        board.paste(picture, (column * width, 0))
     return board

@@ -1,6 +1,8 @@
 """What an evaluation keeps of each person."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,8 +10,9 @@ from PIL import Image
 
 from engine.bases.families import TOON
 from engine.measuring import evaluation
-from engine.measuring.evaluation import PHOTOS, Learned, people
+from engine.measuring.evaluation import PHOTOS, WAYS, Learned, evaluate, evaluate_person, people
 from engine.recipe import choose
+from engine.toon.prompts import PROMPTS
 
 
 def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
@@ -23,13 +26,14 @@ def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
 
     def one(steps: int) -> float:
         recipe = choose(PHOTOS, "lora", TOON, steps=steps)
-        return evaluation._one((0, people(1)[0]), "base", recipe, None, tmp_path, torch.get_num_threads()).seconds
+        threads = torch.get_num_threads()
+        return evaluate_person(0, people(1)[0], recipe, None, tmp_path, fingerprint="base", threads=threads).seconds
 
     def killed(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "learn", learn)
-    monkeypatch.setattr(evaluation.BaseModel, "load", lambda rests: None)
+    monkeypatch.setattr(evaluation.BaseModel, "load", lambda rests: SimpleNamespace(fingerprint="base"))
     assert one(steps=10) == one(steps=10) == 0
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(evaluation, "write_text", killed)
@@ -37,3 +41,30 @@ def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
     # Its pictures are the second recipe's, so they are not taken for the first one's.
     assert one(steps=10) == 2
     assert one(steps=10) == 2
+
+
+@pytest.mark.parametrize(("kept", "loads"), [((), 0), (("person-0.json",), 1)])
+def test_the_base_is_loaded_for_its_fingerprint_only_if_pictures_were_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...], loads: int
+) -> None:
+    loaded: list[str] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, processes: int, context: object) -> None:
+            super().__init__(processes)
+
+    def load(**options: object) -> SimpleNamespace:
+        loaded.append("")
+        return SimpleNamespace(fingerprint="base")
+
+    def evaluate_person(*arguments: object, fingerprint: str | None, threads: int) -> Learned:
+        assert fingerprint == ("base" if kept else None)
+        return Learned(1.0, [[Image.new("RGB", (128, 128))] * len(PROMPTS)] * (len(WAYS) + 1))
+
+    for name in kept:
+        (tmp_path / name).write_text("{}")
+    monkeypatch.setattr(evaluation, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(evaluation.BaseModel, "load", load)
+    monkeypatch.setattr(evaluation, "evaluate_person", evaluate_person)
+    assert evaluate(1, work=tmp_path)["train_seconds"] == 1.0
+    assert len(loaded) == loads
