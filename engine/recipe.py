@@ -1,4 +1,4 @@
-"""The automatic recipe: how to learn an album, from the number of photos, the method and the base model's family."""
+"""Recipes: how to train on an album. The automatic one follows from photos, method and the base model's family."""
 
 import math
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from storage.errors import UserError
 
 Method = Literal["lora", "dreambooth"]
 Distillate = Literal["consistency", "endpoints"]
-"""How a few-step adapter is learned (`engine.learning.distillation`), which decides how is drawn with it."""
+"""How a few-step adapter is distilled (`engine.learning.distillation`), which decides the sampling with it."""
 Named = Literal["auto", "seed", "reference"]
 Optimiser = Literal["adamw", "adamw8bit", "prodigy", "schedulefree"]
 RateSchedule = Literal["constant", "linear", "cosine"]
@@ -19,67 +19,66 @@ AlbumCrop = Literal["none", "face"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-"""Ends of the names of the attention projections that diffusers' train_dreambooth_lora.py trains."""
+"""The attention projections that diffusers' train_dreambooth_lora.py trains, as ends of their names."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides how one album is learned."""
+    """The hyper-parameters of one training."""
 
     method: Method
     steps: int
     learning_rate: float
     batch: int
-    """Instance pictures that one device takes at once."""
+    """Instance pictures in a batch of one device."""
     prior_batch: int
-    """Class pictures beside them, for prior preservation (arXiv 2208.12242, section 3.2); 0 for none."""
+    """Class pictures in the same batch, for prior preservation (arXiv 2208.12242, section 3.2); 0 for none."""
     prior_weight: float
     rank: int = 16
     alpha: int = 16
     prior_pictures: int = 32
-    """Class latents drawn once for each base and class noun."""
+    """Class pictures that are drawn once for each base and class noun."""
     weight_decay: float = 0.01
     text_encoder: bool = False
-    """Whether the text encoder gets a LoRA too, so that the token can come to mean the person before the U-Net reads it
-    (diffusers' train_dreambooth_lora.py: --train_text_encoder); beside full DreamBooth it learns at the LoRA recipe's
-    rate."""
+    """Whether the text encoder is trained by a LoRA too, so that the token's embedding can carry the person (diffusers'
+    train_dreambooth_lora.py: --train_text_encoder). With full DreamBooth it has the LoRA recipe's learning rate."""
     accumulation: int = 1
-    """So many batches make one step."""
+    """Batches whose gradients are accumulated for one step."""
     side: int | None = None
-    """Pixels of the training pictures' sides; the base's own if None."""
+    """Pixels of the training pictures' sides; None for the base's own."""
     crop: Crop = "centre"
-    """The middle square, the square around the largest face, or the whole picture in a bucket of its aspect."""
+    """The middle square, the square around the largest face, or the whole picture in a bucket of its aspect ratio."""
     flip: bool = False
-    """Whether the mirror image is learned too. Off, since nobody's face is symmetric."""
+    """Whether pictures are mirrored at random. Off, since faces are not symmetric."""
     face_weight: float = 1.0
-    """How much more an error within the largest face's box counts than one outside it."""
+    """Weight of the loss within the box of the largest face, relative to the rest."""
     captions: bool = False
-    """Whether each photo is learned under its own caption, where it has one."""
+    """Whether each photo is trained with its own caption, where there are captions."""
     prompts: tuple[str, ...] | None = None
-    """What the photos are learned under, with {instance}; the family's wordings if None."""
+    """Prompts of the photos, with {instance}; None for the family's."""
     prior_prompts: tuple[str, ...] | None = None
-    """What class pictures are drawn with, with {noun}; the family's if None."""
+    """Prompts of class pictures, with {noun}; None for the family's."""
     prior_target: Literal["base", "noise"] = "base"
-    """What the prior rows are held at: the unadapted base's answer, or the noise as in the paper."""
+    """The target of class pictures: the prediction of the base without the adapter, or the noise as in the paper."""
     prior_album: int = 0
-    """How many times each photo stands among the class pictures, under the class noun: there nothing but the token
-    tells person and class apart, so it is heard sooner (ai-toolkit's diff_output_preservation holds nothing else). Only
-    where rows are held at the base's answer: held at the noise, the whole class would become the person."""
+    """How many times each photo is among the class pictures, with the class noun as prompt. Only the token then tells
+    person and class apart, so it is learned sooner (ai-toolkit's diff_output_preservation uses nothing else). It needs
+    the base's prediction as target: with the noise, the whole class would become the person."""
     timesteps: Literal["stratified", "uniform"] = "stratified"
-    """Whether the rows of a step are spread over the noise schedule or drawn one by one."""
+    """Whether the timesteps of a batch are spread evenly over the noise schedule or drawn independently."""
     targets: tuple[str, ...] | None = None
-    """Ends of the names of the modules that a LoRA is put on; the family's if None."""
+    """A LoRA adapts the modules whose names end in one of these; None for the family's."""
     gaussian: bool = False
-    """First factors drawn from N(0, 1 / rank), as diffusers' scripts do, instead of He's uniform."""
+    """Whether LoRA's first factor starts from N(0, 1 / rank), as in diffusers' scripts, instead of He's uniform."""
     dora: bool = False
     """Weight-decomposed LoRA (arXiv 2402.09353)."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), so that larger ranks learn as fast (arXiv 2312.03732)."""
     pivotal: bool = False
-    """Whether the token's own embedding is learned too, over the first half of the steps (pivotal tuning,
-    arXiv 2106.05744; the half is diffusers' train_dreambooth_lora_sdxl_advanced.py's default)."""
+    """Whether the token's embedding is trained too, in the first half of the steps (pivotal tuning, arXiv 2106.05744;
+    half is the default of diffusers' train_dreambooth_lora_sdxl_advanced.py)."""
     word_learning_rate: float = 5e-4
-    """The embedding's learning rate: cloneofsimo/lora's for inversion."""
+    """The learning rate of the token's embedding: cloneofsimo/lora's for inversion."""
     optimiser: Optimiser = "adamw"
     schedule: RateSchedule = "constant"
     warmup: int = 0
@@ -87,14 +86,14 @@ class Recipe:
     min_snr: float = 0.0
     """Gamma of min-SNR weighting (arXiv 2303.09556, which recommends 5); 0 for none. Flow matching has none."""
     noise_offset: float = 0.0
-    """Scale of the noise that a channel's pixels share (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
+    """Scale of the noise that a whole channel shares (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
     ema: float = 0.0
-    """Decay of the running mean of the weights that is kept in the end; 0 keeps the last weights."""
+    """Decay of the exponential moving average of the weights, which is saved; 0 saves the last weights."""
     max_norm: float = 1.0
     """Gradients are scaled down to this norm (diffusers' scripts: 1.0)."""
     precision: Precision = "auto"
     checkpointing: bool | None = None
-    """Whether activations are computed again in the backward pass; None decides by the free memory."""
+    """Gradient checkpointing; None decides by the free memory."""
 
     def as_json(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -117,12 +116,12 @@ PLAIN: Mapping[str, Any] = {
     "timesteps": "uniform", "gaussian": True, "precision": "float32", "text_encoder": False, "crop": "centre",
     "targets": ATTENTION, "rank": 4, "alpha": 4, "weight_decay": 0.01, "checkpointing": False,
 }  # fmt: skip
-"""Values that take what diffusers' training scripts do by default in place of this engine's own improvements."""
+"""What diffusers' training scripts do by default, instead of this engine's improvements."""
 
 SEED = Recipe("dreambooth", 350, 2e-6, 1, 1, 1.0, side=512, prior_pictures=100, **PLAIN)
-"""The seed's run: its parameters one by one, and train_dreambooth.py's own number of class pictures, 100.
+"""The seed's run: its parameters, and train_dreambooth.py's default of 100 class pictures.
 
-It names a class prompt, which that script reads for prior preservation alone, so class pictures are learned beside."""
+The seed sets a class prompt, which that script uses only for prior preservation, so class pictures are trained too."""
 
 REFERENCE: Mapping[Method, Recipe] = {
     # The README of diffusers' examples/dreambooth: 1e-4 x 500 with LoRA, 5e-6 x 400 in full, no class pictures.
@@ -131,7 +130,7 @@ REFERENCE: Mapping[Method, Recipe] = {
 }
 
 STYLE = replace(Recipe("lora", 0, 1e-4, 16, 0, 0.0, **PLAIN), captions=True, checkpointing=None, precision="auto")
-"""The defaults of diffusers' train_text_to_image_lora.py; its 100 epochs are counted in `style`."""
+"""The defaults of diffusers' train_text_to_image_lora.py. `style` turns its 100 epochs into steps."""
 
 STYLE_EPOCHS = 100
 
@@ -144,17 +143,17 @@ RANGES: Mapping[str, tuple[float, float]] = {
 STEPS_PER_PHOTO = (1, 1000)
 
 LORA_ONLY = ("pivotal", "dora", "rslora", "rank")
-"""What full DreamBooth, which has no LoRA on the denoiser, does not have."""
+"""Options that full DreamBooth, which has no LoRA on the denoiser, does not take."""
 
 AVATAR_STEPS = 20_000
 """Most steps of one avatar; a style may take more."""
 
 
 def choose(photos: int, method: Method, family: Learner, named: Named = "auto", **overrides: Any) -> Recipe:
-    """The recipe for an album of `photos` pictures; any field may be overridden, None leaves it to the rule.
+    """The recipe for an album of `photos` pictures. Any field may be overridden; None leaves it to the rule.
 
-    The number of steps follows the seed's rule, so many for each photo, but as if there were 5 to 20: fewer photos
-    do not need less learning, and more than 20 teach little that is new. `steps_per_photo` replaces that many.
+    By the seed's rule the steps grow with the photos, but as if there were 5 to 20: fewer photos do not need fewer
+    steps, and more than 20 teach little that is new. `steps_per_photo` overrides the family's steps for each photo.
 
     Args:
         named: "auto" for the rule, "seed" for the seed's own run, "reference" for the defaults of diffusers' scripts.
@@ -175,7 +174,7 @@ def choose(photos: int, method: Method, family: Learner, named: Named = "auto", 
 
 
 def style(pictures: int, family: Learner, **overrides: Any) -> Recipe:
-    """The recipe for a style from a captioned set of `pictures` pictures; None leaves a field as it is.
+    """The recipe for a style from a captioned set of `pictures` pictures. Overrides are as in `choose`.
 
     Raises:
         UserError: `out_of_range`.
@@ -188,7 +187,7 @@ def style(pictures: int, family: Learner, **overrides: Any) -> Recipe:
 
 
 def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """The recipe with these values in place of its own; what follows from them follows.
+    """The recipe with some values replaced, and with the values that depend on them.
 
     Raises:
         UserError: `out_of_range`, `lora_only` for what full DreamBooth does not have, or `prior_album_at_noise`.
@@ -196,7 +195,7 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     for name, value in given.items():
         if name in RANGES:
             low, high = RANGES[name]
-            # Prodigy's is a factor on the rate that it finds.
+            # Prodigy finds the rate itself; this is a factor on it.
             check(name, value, low, 10.0 if name == "learning_rate" and given.get("optimiser") == "prodigy" else high)
     if recipe.method == "dreambooth":
         for name in LORA_ONLY:
@@ -206,12 +205,12 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         raise UserError("prior_album_at_noise")
     follows: dict[str, Any] = {}
     if "rank" in given and "alpha" not in given:
-        # Alpha as large as the rank leaves the learning rate's meaning as it is.
+        # With alpha equal to the rank, the learning rate keeps its effect.
         follows["alpha"] = given["rank"]
     if given.get("prior_weight") == 0:
         follows["prior_batch"] = 0
     elif given.get("prior_weight") and not recipe.prior_batch:
-        # As many class pictures as photos, as diffusers' train_dreambooth.py takes them.
+        # As many class pictures as photos in a batch, as in diffusers' train_dreambooth.py.
         follows["prior_batch"] = given.get("batch", recipe.batch)
     if given.get("optimiser") == "prodigy" and "learning_rate" not in given:
         follows["learning_rate"] = 1.0  # Prodigy finds its own; its authors' default (arXiv 2306.06101)

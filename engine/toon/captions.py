@@ -1,6 +1,6 @@
-"""Conditioning for the world: a scene becomes a caption, in many wordings, orders and lengths.
+"""Captions of the drawn world: a scene becomes a caption, in many wordings, orders and lengths.
 
-A caption tells a random part of what the picture shows, so the base learns every word alone and in company.
+A caption names a random part of what the picture shows, so the base learns each word alone and among others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +26,7 @@ NEUTRAL = (
     "4k", "masterpiece", "highly detailed", "digital art", "professional", "centered", "looking straight at the camera",
     "soft light", "illustration", "handsome", "lovely", "neat", "portrait", "avatar", "cartoon style",
 )  # fmt: skip
-"""Conditioning that people add and that mean nothing here: the base learns to let them pass."""
+"""Words that people add to prompts and that mean nothing here: the base learns to ignore them."""
 
 HAIR_STYLES: Mapping[str, tuple[str, ...]] = {
     "shortFlat": ("short hair", "short flat hair"), "shortRound": ("short round hair", "short rounded hair"),
@@ -59,7 +59,7 @@ HEADS: Mapping[str, tuple[str, ...]] = {
     "blonde": ("blonde", "blond"), "red": ("ginger", "red-headed"), "brown": ("brunette",),
     "platinum": ("platinum blonde",),
 }  # fmt: skip
-"""People called by the colour of their hair alone."""
+"""Words for people by the colour of their hair."""
 
 SKINS: Mapping[str, tuple[str, ...]] = {
     "pale": ("pale", "pale", "fair", "very light"), "light": ("light", "light", "peach"),
@@ -95,7 +95,7 @@ COLOURS: Mapping[str, tuple[str, ...]] = {
     "light green": ("light green", "mint", "pale green"), "red": ("red", "red", "red", "bright red"),
     "green": ("green", "green", "green", "bright green"), "beige": ("beige", "cream"), "purple": ("purple", "violet"),
 }  # fmt: skip
-"""Colours with more than one name; the others are called what they are."""
+"""Colours with more than one name; the others are called by their key."""
 
 GLASSES: Mapping[str, tuple[str, ...]] = {
     "none": ("without glasses", "no glasses"),
@@ -147,7 +147,7 @@ DISTANCES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 Phrase = tuple[str, str]
-"""Where a phrase may stand ("before" the noun, "with" it, "wearing", or "loose" behind a comma) and its words."""
+"""The kind of a phrase ("before" the noun, after "with", after "wearing", or "loose" after a comma) and its text."""
 
 
 def colour(name: str, random: Random) -> str:
@@ -156,7 +156,7 @@ def colour(name: str, random: Random) -> str:
 
 
 def article(words: str) -> str:
-    """The words with the indefinite article that fits, unless they start with one or are plural."""
+    """The words with their indefinite article, unless they start with one or are plural."""
     first, last = words.split()[0], words.split()[-1]
     if first in ("a", "an", "no", "without", "stubble") or last in (
         "overalls",
@@ -219,7 +219,7 @@ def _background(look: Look, random: Random) -> Phrase:
 
 
 Candidate = tuple[float, Callable[[], Phrase]]
-"""How likely a full caption tells something, and how it says it."""
+"""The probability that a full caption has a phrase, and the function that makes the phrase."""
 
 
 def _of_person(scene: Scene, random: Random) -> list[Candidate]:
@@ -265,7 +265,7 @@ def _joined(words: Sequence[str]) -> str:
 
 
 def nonsense(random: Random) -> str:
-    """A token such as `cr7d` that means nothing: the base must not mind it, so that training may give it a meaning."""
+    """A meaningless token such as `cr7d`. The base learns to ignore tokens, so that training can give one a meaning."""
     letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(2, 5)))
     digit = str(random.randint(0, 9)) if random.random() < 0.7 else ""
     at = random.randint(1, len(letters))

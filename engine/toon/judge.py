@@ -38,16 +38,16 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 
 ALIKE = {"theCaesarAndSidePart": "theCaesar", "thick moustache": "fancy moustache"}
-"""Values that a line of one pixel tells apart, and what the judge calls both: of 63 caesar cuts it named 32 rightly,
-and of 128 moustaches 114."""
+"""Values that differ by a line of one pixel, with the value that the judge gives for both: it named 32 of 63 caesar
+cuts correctly, and 114 of 128 moustaches."""
 
 
 def seen_as(value: str) -> str:
-    """What the judge calls an attribute's value."""
+    """The judge's value for an attribute's value."""
     return ALIKE.get(value, value)
 
 
-class Residual(nn.Module):
+class ResidualBlock(nn.Module):
     """Two convolutions beside the identity (arXiv 1512.03385)."""
 
     def __init__(self, width: int) -> None:
@@ -65,7 +65,7 @@ class Residual(nn.Module):
 
 
 class Judge(nn.Module):
-    """A residual network down to 8 x 8 cells, whose places count: what a mouth says lies in few of them."""
+    """A residual network down to 8 x 8 cells. They are flattened, not pooled: a mouth is in few of them."""
 
     WIDTHS = ((24, 1), (48, 1), (72, 2), (96, 1))
     """Channels and residual blocks at 64, 32, 16 and 8 cells a side."""
@@ -75,7 +75,7 @@ class Judge(nn.Module):
         layers, before = list[nn.Module](), 3
         for width, blocks in self.WIDTHS:
             layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU()]
-            layers += [Residual(width) for _ in range(blocks)]
+            layers += [ResidualBlock(width) for _ in range(blocks)]
             before = width
         self.body = nn.Sequential(*layers, nn.Conv2d(before, 24, 1))
         self.neck = nn.Sequential(nn.Linear(24 * 64, 160), nn.SiLU(), nn.Dropout(0.1))
@@ -88,7 +88,7 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS / "judge") -> "Judge":
-        """The judge that lies in `folder`.
+        """The judge in `folder`.
 
         Raises:
             UserError: `no_judge` if there is none.
@@ -103,12 +103,12 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, drawn: Sequence[Image.Image]) -> dict[str, Tensor]:
-        """For each attribute how likely each picture shows which value, (n, values)."""
+        """Probabilities (n, values) of each attribute's values in each picture."""
         arrays = np.stack([np.asarray(picture.convert("RGB").resize((SIZE, SIZE)), np.uint8) for picture in drawn])
         return {name: logits.softmax(dim=1) for name, logits in self(as_input(arrays)).items()}
 
     def attributes(self, drawn: Sequence[Image.Image]) -> list[dict[str, str]]:
-        """What each picture shows, by name."""
+        """For each picture, each attribute's most likely value."""
         if not drawn:
             return []
         choices = {name: answer.argmax(dim=1).tolist() for name, answer in self.probabilities(drawn).items()}
@@ -118,16 +118,16 @@ class Judge(nn.Module):
         ]
 
     def look(self, picture: Image.Image) -> tuple[world.Look, float]:
-        """What of a picture is not the person, and how likely the least certain part of that is, 0 to 1."""
-        shown, certain = dict[str, str](), dict[str, float]()
+        """The attributes of a picture besides the person, and the probability of the least certain one."""
+        shown, probability = dict[str, str](), dict[str, float]()
         for name, answer in self.probabilities([picture]).items():
             if name not in IDENTITY:
                 best = int(answer[0].argmax())
-                shown[name], certain[name] = ATTRIBUTES[name][best], float(answer[0, best])
-        # Of eyes behind dark glasses and of the colour of no hat there is nothing to be certain of.
+                shown[name], probability[name] = ATTRIBUTES[name][best], float(answer[0, best])
+        # Eyes behind dark glasses, and the colour of a missing hat, cannot be seen.
         hidden = {"hat_colour"} if shown["hat"] == "none" else set[str]()
         hidden |= {"eyes"} if shown["glasses"] == "sunglasses" else set()
-        return world.Look(**shown), min(value for name, value in certain.items() if name not in hidden)
+        return world.Look(**shown), min(value for name, value in probability.items() if name not in hidden)
 
 
 def as_input(rows: np.ndarray) -> Tensor:

@@ -1,8 +1,8 @@
 """The procedural world of drawn people that the embedded base model knows.
 
-A `Person` is what stays the same from picture to picture (the identity that an album teaches), a `Look`
-is what a prompt may change. Both together are a `Scene`, which `render` draws with DiceBear's `avataaars`
-artwork (Pablo Stanley, free for personal and commercial use). What a picture shows is therefore known exactly.
+A `Person` is what stays the same from picture to picture: the identity that an album teaches. A `Look` is what a prompt
+may change. Both together are a `Scene`, which `render` draws with DiceBear's `avataaars` artwork (Pablo Stanley, free
+for personal and commercial use). So it is known exactly what a picture shows.
 """
 
 import hashlib
@@ -70,7 +70,7 @@ HATS: Mapping[str, tuple[str, ...]] = {
     "none": (), "hat": ("hat",), "winter hat": ("winterHat1", "winterHat02", "winterHat03", "winterHat04"),
     "turban": ("turban",),
 }  # fmt: skip
-"""Head-wear takes the place of the hair in this artwork."""
+"""Hats hide the hair in this artwork."""
 
 EYES: Mapping[str, tuple[str, ...]] = {
     "open": ("default",), "closed": ("closed",), "winking": ("wink", "winkWacky"), "aside": ("side",),
@@ -96,12 +96,12 @@ TILTS: Mapping[str, tuple[float, float]] = {"none": (0.0, 0.0), "left": (-13.0, 
 DISTANCES: Mapping[str, tuple[float, float]] = {"usual": (0.99, 1.01), "close-up": (1.36, 1.42), "afar": (0.69, 0.71)}
 """Scale of the figure; 1.0 fills the picture from shoulders to hair.
 
-Faces of one distance and tilt lie upon each other almost exactly. With poses strewn over wide ranges, a base of this
-size and cost spent its steps on where a face is rather than on what is in it, and drew eyes and mouths as mixtures.
+Faces of one distance and tilt coincide almost exactly. With wide ranges of poses, a base of this size and cost spent
+its steps on the position of a face rather than on its features, and drew eyes and mouths as mixtures.
 """
 
 HELD_OUT_SHARE = 8
-"""One person in so many never appears in pre-training."""
+"""One in this many people never appears in pre-training."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of the world. `grain` seeds what no caption tells: shades, degrees, which of several drawings."""
+    """One picture of the world. `grain` seeds what no caption says: shades, degrees, the variant of a drawing."""
 
     person: Person
     look: Look
@@ -147,7 +147,7 @@ class Scene:
 
 
 def sample_person(random: Random, *, held_out: bool) -> Person:
-    """Draw an identity, either one that pre-training may show or one that it never shows."""
+    """Sample an identity: one that pre-training never shows if `held_out`, else one that it may show."""
     while True:
         noun = random.choice(("man", "woman"))
         bearded = noun == "man" and random.random() < 0.6
@@ -167,7 +167,7 @@ def _mostly(random: Random, usual: str, options: Sequence[str], share: float) ->
 
 
 def sample_look(random: Random, *, hats: bool = True) -> Look:
-    """Draw everything that is not identity. Albums are drawn with `hats=False`, since a hat hides the hair."""
+    """Sample everything that is not identity. Albums have no hats, since a hat hides the hair."""
     return Look(
         clothes=random.choice(tuple(CLOTHES)),
         clothes_colour=random.choice(tuple(COLOURS)),
@@ -183,19 +183,19 @@ def sample_look(random: Random, *, hats: bool = True) -> Look:
 
 
 def sample_scene(random: Random) -> Scene:
-    """Draw one picture for pre-training: never a held-out person."""
+    """Sample one scene for pre-training, never of a held-out person."""
     return Scene(sample_person(random, held_out=False), sample_look(random), random.getrandbits(32))
 
 
 def album(person: Person, count: int, seed: int) -> list[Scene]:
-    """`count` different scenes of one person, as somebody might send them with `/train`."""
+    """`count` different scenes of one person, like an album sent with `/train`."""
     random = Random(seed)
     return [Scene(person, sample_look(random, hats=False), random.getrandbits(32)) for _ in range(count)]
 
 
 @cache
 def artwork(name: str) -> Style:
-    """One of the styles of artwork that DiceBear has collected, by its file's name."""
+    """One of DiceBear's artwork styles, by its file's name."""
     return Style(json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8")))
 
 
