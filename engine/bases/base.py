@@ -20,16 +20,17 @@ from engine.device.precision import best_device, resting_dtype
 from storage.errors import UserError
 
 LARGEST_SIDE = 1536
-"""Pixels of the largest picture's side."""
+"""The longest side of a picture, in pixels."""
 
-Rests = Callable[["BaseModel"], torch.dtype | None]
+DtypeChoice = Callable[["BaseModel"], torch.dtype | None]
+"""Chooses the denoiser's dtype in memory for a base; None for the device's usual one."""
 
 
-def as_drawn(base: "BaseModel") -> torch.dtype:
-    """A denoiser's dtype at rest for whoever draws: what autocast would turn its weights into at every step.
+def drawing_dtype(base: "BaseModel") -> torch.dtype:
+    """The denoiser's dtype in memory for drawing: the one that autocast would cast its weights to at every step.
 
-    Of a small one each drawing makes copies (`engine.device.packed`), with what is worn in them
-    (`engine.adapters.applied`): those are exact if they are rounded once.
+    Each drawing with a small denoiser copies its weights (`engine.device.packed`), with adapters added to them
+    (`engine.adapters.applied`). The copies are exact if they are rounded only once, so it stays float32.
     """
     return torch.float32 if small(base) else precision.compute_dtype(base.device)
 
@@ -42,14 +43,16 @@ PROMPT_BATCH = 32
 
 
 class BaseModel:
-    """The parts of one text-to-image model on one device, whatever its family.
+    """The parts of one text-to-image model of any family, on one device.
 
-    On CUDA the denoiser and the text encoders rest in the compute dtype; on the CPU they stay float32, unless `rests`
-    says otherwise of the denoiser, and compute in mixed precision. The VAE is always float32, since SD 1.x and SDXL
-    overflow float16 there.
+    On CUDA the denoiser and the text encoders have the compute dtype. On the CPU they are float32, unless
+    `denoiser_dtype` chooses another for the denoiser, and compute in mixed precision. The VAE is always float32, since
+    those of SD 1.x and SDXL overflow in float16.
     """
 
-    def __init__(self, pipeline: Pipeline, source: str, device: torch.device, rests: Rests = lambda base: None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, source: str, device: torch.device, denoiser_dtype: DtypeChoice = lambda base: None
+    ) -> None:
         self.source, self.device = source, device
         self.parts: Mapping[str, Any] = {**pipeline.config, **pipeline.components}
         denoiser = pipeline.components.get("unet") or pipeline.components.get("transformer")
@@ -59,23 +62,23 @@ class BaseModel:
         """The denoiser: a U-Net, or the transformer in its place."""
         self.family: Family = family_of(denoiser.config, pipeline.config)
         self.family.check_parts(self)
-        resting = resting_dtype(device)
+        usual_dtype = resting_dtype(device)
         self.size = sum(weight.numel() for weight in denoiser.parameters())
         """The number of the denoiser's parameters; counted once, since each training step asks."""
         large: list[nn.Module] = [self.unet, *self.text_encoders.values()]
         self.fingerprint = fingerprint_of(large)
-        """Differs between base models, wherever they lie and however they rest on the device."""
+        """Tells base models apart, independent of where they are stored and of their dtype here."""
         free = free_bytes(device)
-        self.quantised = free is not None and too_large(large, resting, free)
-        """Whether memory is so short that the base's linear layers rest in eight bits."""
+        self.quantised = free is not None and too_large(large, usual_dtype, free)
+        """Whether memory is so short that the linear layers are stored in eight bits."""
         if self.quantised:
             for module in large:
                 quantise(module)
-        # Moved and cast at once: float32 copies of all parts side by side are more than a device may hold.
-        _at_rest(self.vae, device, torch.float32)
-        self.rest(rests(self) or resting)
+        # Move and cast in one call: a device may not hold float32 copies of all parts.
+        _frozen(self.vae, device, torch.float32)
+        self.cast_denoiser(denoiser_dtype(self) or usual_dtype)
         for encoder in self.text_encoders.values():
-            _at_rest(encoder, device, resting)
+            _frozen(encoder, device, usual_dtype)
         self.schedule: NoiseSchedule = self.family.schedule(self.parts["scheduler"].config)
         self.vae_scale_factor = self.family.vae_scale_factor(self)
         """Pixels of a picture's side for each latent position."""
@@ -88,26 +91,29 @@ class BaseModel:
 
     @classmethod
     def load(
-        cls, source: str | None = None, device: torch.device | None = None, rests: Rests = lambda base: None
+        cls,
+        source: str | None = None,
+        device: torch.device | None = None,
+        denoiser_dtype: DtypeChoice = lambda base: None,
     ) -> "BaseModel":
         """Load a diffusers folder, a hub id or a single .safetensors file; None or "embedded" is the embedded base.
 
         Args:
-            rests: the dtype of the denoiser at rest, where it is another than the device's usual one.
+            denoiser_dtype: chooses the denoiser's dtype in memory.
         Raises:
-            UserError: `base_unusable` if there is no such model or its family is not supported, or what `rests` does.
+            UserError: `base_unusable` if there is no such model or its family is not supported, or as `denoiser_dtype`.
         """
         source = source or EMBEDDED
         try:
-            return cls(open_pipeline(source), source, device or best_device(), rests)
+            return cls(open_pipeline(source), source, device or best_device(), denoiser_dtype)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
             raise UserError("base_unusable", base=source, reason=reason) from error
 
-    def rest(self, dtype: torch.dtype) -> None:
-        """Have the denoiser rest in `dtype`; one that does so already is not copied."""
+    def cast_denoiser(self, dtype: torch.dtype) -> None:
+        """Cast the denoiser to `dtype` in place. Weights that have it already are not copied."""
         self.dtype = dtype
-        _at_rest(self.unet, self.device, dtype)
+        _frozen(self.unet, self.device, dtype)
 
     def original_weights(self) -> WeightReader:
         """The denoiser's weights before any training, read again from the source, on the CPU."""
@@ -191,7 +197,7 @@ class BaseModel:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> list[Image.Image]:
-        """Pictures of the latents, one at a time, which bounds memory."""
+        """The pictures of latents (n, c, h, w), decoded one at a time, which bounds memory."""
         pictures = []
         for latent in latents.float():
             decoded = self.vae.decode(self.family.from_latents(self.vae, latent[None])).sample[0]
@@ -219,15 +225,15 @@ class BaseModel:
         return sides[0]
 
 
-def _at_rest(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
-    # By torch's own method: diffusers' warns of every cast, whether or not the part has layers that must not be cast.
+def _frozen(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    # By torch's own method: diffusers' warns of every cast, whether or not some layers must stay float32.
     nn.Module.to(module, device, dtype).eval().requires_grad_(False)
 
 
 def fingerprint_of(parts: Sequence[nn.Module]) -> str:
-    """Sixteen hexadecimal digits of the sizes of all weights of these parts in their order, and of a sample of each.
+    """Sixteen hexadecimal digits: a hash of the shapes of all weights, in their order, and of a sample of their values.
 
-    Names are left out, since libraries change them. To be taken before weights are cast or quantised.
+    Names are left out, since libraries change them. Take it before weights are cast or quantised.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -239,7 +245,7 @@ def fingerprint_of(parts: Sequence[nn.Module]) -> str:
 
 
 def plain_parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The part's own parameters under their plain names, whether or not LoRAs are attached."""
+    """The module's own parameters, without those of LoRAs, under the names that they have without LoRAs."""
     for name, parameter in module.named_parameters():
         if "lora_" not in name:
             yield name.replace(".base_layer.", "."), parameter.detach()

@@ -52,7 +52,7 @@ def _imagine_options(parser: argparse.ArgumentParser) -> None:
 def run_imagine(asked: argparse.Namespace) -> Figures:
     """`imagine`: draw pictures of a prompt."""
     from engine.adapters.adapters import Attached, facts_of
-    from engine.bases.base import BaseModel, as_drawn
+    from engine.bases.base import BaseModel, drawing_dtype
     from engine.drawing.drawing import Drawing, draw_together, make_plan
 
     # 1. The adapters with their weights. One that is missing is told before the base is loaded.
@@ -66,7 +66,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     weights = (*asked.weight, *[1.0] * (len(adapters) - len(asked.weight)))
 
     # 2. The drawing.
-    base = BaseModel.load(base_source(asked), rests=as_drawn)
+    base = BaseModel.load(base_source(asked), denoiser_dtype=drawing_dtype)
     drawing = Drawing(
         prompt=asked.prompt,
         count=asked.count,

@@ -168,7 +168,7 @@ def open_learner(base: BaseModel, config: TrainingConfig, material: Material) ->
     recipe = config.recipe
     token_embedding = LearnedToken(base, config.token) if recipe.pivotal else None
     if config.owns_base and (frozen := frozen_dtype(recipe, base.device)):
-        base.rest(frozen)
+        base.cast_denoiser(frozen)
     with ExitStack() as cleanup:
         cleanup.callback(detach, base)
         adapter = attach_fresh(base, recipe, TRAINING, config.seed)

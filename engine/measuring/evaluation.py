@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from engine.adapters.adapters import FILE, Attached
-from engine.bases.base import BaseModel, as_drawn
+from engine.bases.base import BaseModel, drawing_dtype
 from engine.bases.families import TOON
 from engine.drawing.drawing import Drawing, draw_together, make_plan
 from engine.learning.config import TrainingConfig
@@ -179,7 +179,7 @@ def evaluate_person(
 
     if fingerprint and kept.exists() and (before := json.loads(kept.read_text()))["asked"] == run(fingerprint):
         return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
-    base = BaseModel.load(rests=as_drawn)
+    base = BaseModel.load(denoiser_dtype=drawing_dtype)
     learned = learn(person, number, base, recipe, few_step_adapter, prior_folder=work / f"priors-{os.getpid()}")
     # The record says that the pictures are complete: it is deleted before they change, and written after them.
     kept.unlink(missing_ok=True)

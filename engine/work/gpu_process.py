@@ -28,7 +28,7 @@ from PIL import Image
 
 from engine.adapters.adapters import Attached
 from engine.adapters.file import FILE
-from engine.bases.base import BaseModel, as_drawn
+from engine.bases.base import BaseModel, drawing_dtype
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
 from engine.learning import training
@@ -69,7 +69,7 @@ class GpuProcess:
         self._cancelled: set[str] = set()
         """Those of them that are to stop."""
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
-        self.base = BaseModel.load(base_source, rests=as_drawn)
+        self.base = BaseModel.load(base_source, denoiser_dtype=drawing_dtype)
         self.attached = Attached(self.base)
 
     def _read(self, requests: TextIO) -> None:

@@ -12,7 +12,7 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
 
 from engine.adapters.adapters import FILE, LORA_METADATA, Attached, read_file, write
-from engine.bases.base import BaseModel, as_drawn
+from engine.bases.base import BaseModel, drawing_dtype
 from engine.drawing.drawing import Drawing, Picture, draw, draw_together, make_plan
 from engine.learning.config import TrainingConfig
 from engine.learning.listener import Listener, Progress
@@ -36,7 +36,7 @@ def timed(task: Callable[[], object], times: int) -> float:
 
 def figures(avatars: Sequence[Path], token: str, noun: str, times: int = 7) -> Figures:
     """Ours, the reference's and the goal of each comparison."""
-    base = BaseModel.load(rests=as_drawn)
+    base = BaseModel.load(denoiser_dtype=drawing_dtype)
     attached = Attached(base)
     prompt = f"a photo of {token} {noun} in a suit"
 

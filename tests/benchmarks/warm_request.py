@@ -107,10 +107,10 @@ def _request_before_plans(base: Any, adapter: Path) -> Draw:
 def opened(folder: str) -> Any:
     """The base in `folder`, resting as the GPU process has it."""
     try:
-        from engine.bases.base import BaseModel, as_drawn
+        from engine.bases.base import BaseModel, drawing_dtype
     except ImportError:
-        from engine.base import BaseModel, as_drawn  # type: ignore[import-not-found, no-redef]
-    return BaseModel.load(folder, torch.device("cpu"), rests=as_drawn)
+        from engine.base import BaseModel, drawing_dtype  # type: ignore[import-not-found, no-redef]
+    return BaseModel.load(folder, torch.device("cpu"), denoiser_dtype=drawing_dtype)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

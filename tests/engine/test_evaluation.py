@@ -33,7 +33,7 @@ def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(evaluation, "learn", learn)
-    monkeypatch.setattr(evaluation.BaseModel, "load", lambda rests: SimpleNamespace(fingerprint="base"))
+    monkeypatch.setattr(evaluation.BaseModel, "load", lambda denoiser_dtype: SimpleNamespace(fingerprint="base"))
     assert one(steps=10) == one(steps=10) == 0
     with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
         context.setattr(evaluation, "write_text", killed)

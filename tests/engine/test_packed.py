@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from engine.adapters.adapters import FILE, Attached
-from engine.bases.base import BaseModel, as_drawn
+from engine.bases.base import BaseModel, drawing_dtype
 from engine.device.packed import Packed, packed
 from engine.drawing.drawing import draw
 from tests.engine.learning import learn
@@ -132,9 +132,9 @@ def test_a_picture_is_the_same_with_packed_layers(folders, pictures, tmp_path: P
 def test_a_base_that_rests_as_it_is_drawn_with_draws_the_same(
     folders, pictures, tmp_path: Path, monkeypatch, half
 ) -> None:
-    assert BaseModel.load(str(folders("sd1")), CPU, as_drawn).dtype == torch.float32
+    assert BaseModel.load(str(folders("sd1")), CPU, drawing_dtype).dtype == torch.float32
     monkeypatch.setattr("engine.device.cores.LARGE", 0)
-    usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, as_drawn)
+    usual, resting = load(folders("sd1")), BaseModel.load(str(folders("sd1")), CPU, drawing_dtype)
     assert (usual.unet.dtype, resting.unet.dtype, resting.dtype) == (torch.float32, torch.bfloat16, torch.bfloat16)
     assert resting.text_encoder.dtype == torch.float32 and resting.fingerprint == usual.fingerprint
     learn(usual, pictures, LORA, tmp_path / FILE, side=SIDE)
