@@ -21,6 +21,8 @@ from typing import Any
 
 from aiohttp import ClientSession, web
 
+from tests.until import until
+
 TOKEN = "12345:simulated"
 BOT = {"id": 12345, "is_bot": True, "first_name": "Avatar", "username": "AvatarTestBot"}
 _MESSAGE = {"chat_id", "message_thread_id", "reply_parameters", "reply_markup", "disable_notification"}
@@ -69,6 +71,9 @@ class Rates:
     overall: int = 30
     private: int = 25
     group: int = 20
+
+
+UNLIMITED = Rates(overall=100_000, private=100_000, group=100_000)
 
 
 @dataclass
@@ -221,10 +226,30 @@ class Server:
 
     async def until(self, chat: int, text: str, count: int = 1, seconds: float = 90) -> dict[str, Any]:
         """The last message of the bot with this text, once there are `count` of them."""
-        async with asyncio.timeout(seconds):
-            while len(found := [body for body in self.of_bot(chat) if text in said(body)]) < count:
-                await asyncio.sleep(0.01)
-        return found[-1]
+
+        def found() -> list[dict[str, Any]]:
+            bodies = [body for body in self.of_bot(chat) if text in said(body)]
+            return bodies if len(bodies) >= count else []
+
+        return (await until(found, within=seconds))[-1]
+
+    async def documents(self, chat: int, count: int) -> list[dict[str, Any]]:
+        """The bot's messages with a file in a chat, once there are `count` of them."""
+
+        def found() -> list[dict[str, Any]]:
+            bodies = [body for body in self.of_bot(chat) if "document" in body]
+            return bodies if len(bodies) >= count else []
+
+        return await until(found)
+
+    async def alerted(self, text: str) -> None:
+        """Return once somebody was told this beside a button."""
+        await until(lambda: any(text in (alert or "") for alert, _ in self.alerts))
+
+    @property
+    def unfetched(self) -> int:
+        """How many updates the polling bot has not confirmed yet."""
+        return 0 if self.webhook.get("url") else len(self._updates)
 
     def inject(self, method: str, error: Exception, times: int = 1, after: bool = False) -> None:
         """Let the next calls of a method fail."""

@@ -25,6 +25,7 @@ from bot.messages import Button, File, Message, Shown
 from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.blobs import MemoryBlobs
 from storage.records import Records
+from tests.fakes.clock import Clock
 from tests.fakes.engine import drawing
 from tests.platforms import discord_server
 from tests.platforms.discord_server import DiscordServer, check_command, check_form, check_message
@@ -234,16 +235,18 @@ async def test_telegram_refuses_what_is_too_quick_or_too_old(server: Server, ben
     assert await server._getUpdates({}) == []
 
 
-def test_what_is_rendered_for_telegram_stays_below() -> None:
+async def test_what_is_rendered_for_telegram_stays_below() -> None:
     assert [units(part) for part in pieces("x" * (TEXT_MOST + 1))] == [TEXT_MOST, 1]
     assert units(clipped("😀" * (CAPTION_MOST // 2) + "x", CAPTION_MOST)) <= CAPTION_MOST
     with pytest.raises(ValueError, match="64 bytes"):
         keyboard([Button("x", "a" * 65)])
     assert (TEXT_MOST, CAPTION_MOST, RESULTS_MOST) == (4096, 1024, 50)
-    pace = Pace()
-    for chat, most in ((1, 20), (-1, 19)):
-        pace._window(chat).times.extend([time.monotonic()] * most)
-        assert pace.wait(chat) > 0
+    for chat, most, seconds in ((1, 20, 20), (-1, 19, 60)):
+        clock = Clock()
+        pace = Pace(clock=clock, sleep=clock.sleep)
+        for _ in range(most):
+            await pace.turn(chat)
+        assert (pace.wait(chat), clock.sleeps) == (seconds, [])
     assert Pace(overall=Rate(28, 1.0)).wait(5, 29) == 0.0  # more than fits at once goes when nothing else does
 
 

@@ -26,6 +26,7 @@ from bot.frontends.locks import Locks
 from bot.frontends.telegram.albums import Albums
 from bot.frontends.telegram.answering import Answering
 from bot.frontends.telegram.buttons import Buttons
+from bot.frontends.telegram.calls import RETRY_PAUSE
 from bot.frontends.telegram.connection import Connection
 from bot.frontends.telegram.edits import Gaps
 from bot.frontends.telegram.inline import Inline
@@ -61,8 +62,9 @@ class TelegramFailure(Exception):
 class Telegram:
     """One bot over one storage.
 
-    quiet: seconds, as `QUIET`. pauses: seconds before an update is handled again, as `intake.PAUSES`. edit_every and
-    sweep_every: seconds, as for `Delivery`. operators: accounts as platform:id.
+    quiet: seconds, as `QUIET`. pauses: seconds before an update is handled again, as `intake.PAUSES`. retry_pause:
+    seconds before a message is sent again, as `calls.RETRY_PAUSE`. edit_every and sweep_every: seconds, as for
+    `Delivery`. operators: accounts as platform:id.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Telegram:
         pace: Pace | None = None,
         gaps: Gaps | None = None,
         pauses: Sequence[float] = PAUSES,
+        retry_pause: float = RETRY_PAUSE,
         edit_every: float = 1.0,
         sweep_every: float = 2.0,
         operators: Collection[str] = (),
@@ -85,7 +88,9 @@ class Telegram:
         # Sending
         self.migrations = ChatMigrations(storage.records)
         self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
-        self.outbox = Outbox(self.bot, storage.records, storage.blobs, self.migrations, pace or Pace(), gaps)
+        self.outbox = Outbox(
+            self.bot, storage.records, storage.blobs, self.migrations, pace or Pace(), gaps, retry_pause
+        )
         self.delivery = Delivery(
             storage.records,
             storage.events,

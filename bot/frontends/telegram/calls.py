@@ -37,8 +37,10 @@ from bot.messages import Shown
 log = logging.getLogger(__name__)
 
 TRIES = 3
-_WORTH_IT = 3.0
-"""Seconds of silence up to which the typing sign is still worth sending; after longer ones the reply itself is near."""
+RETRY_PAUSE = 0.5
+"""Seconds before the second try; before the third it is twice as long."""
+_TYPING_WAIT_MOST = 3.0
+"""Seconds of silence after which the typing sign is still sent; after a longer silence the reply itself is near."""
 PHOTO_MOST = 10_000_000
 """Bytes of a picture that Telegram shows as such."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
@@ -66,11 +68,12 @@ class Unreachable(Exception):
 class Calls:
     """Telegram's sending methods over one bot. Every call raises Unreachable, and TelegramError if it is not taken.
 
-    `reply_to`: the message that is answered; it may be gone by now.
+    `reply_to`: the message that is answered; it may be gone by now. `retry_pause`: seconds, as `RETRY_PAUSE`.
     """
 
-    def __init__(self, bot: Bot, migrations: ChatMigrations, pace: Pace) -> None:
+    def __init__(self, bot: Bot, migrations: ChatMigrations, pace: Pace, retry_pause: float = RETRY_PAUSE) -> None:
         self._bot = bot
+        self._retry_pause = retry_pause
         self._migrations = migrations
         self._pace = pace
         self._acknowledging: set[asyncio.Task[None]] = set()
@@ -203,7 +206,7 @@ class Calls:
                 elif isinstance(error, (BadRequest, InvalidToken, Conflict)) or tries >= TRIES:
                     raise
                 else:
-                    await asyncio.sleep(0.5 * tries)
+                    await asyncio.sleep(self._retry_pause * tries)
 
     def _acknowledge(self, room: Room) -> None:
         self._acknowledging.add(task := asyncio.create_task(self.typing(room)))
@@ -212,9 +215,9 @@ class Calls:
     async def typing(self, room: Room) -> None:
         """Acknowledge a command: show that the bot is typing, where the reply has to wait."""
         for _ in range(TRIES):
-            if (silence := self._pace.silence(room.chat)) > _WORTH_IT:
+            if self._pace.silence(room.chat) > _TYPING_WAIT_MOST:
                 return
-            await asyncio.sleep(silence)
+            await self._pace.end_of_silence(room.chat)
             try:
                 async with self._few:
                     await self._bot.send_chat_action(

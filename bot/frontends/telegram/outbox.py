@@ -26,7 +26,7 @@ from telegram.error import TelegramError
 
 from bot.frontends.files import content
 from bot.frontends.ledger import Entry, Ledger
-from bot.frontends.telegram.calls import Calls, Loaded, Unreachable
+from bot.frontends.telegram.calls import RETRY_PAUSE, Calls, Loaded, Unreachable
 from bot.frontends.telegram.edits import NOWHERE, Edits, Gaps
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.rendering import (
@@ -87,14 +87,21 @@ class Outbox:
     """Sends and edits."""
 
     def __init__(
-        self, bot: Bot, records: Records, blobs: Blobs, migrations: ChatMigrations, pace: Pace, gaps: Gaps | None = None
+        self,
+        bot: Bot,
+        records: Records,
+        blobs: Blobs,
+        migrations: ChatMigrations,
+        pace: Pace,
+        gaps: Gaps | None = None,
+        retry_pause: float = RETRY_PAUSE,
     ) -> None:
         self._bot = bot
         self._records = records
         self._blobs = blobs
         self._migrations = migrations
         self.ledger = Ledger(records, NAME)
-        self.calls = Calls(bot, migrations, pace)
+        self.calls = Calls(bot, migrations, pace, retry_pause)
         self.edits = Edits(bot, blobs, migrations, gaps or Gaps())
         self._holder = uuid4().hex
         self._renewing: asyncio.Task[None] | None = None

@@ -10,6 +10,7 @@ written down as perhaps sent long before its turn.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from bot.frontends.locks import Locks
@@ -37,11 +38,22 @@ class _Window:
 
 
 class Pace:
-    """Turns to send in each chat, in the order in which they are asked for."""
+    """Turns to send in each chat, in the order in which they are asked for.
+
+    clock: seconds that only grow. sleep: waits for that many seconds of the clock.
+    """
 
     def __init__(
-        self, overall: Rate = Rate(28, 1.0), private: Rate = Rate(20, 20.0), group: Rate = Rate(19, 60.0)
+        self,
+        overall: Rate = Rate(28, 1.0),
+        private: Rate = Rate(20, 20.0),
+        group: Rate = Rate(19, 60.0),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        self._clock = clock
+        self._sleep = sleep
         self._overall = _Window(overall)
         self._private, self._group = private, group
         self._chats: dict[int, _Window] = {}
@@ -56,35 +68,38 @@ class Pace:
                 wait = self._wait(chat, window, count)
                 if wait <= 0:
                     break
-                await asyncio.sleep(wait)
+                await self._sleep(wait)
             for used in (window, self._overall):
-                used.times.extend([time.monotonic()] * min(count, used.rate.most))
+                used.times.extend([self._clock()] * min(count, used.rate.most))
         if len(self._chats) > 10_000:
             self._chats = {
-                known: window
-                for known, window in self._chats.items()
-                if window.wait(window.rate.most, time.monotonic())
+                known: window for known, window in self._chats.items() if window.wait(window.rate.most, self._clock())
             }
 
     def wait(self, chat: int, count: int = 1) -> float:
         """Seconds until `count` messages may be sent to this chat, if nobody else asks meanwhile."""
         if self._turns.locked(chat):
-            return max(self._overall.rate.seconds, self._overall.wait(count, time.monotonic()))
+            return max(self._overall.rate.seconds, self._overall.wait(count, self._clock()))
         return self._wait(chat, self._window(chat), count)
 
     def _window(self, chat: int) -> _Window:
         return self._chats.setdefault(chat, _Window(self._private if chat > 0 else self._group))
 
     def _wait(self, chat: int, window: _Window, count: int) -> float:
-        now = time.monotonic()
+        now = self._clock()
         if self._paused.get(chat, 0.0) <= now:
             self._paused.pop(chat, None)
         return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
 
+    async def end_of_silence(self, chat: int) -> None:
+        """Return once Telegram wants no silence in this chat any more."""
+        if (silence := self.silence(chat)) > 0:
+            await self._sleep(silence)
+
     def silence(self, chat: int) -> float:
         """Seconds for which Telegram still wants silence in this chat."""
-        return max(0.0, self._paused.get(chat, 0.0) - time.monotonic())
+        return max(0.0, self._paused.get(chat, 0.0) - self._clock())
 
     def pause(self, chat: int, seconds: float) -> None:
         """Telegram asked for silence in this chat."""
-        self._paused[chat] = max(self._paused.get(chat, 0.0), time.monotonic() + seconds)
+        self._paused[chat] = max(self._paused.get(chat, 0.0), self._clock() + seconds)

@@ -12,6 +12,7 @@ from storage.open import open_storage
 from tests.fakes.engine import Engine
 from tests.platforms.telegram.world import World
 from tests.platforms.telegram_server import (
+    UNLIMITED,
     Person,
     Server,
     served,
@@ -22,7 +23,7 @@ from tests.platforms.telegram_server import (
 async def world(tmp_path: Path, redis: str) -> AsyncIterator[World]:
     async with Redis.from_url(redis) as client:
         await client.flushall()
-    server = Server()
+    server = Server(rates=UNLIMITED)
     settings = BotSettings(_env_file=None, home=tmp_path, redis_url=redis)
     async with open_storage(settings) as storage, served(server) as address:
         engine = Engine(storage.records, storage.blobs, storage.events)  # type: ignore[arg-type]

@@ -1,6 +1,5 @@
 """Gathering photos in a private chat until their command can run."""
 
-import asyncio
 import random
 from datetime import timedelta
 
@@ -8,13 +7,14 @@ import pytest
 
 from bot import limits
 from storage.jobs import Inspect
-from tests.platforms.telegram.world import PATIENCE, PHOTOS, QUIET, World
+from tests.platforms.telegram.world import PHOTOS, World
 from tests.platforms.telegram_server import (
     BOT,
     Person,
     Refused,
     said,
 )
+from tests.until import until
 
 
 async def test_an_album_that_waited_through_a_restart_is_answered_in_its_language(world: World) -> None:
@@ -22,9 +22,7 @@ async def test_an_album_that_waited_through_a_restart_is_answered_in_its_languag
     world.quiet = 0.5
     await world.restart()
     await mia.send(PHOTOS[:8])
-    async with asyncio.timeout(PATIENCE):
-        while len(await world.storage.records.notes.find("telegram/photos")) < 8:
-            await asyncio.sleep(0.01)
+    await until(lambda: world.has_notes("telegram/photos", 8))
     await world.restart()
     await world.server.until(mia.id, "8 Fotos sind da. Wer ist das?")
 
@@ -56,14 +54,12 @@ async def test_a_photo_that_comes_late(world: World, anna: Person) -> None:
     early = await world.server.until(anna.id, "mia7 woman: 5 photos")
     await anna.hand_out(album[5:6])
     asked = await world.server.until(anna.id, "mia7 woman: 6 photos")
-    async with asyncio.timeout(PATIENCE):
-        while (anna.id, early["message_id"]) in world.server.messages:
-            await asyncio.sleep(0.01)
+    await until(lambda: (anna.id, early["message_id"]) not in world.server.messages)
     await anna.press(asked, "They agreed")
     await world.server.until(anna.id, "6 photos, all good")
     await anna.hand_out(album[4:])
     await world.server.until(anna.id, "came after its album was closed")
-    await asyncio.sleep(3 * QUIET)
+    await world.trays_settled()
     assert len([body for body in world.server.of_bot(anna.id) if "came after" in said(body)]) == 1
     assert len(await world.jobs(Inspect)) == 1
     assert await world.storage.blobs.list("incoming/") == []
@@ -89,9 +85,7 @@ async def test_photos_one_by_one(world: World, anna: Person) -> None:
         if number == 2:
             few = await world.server.until(anna.id, "2 photos so far")
             await anna.press(few, "Done")
-            async with asyncio.timeout(PATIENCE):
-                while not any(text and "I need 5 at least" in text for text, _ in world.server.alerts):
-                    await asyncio.sleep(0.01)
+            await world.server.alerted("I need 5 at least")
     await anna.press(await world.server.until(anna.id, "11 photos so far"), "Done")
     asked = await world.server.until(anna.id, "mia7 woman: 11 photos. 10 are the most, so I leave the last 1 out")
     await anna.press(asked, "They agreed")
@@ -181,9 +175,7 @@ async def test_photos_that_nobody_comes_back_for_are_erased(
 async def test_a_restart_loses_no_photo(world: World, anna: Person) -> None:
     album = anna.album(PHOTOS[:8], "/train mia7 woman", at=7)
     await anna.hand_out(album[:3])
-    async with asyncio.timeout(PATIENCE):
-        while len(await world.storage.blobs.list("incoming/")) < 3:
-            await asyncio.sleep(0.01)
+    await until(lambda: world.has_notes("telegram/photos", 3))
     await world.stop()
     await anna.hand_out(album[2:])
     await world.start()

@@ -1,6 +1,5 @@
 """Commands in a private chat, the menu, languages and operators."""
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +8,14 @@ from bot.settings import BotSettings
 from bot.table import COMMANDS
 from storage.jobs import Imagine, Inspect, Train
 from tests.fakes.engine import drawing
-from tests.platforms.telegram.world import FOR_ALL, PATIENCE, PHOTOS, SPACES, World
+from tests.platforms.telegram.world import FOR_ALL, PHOTOS, SPACES, World
 from tests.platforms.telegram_server import (
     Person,
     Refused,
     labels,
     said,
 )
+from tests.until import until
 
 
 async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
@@ -41,9 +41,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     pictures = [body for body in server.of_bot(anna.id) if said(body) == "mia7 woman in a suit"]
     assert len(pictures) == 1 and "photo" in pictures[0]
     await anna.press(drawn, "Originals")
-    async with asyncio.timeout(PATIENCE):
-        while len(files := [body for body in server.of_bot(anna.id) if "document" in body]) < 3:
-            await asyncio.sleep(0.01)
+    files = await server.documents(anna.id, 3)
     assert server.files[files[1]["document"]["file_id"]] == drawing(6)
 
     await anna.press(drawn, "V2")
@@ -105,9 +103,7 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
     assert [one["command"] for one in world.server.commands[f"chat {anna.id}"]] == [*FOR_ALL, "operator", "start"]
     assert "chat 999" not in world.server.commands  # who never spoke with the bot has no chat to register for
     await anna.say("/operator pause")
-    async with asyncio.timeout(PATIENCE):
-        while not await world.storage.records.operators.paused():
-            await asyncio.sleep(0.02)
+    await until(world.storage.records.operators.paused)
 
 
 async def test_who_is_no_operator_any_more_loses_the_command(world: World, anna: Person) -> None:
@@ -148,7 +144,7 @@ async def test_an_operators_word_reaches_each_chat_in_its_language(world: World,
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
-    await world.storage.queue.offer(["inks"], PATIENCE)
+    await world.storage.queue.offer(["inks"], 600)
     for chat in (anna.id, group):
         await anna.say("/imagine mia7 woman in a suit --count 3 --negative hat --style inks", chat=chat)
         await world.server.until(chat, "Here you are")
@@ -198,9 +194,7 @@ async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> No
     await anna.say("/forget")
     await anna.press(await world.server.until(anna.id, "Forget you for good?"), "Erase everything")
     await world.server.until(anna.id, "You are forgotten")
-    async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await records.notes.find("telegram/inbox")):
-            await asyncio.sleep(0.02)
+    await until(world.all_handled)
     left = [note for space in SPACES for note in await records.notes.find(space)]
     assert left
     assert [note for note in left if str(anna.id) in repr(note) or "Anna" in repr(note)] == []
@@ -218,15 +212,11 @@ async def test_inline_shows_the_persons_own_pictures(world: World, anna: Person)
     for who, words, count in ((anna, "mia", 3), (anna, "", 3), (anna, "cr7d", 0), (ben, "mia7", 0)):
         before = len(world.server.inline)
         await who.ask(words)
-        async with asyncio.timeout(PATIENCE):
-            while len(world.server.inline) == before:
-                await asyncio.sleep(0.01)
+        await until(lambda before=before: len(world.server.inline) > before)
         assert len(world.server.inline[-1]) == count, words
     await anna.say("/delete mia7")
     await anna.press(await world.server.until(anna.id, "for good?"), "Erase")
     await world.server.until(anna.id, "mia7 is erased")
     await anna.ask("mia7")
-    async with asyncio.timeout(PATIENCE):
-        while len(world.server.inline) < 5:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(world.server.inline) == 5)
     assert world.server.inline[-1] == []

@@ -1,16 +1,15 @@
 """Groups: topics, private replies, shares, and groups that change or shut the bot out."""
 
-import asyncio
-
 import pytest
 
 from bot.frontends.telegram import outbox
 from storage.jobs import Imagine
-from tests.platforms.telegram.world import PATIENCE, PHOTOS, World
+from tests.platforms.telegram.world import PHOTOS, World
 from tests.platforms.telegram_server import (
     Person,
     said,
 )
+from tests.until import until
 
 
 async def test_in_groups_photos_stay_private(world: World, anna: Person) -> None:
@@ -49,7 +48,7 @@ async def test_who_writes_as_the_group_is_told_that_a_command_needs_a_person(wor
         await server.push(message=body)
     told = await server.until(group, "from your own account")
     assert told["reply_to_message"]["text"] == "/status"
-    await asyncio.sleep(0.3)
+    await world.settled()
     assert sum("own account" in said(body) for body in server.of_bot(group)) == 1
 
 
@@ -68,13 +67,9 @@ async def test_an_answer_in_a_topic_mentions_its_person(world: World, anna: Pers
     assert job.room == f"telegram:{group}:7"
     other = world.server.person("Ben")
     await other.press(drawn, "Originals")
-    async with asyncio.timeout(PATIENCE):
-        while not any("document" in body for body in world.server.of_bot(group)):
-            await asyncio.sleep(0.01)
+    await world.server.documents(group, 1)
     await other.press({**drawn, "chat": world.server.chats[other.id]}, "Originals")
-    async with asyncio.timeout(PATIENCE):
-        while not any(text and "Only the person" in text for text, _ in world.server.alerts):
-            await asyncio.sleep(0.01)
+    await world.server.alerted("Only the person")
 
 
 async def test_files_go_into_the_private_chat(world: World, anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +153,7 @@ async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Perso
     shown = await server.until(anna.id, "Here you are (seeds 3 and 4)")
     assert "reply_to_message" not in shown
     await anna.press(shown, "Originals")
-    async with asyncio.timeout(PATIENCE):
-        while not any("document" in body for body in server.of_bot(anna.id)):
-            await asyncio.sleep(0.02)
+    await server.documents(anna.id, 1)
 
     await anna.say("/share mia7", chat=group)
     await server.until(anna.id, "shares mia7 with this group")
@@ -169,7 +162,7 @@ async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Perso
     await server.until(forum, "Drawing")
     server.closed.add((forum, 7))
     await server.until(anna.id, "Here you are (seeds 5 and 6)")
-    await asyncio.sleep(0.3)
+    await world.settled()
     assert all([(await world.storage.records.jobs.get(job.id)).delivered for job in await world.jobs(Imagine)])
     assert len([text for texts in server.told.values() for text in texts if "Here you are" in text]) == 2
     assert await world.notes("telegram/missed") == []
@@ -183,12 +176,8 @@ async def test_a_topic_gets_the_answer_that_it_missed(world: World, anna: Person
     await world.server.until(group, "Drawing")
     await anna.membership("kicked")
     await anna.membership("kicked", chat=group)
-    async with asyncio.timeout(PATIENCE):
-        while len(await world.notes("telegram/missed")) < 2:
-            await asyncio.sleep(0.02)
+    await until(lambda: world.has_notes("telegram/missed", 2))
     await anna.membership("member", chat=group)
     shown = await world.server.until(group, "Here you are (seeds 3 and 4)")
     assert shown["message_thread_id"] == 7
-    async with asyncio.timeout(PATIENCE):
-        while await world.notes("telegram/missed"):
-            await asyncio.sleep(0.02)
+    await until(lambda: world.has_notes("telegram/missed", 0))

@@ -1,6 +1,5 @@
 """Receiving updates: polling, webhook, crowds, and what an earlier process left."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +8,7 @@ from aiohttp import ClientSession
 
 from bot.settings import BotSettings
 from storage.records.notes import Notes
-from tests.platforms.telegram.world import PATIENCE, World
+from tests.platforms.telegram.world import World
 from tests.platforms.telegram_server import (
     TOKEN,
     Cut,
@@ -17,6 +16,7 @@ from tests.platforms.telegram_server import (
     Refused,
     said,
 )
+from tests.until import until
 
 
 async def test_what_another_process_left_is_taken_over(world: World, anna: Person) -> None:
@@ -25,12 +25,11 @@ async def test_what_another_process_left_is_taken_over(world: World, anna: Perso
     left = {"update": {"update_id": 777, "message": message}}
     await world.storage.records.notes.add("telegram/inbox", "777", left)
     await world.telegram.intake.resume(timedelta(hours=1))
-    await asyncio.sleep(0.3)
-    assert world.server.of_bot(anna.id) == []
+    assert world.telegram.intake.busy == 0
     await world.telegram.intake.resume()
     await world.telegram.intake.resume()
     await world.server.until(anna.id, "Nothing of yours")
-    await asyncio.sleep(0.3)
+    await world.settled()
     assert len(world.server.of_bot(anna.id)) == 1
 
 
@@ -41,9 +40,7 @@ async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: W
     await world.trained(anna)
     asked = await anna.say("/operator broadcast I rest at ten")
     await server.until(anna.id, "A word from those who run this bot: I rest at ten")
-    async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await world.storage.records.notes.find("telegram/inbox")):
-            await asyncio.sleep(0.02)
+    await until(world.all_handled)
     # As if the process had been killed before it could write down that it was done.
     number = max(int(key) for key in await world.notes("telegram/inbox"))
     await world.stop()
@@ -51,10 +48,7 @@ async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: W
         "telegram/inbox", str(number), {"update": {"update_id": number, "message": asked}}
     )
     await world.start()
-    async with asyncio.timeout(PATIENCE):
-        while any(note.body for note in await world.storage.records.notes.find("telegram/inbox")):
-            await asyncio.sleep(0.02)
-    await asyncio.sleep(1)
+    await world.settled()
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
 
 
@@ -73,11 +67,13 @@ async def test_a_crowd_is_told_before_it_is_served(world: World) -> None:
 
 async def test_two_pollers_are_told(world: World, anna: Person, caplog: pytest.LogCaptureFixture) -> None:
     async with ClientSession() as session:
-        async with asyncio.timeout(PATIENCE):
-            while "another process polls" not in caplog.text:
-                async with session.post(f"{world.address}/bot{TOKEN}/getUpdates", data={"timeout": "0"}) as answer:
-                    await answer.read()
-                await asyncio.sleep(0.1)
+
+        async def told() -> bool:
+            async with session.post(f"{world.address}/bot{TOKEN}/getUpdates", data={"timeout": "0"}) as answer:
+                await answer.read()
+            return "another process polls" in caplog.text
+
+        await until(told)
     assert TOKEN not in caplog.text
     await anna.say("/status")
     await world.server.until(anna.id, "Nothing of yours")
@@ -109,9 +105,7 @@ async def test_the_webhook_knows_its_secret(world: World, anna: Person, unused_t
     world.settings = BotSettings(_env_file=None, telegram_webhook_url=address, telegram_webhook_port=unused_tcp_port)
     world.server.inject("setWebhook", Cut())
     await world.start()
-    async with asyncio.timeout(PATIENCE):
-        while not world.server.webhook:
-            await asyncio.sleep(0.01)
+    await until(lambda: world.server.webhook)
     await anna.say("/status", times=2)
     await world.server.until(anna.id, "Nothing of yours")
     async with ClientSession() as session:

@@ -21,6 +21,7 @@ from tests.platforms.telegram_server import (
     said,
     served,
 )
+from tests.until import until
 
 
 async def test_a_wrong_token_is_said_without_it(world: World) -> None:
@@ -79,10 +80,8 @@ async def test_a_process_that_is_killed_goes_on(tmp_path: Path, redis: str) -> N
 
         async def killed(bot: asyncio.subprocess.Process, calls: int) -> asyncio.subprocess.Process:
             """Kill the process once it has made this many more calls, and start the next."""
-            until = len(server.calls) + calls
-            async with asyncio.timeout(120):
-                while len(server.calls) < until:
-                    await asyncio.sleep(0.002)
+            last = len(server.calls) + calls
+            await until(lambda: len(server.calls) >= last, within=120)
             bot.kill()
             await bot.communicate()
             return await start()
@@ -98,7 +97,11 @@ async def test_a_process_that_is_killed_goes_on(tmp_path: Path, redis: str) -> N
         await anna.press(await server.until(anna.id, "7 photos, all good"), "Train")
         bot = await killed(bot, 2)
         await server.until(anna.id, "mia7 is ready")
-        await asyncio.sleep(1)
+
+        async def all_delivered() -> bool:
+            return not await storage.records.jobs.undelivered("telegram")
+
+        await until(all_delivered)
         bot.terminate()
         await bot.communicate()
         engine.stopping.set()

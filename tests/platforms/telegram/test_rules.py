@@ -10,6 +10,7 @@ from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.rendering import keyboard, pieces, units
 from bot.frontends.telegram.rooms import Room
 from bot.messages import Button
+from tests.fakes.clock import Clock
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), st.integers(4, 30))
@@ -26,24 +27,23 @@ def test_a_button_whose_action_is_too_long_is_a_bug() -> None:
 
 
 def test_rooms_of_other_platforms_are_refused() -> None:
-    for place in (Room(5), Room(-100, 7)):
-        assert Room.read(str(place)) == place
+    for room in (Room(5), Room(-100, 7)):
+        assert Room.read(str(room)) == room
     with pytest.raises(ValueError, match="not a room"):
         Room.read("studio")
 
 
 async def test_turns_keep_their_order_and_silence() -> None:
-    pace, order = Pace(private=Rate(2, 0.3)), []
+    clock, order = Clock(), list[int]()
+    pace = Pace(private=Rate(2, 0.3), clock=clock, sleep=clock.sleep)
 
     async def turn(number: int) -> None:
         await pace.turn(1)
         order.append(number)
 
-    started = asyncio.get_running_loop().time()
     await asyncio.gather(*(turn(number) for number in range(5)))
     assert order == list(range(5))
-    assert asyncio.get_running_loop().time() - started >= 0.6
+    assert clock.now == pytest.approx(0.6)
     pace.pause(2, 0.3)
-    started = asyncio.get_running_loop().time()
     await pace.turn(2, 10)
-    assert asyncio.get_running_loop().time() - started >= 0.3
+    assert clock.now == pytest.approx(0.9)

@@ -1,7 +1,6 @@
 """Sending and editing: errors, lost receipts, progress, pictures, long texts and the pace."""
 
 import asyncio
-import time
 import traceback
 
 import pytest
@@ -15,7 +14,8 @@ from bot.frontends.telegram.rooms import Room
 from bot.messages import Button, Message, Progress, Shown
 from bot.settings import BotSettings
 from storage.jobs import Imagine
-from tests.platforms.telegram.world import PATIENCE, PHOTOS, World
+from tests.fakes.clock import Clock
+from tests.platforms.telegram.world import FAST, PHOTOS, World
 from tests.platforms.telegram_server import (
     TOKEN,
     Cut,
@@ -27,6 +27,7 @@ from tests.platforms.telegram_server import (
     said,
     served,
 )
+from tests.until import until
 
 
 async def test_who_blocked_the_bot_gets_the_answer_later(world: World, anna: Person) -> None:
@@ -35,18 +36,12 @@ async def test_who_blocked_the_bot_gets_the_answer_later(world: World, anna: Per
     await anna.say("/imagine mia7 --count 2 --seed 3")
     await world.server.until(anna.id, "Drawing")
     await anna.membership("kicked")
-    async with asyncio.timeout(PATIENCE):
-        while not await world.notes("telegram/missed"):
-            await asyncio.sleep(0.02)
+    await until(lambda: world.notes("telegram/missed"))
     [job] = await world.jobs(Imagine)
-    async with asyncio.timeout(PATIENCE):
-        while not (await world.storage.records.jobs.get(job.id)).delivered:
-            await asyncio.sleep(0.02)
+    await until(lambda: world.delivered(job.id))
     await anna.membership("member")
     await world.server.until(anna.id, "Here you are (seeds 3 and 4)")
-    async with asyncio.timeout(PATIENCE):
-        while await world.notes("telegram/missed"):
-            await asyncio.sleep(0.02)
+    await until(lambda: world.has_notes("telegram/missed", 0))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +56,7 @@ async def test_an_error_costs_no_answer(world: World, anna: Person, method: str,
     world.server.inject(method, error)
     await anna.say("/imagine mia7 --count 2 --seed 3")
     await world.server.until(anna.id, "Here you are (seeds 3 and 4)")
-    await asyncio.sleep(0.3)
+    await world.settled()
     told = [text for texts in world.server.told.values() for text in texts if "Here you are" in text]
     assert len(told) == len(await world.jobs(Imagine)) == 1
     albums = [body for body in world.server.of_bot(anna.id)[before:] if "media_group_id" in body]
@@ -70,34 +65,31 @@ async def test_an_error_costs_no_answer(world: World, anna: Person, method: str,
     if "Show the pictures" in labels(shown):
         assert lost and not albums
         await anna.press(shown, "Show the pictures")
-        async with asyncio.timeout(PATIENCE):
-            while not [body for body in world.server.of_bot(anna.id)[before:] if "media_group_id" in body]:
-                await asyncio.sleep(0.02)
+        await until(lambda: [body for body in world.server.of_bot(anna.id)[before:] if "media_group_id" in body])
     else:
         assert len(albums) == 2
 
 
 async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person) -> None:
-    assert world.telegram is not None
-    calls = world.telegram.outbox.calls
+    clock = Clock()
+    world.pace = Pace(FAST, FAST, FAST, clock=clock, sleep=clock.sleep)
+    calls = (await world.restart()).outbox.calls
 
     def asked() -> int:
         return len([method for _, method, _ in world.server.calls if method == "sendChatAction"])
 
     world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 1", retry_after=1))
-    began = time.monotonic()
     await calls.typing(Room(anna.id))
     assert asked() == 2 and [chat for _, chat in world.server.actions] == [anna.id]
-    assert time.monotonic() - began >= 1
-    # After a longer silence the words themselves are as near.
+    assert clock.now == 1
+    # After a longer silence the reply itself is as near.
     world.server.inject("sendChatAction", Refused(429, "Too Many Requests: retry after 5", retry_after=5))
-    began = time.monotonic()
     await calls.typing(Room(anna.id))
     await calls.typing(Room(anna.id))
     assert asked() == 3
     await anna.say("/help")
     await world.server.until(anna.id, "I learn a person")
-    assert time.monotonic() - began >= 5
+    assert clock.now >= 1 + 5
 
 
 @pytest.mark.parametrize("method", ["sendMessage", "sendMediaGroup"])
@@ -108,7 +100,7 @@ async def test_an_answer_whose_receipt_is_lost_comes_once(world: World, anna: Pe
     await world.server.until(anna.id, "Drawing")
     world.server.inject(method, Cut(), after=True)
     shown = await world.server.until(anna.id, "Here you are")
-    await asyncio.sleep(0.5)
+    await world.settled()
     told = [text for texts in world.server.told.values() for text in texts if "Here you are" in text]
     assert len(told) == 1
     assert ("Show the pictures" in labels(shown)) is (method == "sendMediaGroup")
@@ -132,12 +124,10 @@ async def test_originals_whose_receipt_is_lost_come_once(world: World, anna: Per
     world.server.inject("sendMediaGroup", Cut(), after=True)
     await anna.press(drawn, "Originals")
     await world.server.until(anna.id, "If there is no answer above")
-    await asyncio.sleep(0.5)
+    await world.settled()
     assert len([body for body in world.server.of_bot(anna.id) if "document" in body]) == 2
     await anna.press(drawn, "Originals")
-    async with asyncio.timeout(PATIENCE):
-        while len([body for body in world.server.of_bot(anna.id) if "document" in body]) < 4:
-            await asyncio.sleep(0.02)
+    await world.server.documents(anna.id, 4)
 
 
 async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world: World, anna: Person) -> None:
@@ -150,7 +140,7 @@ async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world
     await anna.say("/operator broadcast I rest at ten")
     await server.until(anna.id, "A word from those who run this bot: I rest at ten")
     await server.until(anna.id, "1 room")
-    await asyncio.sleep(0.5)
+    await world.settled()
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
 
     other = await records.users.get_or_create("discord", "7", "Anna")
@@ -205,16 +195,14 @@ async def test_samples_are_shown_in_the_progress_message(world: World, anna: Per
     for step, key in ((1, "0"), (2, "0"), (3, "1")):
         shown = Message(f"step {step}", pictures=(Shown(f"samples/a/{key}.png", ""),), progress=Progress("x", step / 3))
         await telegram.outbox.edit(ref, shown)
-        async with asyncio.timeout(PATIENCE):
-            while f"step {step}" not in said(world.server.messages[anna.id, number]):
-                await asyncio.sleep(0.01)
+        await until(lambda step=step: f"step {step}" in said(world.server.messages[anna.id, number]))
     methods = [name for _, name, _ in world.server.calls if name.startswith("edit")]
     assert methods == ["editMessageMedia", "editMessageCaption", "editMessageMedia"]
-    telegram.outbox.edits._shown.clear()  # as after a restart
+    telegram = await world.restart()  # which knows nothing of what the message shows
     await telegram.outbox.edit(ref, Message("Training: done."))
     await telegram.outbox.edit(ref, Message("Training: done."))
     assert said(world.server.messages[anna.id, number]) == "Training: done."
-    telegram.outbox.edits._shown.clear()
+    telegram = await world.restart()
     await telegram.outbox.edit(ref, Message("Training: done."))
     assert "not modified" in world.server.refusals[-1][1]
 
@@ -244,19 +232,22 @@ async def test_long_texts_are_sent_in_parts(world: World, anna: Person) -> None:
 
 
 async def test_the_pace_is_never_too_quick(world: World, anna: Person) -> None:
-    group = world.server.group()
-    await world.stop()
+    group, clock = world.server.group(), Clock(stopped=True)
     world.server.rates = Rates(private=5, group=3)
-    telegram = await world.start()
-    telegram.outbox.calls._pace = Pace(private=Rate(5, 20), group=Rate(3, 60))
+    world.pace = Pace(private=Rate(5, 20), group=Rate(3, 60), clock=clock, sleep=clock.sleep)
+    telegram = await world.restart()
     posts = [telegram.outbox.say(Room(anna.id), Message(f"{n}")) for n in range(5)]
     posts += [telegram.outbox.say(Room(group), Message(f"{n}")) for n in range(3)]
     await asyncio.gather(*posts)
     assert sorted(said(body) for body in world.server.of_bot(anna.id)) == [f"{n}" for n in range(5)]
-    for place in (Room(anna.id), Room(group)):
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await telegram.outbox.say(place, Message("one too many"))
+    assert clock.sleeps == []
+    for number, room in enumerate((Room(anna.id), Room(group)), start=1):
+        waiting = asyncio.create_task(telegram.outbox.say(room, Message("one too many")))
+        await until(lambda number=number: len(clock.sleeps) == number)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert clock.sleeps == [20, 60]
+    assert not [body for chat in (anna.id, group) for body in world.server.of_bot(chat) if "too many" in said(body)]
     assert world.server.refusals == []
 
 

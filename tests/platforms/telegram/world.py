@@ -7,7 +7,7 @@ from typing import Any
 
 from bot.frontends.telegram.bot import Telegram
 from bot.frontends.telegram.edits import Gaps
-from bot.frontends.telegram.pace import Pace
+from bot.frontends.telegram.pace import Pace, Rate
 from bot.settings import BotSettings
 from bot.table import COMMANDS
 from storage.open import Storage
@@ -18,16 +18,19 @@ from tests.platforms.telegram_server import (
     Server,
     said,
 )
+from tests.until import until
 
 QUIET = 0.2
+"""Seconds after which an album is shown."""
+FAST = Rate(10_000, 1.0)
+"""No limit: the tests of the pace have slower rates."""
 SPACES = [f"telegram/{name}" for name in ("inbox", "trays", "photos", "sent", "asker", "missed", "moved")]
-PATIENCE = 90.0
-"""Seconds after which something counts as never happening, on a machine that is busy with other things too."""
 
 
 @dataclass
 class World:
-    """A Telegram with a bot in it, over a real storage, with the test's engine at work."""
+    """A Telegram with a bot in it, over a real storage, with the test's engine at work. The bot takes its settings from
+    here when it starts."""
 
     server: Server
     address: str
@@ -35,6 +38,7 @@ class World:
     engine: Engine
     quiet: float = QUIET
     gaps: Gaps = field(default_factory=lambda: Gaps(0.05, 0.05))
+    pace: Pace = field(default_factory=lambda: Pace(FAST, FAST, FAST))
     settings: BotSettings = field(default_factory=lambda: BotSettings(_env_file=None))
     telegram: Telegram | None = None
 
@@ -46,9 +50,10 @@ class World:
             self.address,
             quiet=self.quiet,
             gaps=self.gaps,
-            pace=Pace(),
+            pace=self.pace,
             operators=self.settings.operator_accounts,
             pauses=(0.2,) * 5,
+            retry_pause=0.05,
             edit_every=0.05,
             sweep_every=0.05,
         )
@@ -62,9 +67,9 @@ class World:
         await asyncio.gather(self._running, return_exceptions=True)
         await self._stack.aclose()
 
-    async def restart(self) -> None:
+    async def restart(self) -> Telegram:
         await self.stop()
-        await self.start()
+        return await self.start()
 
     async def trained(self, person: Person, token: str = "mia7") -> None:
         """The person has this avatar."""
@@ -80,6 +85,39 @@ class World:
 
     async def notes(self, space: str) -> list[str]:
         return [note.key for note in await self.storage.records.notes.find(space)]
+
+    async def has_notes(self, space: str, count: int) -> bool:
+        """Whether a space has so many notes."""
+        return len(await self.notes(space)) == count
+
+    async def delivered(self, job_id: str) -> bool:
+        """Whether the job was answered."""
+        job = await self.storage.records.jobs.get(job_id)
+        return job is not None and job.delivered is not None
+
+    async def all_handled(self) -> bool:
+        """Whether every update that the bot got is handled."""
+        return not any(note.body for note in await self.storage.records.notes.find("telegram/inbox"))
+
+    async def settled(self) -> None:
+        """Return once nothing is left to send: an answer too many would have come by now."""
+        telegram, records = self.telegram, self.storage.records
+        assert telegram is not None
+
+        async def idle() -> bool:
+            working = self.server.unfetched or telegram.intake.busy
+            return not (working or await records.jobs.active() or await records.jobs.undelivered("telegram"))
+
+        await until(idle)
+        await telegram.delivery.sweep()
+        await telegram.delivery.flush()
+        await telegram.delivery.tell_notices()
+
+    async def trays_settled(self) -> None:
+        """Return once the trays of all photos so far are settled: one that comes now is settled after them."""
+        late = self.server.person("Late")
+        await late.hand_out([late.photo(PHOTOS[0])])
+        await self.server.until(late.id, "1 photo so far")
 
 
 PHOTOS = [drawing(seed) for seed in range(12)]
