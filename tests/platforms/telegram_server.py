@@ -142,6 +142,8 @@ class Server:
     def __post_init__(self) -> None:
         self._numbers = itertools.count(1)
         self._updates: list[dict[str, Any]] = []
+        self.pushed: list[dict[str, Any]] = []
+        """Every update that there was, oldest first."""
         self._came: dict[int, float] = {}
         self._news = asyncio.Condition()
         self._polls = 0
@@ -179,6 +181,7 @@ class Server:
             return
         body = {"update_id": next(self._numbers), **update}
         self._came[body["update_id"]] = time.time()
+        self.pushed.append(body)
         async with self._news:
             self._updates.extend([body] * times)
             self._news.notify_all()

@@ -95,6 +95,11 @@ class Outbox:
             if not tasks:
                 self._conversing.pop(person, None)
 
+    @property
+    def busy(self) -> int:
+        """How many commands run."""
+        return sum(len(tasks) for tasks in self._conversing.values())
+
     async def follow_in(self, room: Room, job_id: str, message: InteractionMessage | None, person: str) -> str:
         """The reference of a job's message that only its person sees; None if it could not be sent."""
         if message is not None:

@@ -1,6 +1,5 @@
 """Commands, options, forms and completions; languages and operators."""
 
-import asyncio
 import re
 
 import discord
@@ -51,7 +50,9 @@ async def test_progress_is_edited_on_change_only(world: World, studio: int) -> N
     progress = await world.server.sees(BEN, studio, "Training mia7: step 2 of 4")
     assert "▰▰▰▰▰▰▱▱▱▱▱▱ 50%" in progress.content
     before = len(progress.said)
-    await asyncio.sleep(0.5)
+    for _ in range(3):
+        await world.bot.delivery.sweep()
+        await world.bot.delivery.flush()
     assert len(progress.said) == before
     assert all(one != other for one, other in zip(progress.said, progress.said[1:], strict=False))
     assert checked.components == []
@@ -104,7 +105,7 @@ async def test_an_operators_word_reaches_a_channel_once_and_in_the_open(world: W
     await server.sees(ANNA, studio, "Here you are")
     await server.slash(ANNA, studio, "operator", duty="broadcast", text="I rest at ten")
     await server.sees(BEN, studio, "A word from those who run this bot: I rest at ten")
-    await asyncio.sleep(0.3)  # several sweeps
+    await world.idle()
     assert len([one for one in server.seen(BEN, studio) if "I rest at ten" in one.content]) == 1
 
 

@@ -9,12 +9,13 @@ import pytest
 
 from bot.frontends.discord.rooms import NAME
 from bot.messages import Message, Reply
-from bot.replies import jobs
+from bot.replies import jobs as replies
 from storage.jobs import JobKind
 from storage.open import open_storage
 from storage.settings import StorageSettings
 from tests.platforms.discord.world import ANNA, BEN, PHOTOS, World, _attached, _imagine, engine_of
 from tests.platforms.discord_server import TOKEN, Asked, DiscordServer
+from tests.until import until
 
 
 async def test_a_restart_in_the_middle(world: World, studio: int) -> None:
@@ -109,8 +110,8 @@ async def test_progress_that_is_late_does_not_replace_the_answer(world: World, s
     drawn = await server.sees(ANNA, studio, "Here you are")
     await world.idle()
     job = world.engine.seen[-1]
-    late = jobs.under_way(job, None, "step", {"step": 3, "steps": 4, "seconds_left": 1.0})
-    for message in (late, jobs.ended(job, None)):
+    late = replies.under_way(job, None, "step", {"step": 3, "steps": 4, "seconds_left": 1.0})
+    for message in (late, replies.ended(job, None)):
         await world.bot.outbox.edit(f"server/{studio}/@{job.id}", message)
     assert drawn.id == asked.original and drawn.content == drawn.said[-1] and "Here you are" in drawn.content
     assert server.seen(BEN, studio) == []
@@ -123,7 +124,12 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
     await world.avatar(server.dm(ANNA))
     world.engine.pause = 0.2
 
+    tasks: list[asyncio.Task[object]] = []
+
     async def killed(*given: object) -> Reply:
+        task = asyncio.current_task()
+        assert task
+        tasks.append(task)
         if begun:
             await run(*given)  # type: ignore[arg-type]
         await asyncio.Event().wait()
@@ -131,10 +137,9 @@ async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int,
 
     world.bot.commands.run = killed  # type: ignore[method-assign, assignment]
     asked = await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")
-    async with asyncio.timeout(20):
-        while not await world.storage.records.notes.find("discord/open") or (begun and not world.engine.seen[2:]):
-            await asyncio.sleep(0.02)
-    for task in set().union(*world.bot.outbox._conversing.values()):
+    await until(lambda: tasks and (not begun or world.engine.seen[2:]))
+    assert await world.storage.records.notes.find("discord/open")
+    for task in tasks:
         task.cancel()
     await world.stop()
     server.fail("PATCH /webhooks/.*", None, times=4)
@@ -194,7 +199,6 @@ async def test_a_bot_killed_in_the_middle_of_a_training(
                             break
                 while await storage.records.jobs.undelivered(NAME):
                     await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)
         finally:
             for bot in bots:
                 if bot.returncode is None:

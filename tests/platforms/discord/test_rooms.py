@@ -1,7 +1,5 @@
 """Who sees what: private chats, channels of a server, and channels where the bot may not write."""
 
-import asyncio
-
 import pytest
 
 from bot.frontends.discord.rooms import NAME
@@ -81,7 +79,9 @@ async def test_where_the_bot_may_not_write(world: World, studio: int, caplog: py
     await server.press(ANNA, missed, "Show")
     await server.sees(ANNA, studio, "Here you are")
     await server.press(ANNA, missed, "Show")
-    await asyncio.sleep(0.3)
+    await server.slash(ANNA, studio, "status")
+    await server.sees(ANNA, studio, "Nothing of yours is under way")
+    await world.idle()
     assert len([one for one in server.seen(ANNA, studio) if "only you can open it" in one.content]) == 1
 
 

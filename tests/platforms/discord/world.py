@@ -13,6 +13,7 @@ from storage.queue import work
 from storage.records import Job
 from tests.fakes.engine import Engine
 from tests.platforms.discord_server import TOKEN, Asked, DiscordServer, Sent
+from tests.until import until
 
 ANNA, BEN = 11, 12
 PHOTOS = [b"photo %d" % number for number in range(6)]
@@ -60,11 +61,16 @@ class World:
         return asked
 
     async def idle(self) -> None:
-        """Until every job is answered, and a moment longer for an answer too many."""
-        async with asyncio.timeout(20):
-            while await self.storage.records.jobs.active() or await self.storage.records.jobs.undelivered(NAME):
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(0.3)
+        """Return once nothing is left to send: an answer too many would have come by now."""
+        records = self.storage.records
+
+        async def answered() -> bool:
+            return not (self.bot.outbox.busy or await records.jobs.active() or await records.jobs.undelivered(NAME))
+
+        await until(answered)
+        await self.bot.delivery.sweep()
+        await self.bot.delivery.flush()
+        await self.bot.delivery.tell_notices()
 
 
 @asynccontextmanager

@@ -62,7 +62,7 @@ async def test_a_photo_that_comes_late(world: World, anna: Person) -> None:
     await world.trays_settled()
     assert len([body for body in world.server.of_bot(anna.id) if "came after" in said(body)]) == 1
     assert len(await world.jobs(Inspect)) == 1
-    assert await world.storage.blobs.list("incoming/") == []
+    assert await world.storage.blobs.list(f"incoming/telegram/{anna.id}/") == []
 
 
 async def test_an_eleventh_photo_starts_nothing(world: World, anna: Person) -> None:
