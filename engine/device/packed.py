@@ -41,18 +41,16 @@ class Packed:
         self._window: tuple[Any, Any, Any] = (tuple(layer.padding), layer.stride, layer.dilation)
         # oneDNN's order depends on the shape of the features. A weight packed for no shape in particular can be 20
         # times slower.
-        self._by_shape: dict[torch.Size, Tensor] = {}
+        self._by_shape: dict[torch.Size, Forward] = {}
 
     def __call__(self, features: Tensor) -> Tensor:
         """(n, out, h', w') in channels_last, from (n, in, h, w) in any memory format and dtype."""
-        if features.shape not in self._by_shape:
+        convolve = self._by_shape.get(features.shape)
+        if convolve is None:
             weight = self._weight().to(torch.bfloat16).contiguous()
-            self._by_shape[features.shape] = torch_private.pack_convolution(
-                weight, *self._window, self._groups, features.shape
-            )
-        features = features.to(torch.bfloat16, memory_format=torch.channels_last)
-        weight = self._by_shape[features.shape]
-        return torch_private.packed_convolution(features, weight, self._bias, *self._window, self._groups)
+            convolve = torch_private.packed_convolution(weight, self._bias, *self._window, self._groups, features.shape)
+            self._by_shape[features.shape] = convolve
+        return convolve(features.to(torch.bfloat16, memory_format=torch.channels_last))
 
 
 class _Frozen(torch.autograd.Function):
@@ -125,8 +123,8 @@ def _forward(layer: nn.Module, learning: bool) -> Forward:
 
 def _linear(layer: nn.Linear, learning: bool) -> tuple[Forward, Backward | None]:
     def multiply(weight: Tensor, bias: Tensor | None) -> Forward:
-        packed = torch_private.pack_linear(weight.detach().to(torch.bfloat16))
-        return lambda features: torch_private.packed_linear(features.to(torch.bfloat16), packed, bias)
+        product = torch_private.packed_linear(weight.detach().to(torch.bfloat16), bias)
+        return lambda features: product(features.to(torch.bfloat16))
 
     forward = multiply(layer.weight, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16))
     if not learning:

@@ -107,47 +107,56 @@ def packs() -> bool:
     return all(hasattr(torch.ops.mkldnn, name) for name in MKLDNN)
 
 
-def pack_convolution(
-    weight: Tensor, padding: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int,
-    shape: torch.Size,
-) -> Tensor:  # fmt: skip
-    """A bfloat16 weight (out, in / groups, k, k) in the order in which oneDNN convolves features of this shape."""
-    if not packs():
-        return weight.contiguous(memory_format=torch.channels_last)
-    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, padding, stride, dilation, groups, shape)
-    return packed
-
-
 def packed_convolution(
-    features: Tensor, packed: Tensor, bias: Tensor | None, padding: Sequence[int], stride: Sequence[int],
-    dilation: Sequence[int], groups: int,
-) -> Tensor:  # fmt: skip
-    """(n, out, h', w') in channels_last, of bfloat16 features (n, in, h, w) in channels_last.
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    shape: torch.Size,
+) -> Callable[[Tensor], Tensor]:
+    """A convolution with packed weights of bfloat16 features (n, in, h, w) in channels_last.
 
     Args:
-        packed: from `pack_convolution`, for the features' shape.
+        weight: (out, in / groups, k, k), bfloat16.
+        bias: (out,), bfloat16.
+        shape: of the features.
+    Returns:
+        A function from the features to (n, out, h', w') in channels_last.
     """
-    if not packed.is_mkldnn:
+    if packs():
+        operators = torch.ops.mkldnn
+        packed = operators._reorder_convolution_weight(weight, padding, stride, dilation, groups, shape)
+        # Unlike torch.mkldnn_convolution, this leaves the features in channels_last.
+        convolve = operators._convolution_pointwise
+        return lambda features: convolve(features, packed, bias, padding, stride, dilation, groups, "none", [], "")
+    weight = weight.contiguous(memory_format=torch.channels_last)
+
+    def plain(features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            answer = F.conv2d(features, packed, bias, list(stride), list(padding), list(dilation), groups)
+            answer = F.conv2d(features, weight, bias, list(stride), list(padding), list(dilation), groups)
         return answer.contiguous(memory_format=torch.channels_last)
-    # Unlike torch.mkldnn_convolution, this leaves the features in channels_last.
-    found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        features, packed, bias, padding, stride, dilation, groups, "none", [], ""
-    )
-    return found
+
+    return plain
 
 
-def pack_linear(weight: Tensor) -> Tensor:
-    """A bfloat16 weight (out, in) in the order in which oneDNN multiplies by it."""
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous()) if packs() else weight.contiguous()
-    return packed
+def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """A product with a packed weight.
 
+    Args:
+        weight: (out, in), bfloat16.
+        bias: (out,), bfloat16.
+    Returns:
+        A function from bfloat16 features (..., in) to (..., out).
+    """
+    weight = weight.contiguous()
+    if packs():
+        packed, multiply = torch.ops.mkldnn._reorder_linear_weight(weight), torch.ops.mkldnn._linear_pointwise
+        return lambda features: multiply(features, packed, bias, "none", [], "")
 
-def packed_linear(features: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-    """(..., out) of bfloat16 features (..., in), by a weight from `pack_linear`."""
-    if not packed.is_mkldnn:
+    def plain(features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return F.linear(features, packed, bias)
-    found: Tensor = torch.ops.mkldnn._linear_pointwise(features, packed, bias, "none", [], "")
-    return found
+            return F.linear(features, weight, bias)
+
+    return plain

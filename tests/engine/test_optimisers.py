@@ -1,11 +1,15 @@
 """The engine's AdamW is torch's to the bit and goes on from what torch's left behind; clipping is torch's, too."""
 
 import copy
+import gc
+import subprocess
+import sys
+import weakref
 
 import pytest
 import torch
 
-from engine.learning import blocks
+from engine.learning import blocks, optimisers
 from engine.learning.optimisers import AdamW, clip
 
 
@@ -41,6 +45,44 @@ def test_it_steps_as_torchs_does_and_either_goes_on_from_the_others_state() -> N
     stepped(torchs, theirs, range(4, 6))
     assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
     assert not all(torch.equal(one, other) for one, other in zip(ours, start, strict=True))
+
+
+WHOLE_LIFE = """
+import sys, torch
+from engine.learning.optimisers import AdamW, clear_state
+
+weight = torch.nn.Parameter(torch.zeros(3))
+weight.grad = torch.ones(3)
+optimiser = AdamW([{"params": [weight], "lr": 0.1}], 0.01)
+optimiser.step()
+optimiser.zero_grad()
+optimiser.load_state_dict(optimiser.state_dict())
+clear_state(optimiser)
+assert not optimiser.state
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_no_step_of_its_life_imports_torchs_compiler() -> None:
+    assert subprocess.run([sys.executable, "-c", WHOLE_LIFE]).returncode == 0
+
+
+def test_a_cleared_state_holds_no_memory_and_the_optimiser_starts_again() -> None:
+    weight = torch.nn.Parameter(torch.zeros(4, 3))
+    weight.grad_dtype = torch.bfloat16
+    optimiser = AdamW([{"params": [weight], "lr": 0.1}], 0.01)
+    for _ in range(2):
+        weight.grad = torch.ones(4, 3, dtype=torch.bfloat16)
+        optimiser.step()
+        kept = [weakref.ref(value) for value in optimiser.state[weight].values()]
+        optimisers.clear_state(optimiser)
+        gc.collect()
+        assert [ref() for ref in kept] == [None] * 3
+    plain = torch.optim.SGD([weight], momentum=0.9)
+    weight.grad = torch.ones(4, 3, dtype=torch.bfloat16)
+    plain.step()
+    optimisers.clear_state(plain)
+    assert not plain.state
 
 
 @pytest.fixture(params=[1, 2])
