@@ -105,7 +105,7 @@ COMMANDS: Mapping[str, Command] = {
                     most=limits.PHOTOS_MOST,
                 ),
                 Option(
-                    "consent", OptionKind.FLAG, marked("the person on the photos has agreed to this"), required=True
+                    "consent", OptionKind.FLAG, marked("the person in the photos has agreed to this"), required=True
                 ),
             ),
             _MAKE,
@@ -123,7 +123,7 @@ COMMANDS: Mapping[str, Command] = {
                     source=Source.AVATARS,
                 ),
                 Option(
-                    "avatar", OptionKind.WORD, marked("whom to draw if the prompt names nobody"), source=Source.AVATARS
+                    "avatar", OptionKind.WORD, marked("who to draw if the prompt names nobody"), source=Source.AVATARS
                 ),
                 Option(
                     "count",
@@ -157,7 +157,7 @@ COMMANDS: Mapping[str, Command] = {
                 Option(
                     "style",
                     OptionKind.WORD,
-                    marked("a style of drawing; with :0.6 behind it, less of it"),
+                    marked("a drawing style; add :0.6 for a weaker effect"),
                     source=Source.STYLES,
                 ),
             ),
@@ -174,7 +174,7 @@ COMMANDS: Mapping[str, Command] = {
             ),
             _MAKE,
         ),
-        Command("status", marked("Show your jobs and their place in the queue"), "/status", (), _MAKE),
+        Command("status", marked("Show your jobs and their position in the queue"), "/status", (), _MAKE),
         Command(
             "cancel",
             marked("Stop one of your jobs, the newest if you name none"),
@@ -184,7 +184,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "share",
-            marked("Let this group, or one person, draw an avatar of yours"),
+            marked("Let this group, or one person, draw one of your avatars"),
             "/share mia7 --expires 7d",
             (
                 Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),
@@ -192,7 +192,7 @@ COMMANDS: Mapping[str, Command] = {
                 Option(
                     "expires",
                     OptionKind.WORD,
-                    marked("for how long, such as 2h or 7d; until you take it back if you leave it out"),
+                    marked("for how long, such as 2h or 7d; without it, until you take it back"),
                     source=Source.CHOICES,
                     choices=("1h", "1d", "7d", "30d"),
                 ),
@@ -201,7 +201,7 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "unshare",
-            marked("Take it back"),
+            marked("Stop sharing an avatar"),
             "/unshare mia7",
             (
                 Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),
@@ -211,14 +211,14 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             "link",
-            marked("Be the same person on another platform"),
+            marked("Link your account on another platform"),
             "/link",
             (Option("code", OptionKind.WORD, marked("the code that /link gave you on the other platform")),),
             _SHARE,
         ),
         Command(
             "export",
-            marked("Get what I learned of an avatar as a file"),
+            marked("Get a trained avatar as a file"),
             "/export mia7",
             (Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),),
             _DATA,
@@ -231,18 +231,18 @@ COMMANDS: Mapping[str, Command] = {
             _DATA,
         ),
         Command("mydata", marked("Show what I keep about you"), "/mydata", (), _DATA),
-        Command("privacy", marked("Read what is kept, where and how long"), "/privacy", (), _DATA),
+        Command("privacy", marked("Read what I keep, where and for how long"), "/privacy", (), _DATA),
         Command("forget", marked("Erase everything about you"), "/forget", (), _DATA),
         Command("help", marked("Show what I can do"), "/help"),
         Command(
             "operator",
-            marked("Look after this bot"),
+            marked("Run this bot"),
             "/operator quota pictures 100",
             (
                 Option(
                     "duty", OptionKind.WORD, marked("what to do"), required=True, source=Source.CHOICES, choices=DUTIES
                 ),
-                Option("text", OptionKind.TEXT, marked("whom or what it is about")),
+                Option("text", OptionKind.TEXT, marked("who or what it is about")),
             ),
             operators=True,
         ),

@@ -13,37 +13,36 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     ),
     "link_self": lambda facts: say("That code is your own. Send it on the other platform, where I don't know you yet."),
     "link_same_platform": lambda facts: say(
-        "Both of you are on {platform} already. I join one person on two platforms, not two people on one.", **facts
+        "You both have accounts on {platform}. I link one person on two platforms, not two people on one.", **facts
     ),
-    "forgotten": lambda facts: say(
-        "You asked me to forget you in the meantime, so I have kept nothing of this either."
-    ),
+    "forgotten": lambda facts: say("You have asked me to forget you in the meantime, so I have not kept this either."),
     "banned": lambda facts: say(
-        "An operator of this bot has banned you. What I keep of you is still yours: /mydata, /export, /delete, /forget."
+        "An operator of this bot has banned you. What I keep about you is still yours: /mydata, /export, "
+        "/delete, /forget."
     ),
 }
 
 PRIVACY = (
-    marked("What I keep about you, and how to be rid of it."),
+    marked("What I keep about you, and how to get rid of it."),
     marked(
-        "Photos: only those you send with /train. I learn from them and show them to nobody, and they stay until you "
-        "erase the avatar."
+        "Photos: only the ones you send with /train. I learn from them, show them to nobody and keep them "
+        "until you erase the avatar."
     ),
-    marked("Avatars: the name, what was learned, the sample pictures and your consent stay until /delete or /forget."),
+    marked("Avatars: name, training, sample pictures and your consent, until /delete or /forget."),
     marked("Pictures: with the prompt and seed, until the avatar they show is erased or you send /forget."),
     marked("Requests: what you asked me to do, when and in which language, until /forget."),
-    marked("You: your name and id on this platform, and whom you share with, until /forget."),
+    marked("You: your name and id on this platform, and who you share with, until /forget."),
     marked(
-        "Where: on the machine of whoever runs this bot, in its database and folder. Nothing goes to anybody else, "
-        "except that answers pass through the platform you read this on, which keeps what it keeps."
+        "Where: on the machine that runs this bot, in its database and folder. Nothing goes to anybody else, "
+        "but my answers pass through the platform you read this on, which may keep copies of its own."
     ),
-    marked("Operators see figures and job numbers; whoever runs the machine could open the files."),
+    marked("Operators see figures and job numbers. The person who runs the machine could open the files."),
     marked(
-        "Gone: /delete mia7 erases an avatar with photos, training and pictures; /forget erases everything. What stays "
-        "then is a fingerprint of your account that names nobody: for a day if you drew or trained, so that daily "
-        "limits hold, and for as long as a ban lasts."
+        "Erasing: /delete mia7 erases an avatar with its photos, training and pictures; /forget erases "
+        "everything. Only an anonymous fingerprint of your account stays: for a day if you drew or trained, "
+        "so that daily limits hold, and for as long as a ban lasts."
     ),
-    marked("Yours: /mydata shows it, /export hands out an avatar's file."),
+    marked("Your data: /mydata shows it, /export gives you an avatar's file."),
 )
 
 
@@ -53,7 +52,9 @@ def _forget_me() -> Button:
 
 def privacy() -> Message:
     """The answer to /privacy."""
-    return Message("\n".join(map(say, PRIVACY)), buttons=(Button(say("What you keep of me"), "mydata"), _forget_me()))
+    return Message(
+        "\n".join(map(say, PRIVACY)), buttons=(Button(say("What you keep about me"), "mydata"), _forget_me())
+    )
 
 
 def mydata(accounts: Sequence[User], counts: Mapping[str, int], document: str) -> Message:
@@ -64,7 +65,7 @@ def mydata(accounts: Sequence[User], counts: Mapping[str, int], document: str) -
         say("I know you as {places}.", places=places),
         say("I keep {what} of yours.", what=listing(kept)),
         say(
-            "You share {given} and others share with you {received}.",
+            "You have shared {given}, and others have shared with you {received}.",
             given=times(counts["grants_given"]),
             received=times(counts["grants_received"]),
         ),
@@ -89,16 +90,16 @@ def _counted(counts: Mapping[str, int]) -> list[str]:
 def exported(avatar: Avatar, method: str, key: str) -> Message:
     """The answer to /export, with the file."""
     how = (
-        say("It is a LoRA that plain diffusers reads: pipeline.load_lora_weights(folder, weight_name=name).")
+        say("It is a LoRA that diffusers can load: pipeline.load_lora_weights(folder, weight_name=name).")
         if method == "lora"
-        else say("It is the difference to the base model, which this project's engine reads.")
+        else say("It is the difference from the base model, which this project's engine can load.")
     )
     learned = say("What I learned of {token}", token=avatar.token)
     parts = [
         say("This is what I learned of {token}.", token=avatar.token),
         how,
         say("Prompts need the words “{words}”.", words=f"{avatar.learned_as} {avatar.noun}"),
-        say("Whoever has this file can draw the person, so keep it well."),
+        say("Anybody who has this file can draw the person, so keep it safe."),
     ]
     return Message(
         " ".join(parts),
@@ -111,7 +112,7 @@ def exported(avatar: Avatar, method: str, key: str) -> Message:
 def file_large(file: File, most: int) -> str:
     """In place of a file with more than `most` bytes."""
     return say(
-        "{file} has more than the {megabytes} MB that this chat takes. Whoever runs me can hand it out.",
+        "{file} is larger than the {megabytes} MB that this chat accepts. The person who runs me can give it to you.",
         file=file.name,
         megabytes=number(most // 1_000_000),
     )
@@ -119,7 +120,7 @@ def file_large(file: File, most: int) -> str:
 
 def file_gone(file: File) -> str:
     """In place of a file that was erased since."""
-    return say("{file} is erased.", file=file.name)
+    return say("{file} has been erased.", file=file.name)
 
 
 def confirm_forget(user_id: str, counts: Mapping[str, int], platforms: Sequence[str]) -> Message:
@@ -129,8 +130,8 @@ def confirm_forget(user_id: str, counts: Mapping[str, int], platforms: Sequence[
         buttons += [Button(say("Erase everything and my chat lines"), f"forget-lines:{user_id}", "danger")]
     parts = [
         say("Forget you for good?"),
-        say("This goes, with all that I learned, all sharing and your name: {what}.", what=listing(_counted(counts))),
-        *([say("This is about you on {platforms}.", platforms=listing(platforms))] if len(platforms) > 1 else []),
+        say("This erases {what}, everything I learned, all sharing and your name.", what=listing(_counted(counts))),
+        *([say("This covers you on {platforms}.", platforms=listing(platforms))] if len(platforms) > 1 else []),
         say("This can't be undone."),
     ]
     return Message(
@@ -164,7 +165,10 @@ def link_code(code: str) -> Message:
     """The answer to /link."""
     parts = [
         say("Send this to me on the other platform within ten minutes: /link {code}", code=code),
-        say("It works once. Give it to nobody: whoever sends it shares all your avatars with you, and you theirs."),
+        say(
+            "It works once. Keep it to yourself: you become one person with anybody who sends it, and share all "
+            "your avatars."
+        ),
     ]
     return Message("\n".join(parts))
 
@@ -173,7 +177,7 @@ def linked(user: User, here: User, renamed: Sequence[tuple[str, str]]) -> Messag
     """The answer to /link with a code."""
     parts = [
         say(
-            "Done: {here} here and {there} on {platform} are one person to me, with all avatars of both.",
+            "Done: {here} here and {there} on {platform} are one person to me now, with the avatars of both.",
             here=here.name,
             there=user.name,
             platform=user.platform,
@@ -181,5 +185,5 @@ def linked(user: User, here: User, renamed: Sequence[tuple[str, str]]) -> Messag
     ]
     if renamed:
         names = listing([say("{old} is called {new} now", old=old, new=new) for old, new in renamed])
-        parts.append(say("You had two of the same name, so {names}.", names=names))
+        parts.append(say("You had two avatars with the same name, so {names}.", names=names))
     return Message(" ".join(parts), tone="good")

@@ -13,7 +13,7 @@ _STATES = {
     "draft": marked("waiting for you to press Train"),
     "training": marked("in training"),
     "ready": marked("ready"),
-    "failed": marked("not trained"),
+    "failed": marked("training failed"),
 }
 
 
@@ -54,9 +54,11 @@ def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], defa
     """One of the person's own avatars, with all that can be done to it. count: its photos."""
     lines = [_line(avatar, say(_STATES[avatar.state]), photos(count), *_likeness(avatar))]
     if default:
-        lines.append(say("It is your default: I draw it where a prompt names nobody."))
+        lines.append(say("It is your default: I draw it when a prompt names nobody."))
     if avatar.learned_as != avatar.token:
-        lines.append(say("It was learned as {word}; an exported file answers to that word.", word=avatar.learned_as))
+        lines.append(
+            say("It was trained as {word}; prompts for an exported file use that word.", word=avatar.learned_as)
+        )
     lines += [rights.line_of(share) for share in shares] or [say("Nobody but you can draw it.")]
     buttons = []
     if avatar.state == "ready":
@@ -75,20 +77,21 @@ def how_to_rename(avatar: Avatar) -> Message:
     """The answer to the Rename button where a frontend cannot put words into the person's mouth."""
     command = f"/avatars {avatar.token} --rename "
     return Message(
-        say("What shall it be called? For example: {example}", example=f"{command}{avatar.token[:14]}b"), prompt=command
+        say("What should it be called? For example: {example}", example=f"{command}{avatar.token[:14]}b"),
+        prompt=command,
     )
 
 
 def renamed(avatar: Avatar, former: str) -> Message:
     """The avatar has another name."""
-    text = say("{former} is called {token} from now on.", former=former, token=avatar.token)
+    text = say("{former} is now called {token}.", former=former, token=avatar.token)
     return Message(text, tone="good", avatar=avatar.id)
 
 
 def preferred(avatar: Avatar) -> Message:
     """The avatar is the default."""
     text = say(
-        "{token} is your default. Where a prompt names nobody, I draw it: /imagine in a suit", token=avatar.token
+        "{token} is now your default. I draw it when a prompt names nobody: /imagine in a suit", token=avatar.token
     )
     return Message(text, tone="good", avatar=avatar.id)
 
@@ -110,7 +113,7 @@ def how_to_imagine(avatar: Avatar) -> Message:
 def confirm_delete(avatar: Avatar, count: int) -> Message:
     """The question before anything is erased. count: its photos."""
     text = say(
-        "Erase {token} for good? With {photos}, what I learned and all its pictures. This can't be undone.",
+        "Erase {token} for good, with {photos}, what I learned and all its pictures? This can't be undone.",
         token=avatar.token,
         photos=photos(count),
     )
@@ -124,7 +127,7 @@ def confirm_delete(avatar: Avatar, count: int) -> Message:
 def erased(avatar: Avatar, count: int) -> Message:
     """The receipt of an erasure. count: files."""
     text = say(
-        "{token} is erased: {files} with photos, pictures and training are gone.",
+        "{token} is erased, with its photos, pictures and training: {files} in all.",
         token=avatar.token,
         files=files(count),
     )
@@ -133,4 +136,4 @@ def erased(avatar: Avatar, count: int) -> Message:
 
 def kept(avatar: Avatar) -> Message:
     """The person thought better of it."""
-    return Message(say("{token} stays.", token=avatar.token))
+    return Message(say("All right, {token} stays.", token=avatar.token))

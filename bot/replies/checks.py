@@ -24,16 +24,18 @@ def _several_faces(facts: Facts) -> str:
 
 
 def _duplicate(facts: Facts) -> str:
-    return say("is the same as #{number}", number=facts["of"]) if facts.get("of") else say("is there twice")
+    return say("is the same as #{number}", number=facts["of"]) if facts.get("of") else say("appears twice")
 
 
 def _near_duplicate(facts: Facts) -> str:
-    return say("is almost the same as #{number}", number=facts["of"]) if facts.get("of") else say("has a near double")
+    return (
+        say("is almost the same as #{number}", number=facts["of"]) if facts.get("of") else say("has a near duplicate")
+    )
 
 
 _VERDICTS: Mapping[str, Callable[[Facts], str]] = {
     "empty": lambda facts: say("is an empty file"),
-    "too_heavy": lambda facts: say("is too big a file"),
+    "too_heavy": lambda facts: say("is too large a file"),
     "not_image": lambda facts: say("is not a picture"),
     "broken": lambda facts: say("is damaged and can't be opened"),
     "too_many_pixels": lambda facts: say("has far too many pixels"),
@@ -51,10 +53,10 @@ _VERDICTS: Mapping[str, Callable[[Facts], str]] = {
     "near_duplicate": _near_duplicate,
     "rotated": lambda facts: say("was turned upright"),
     "grayscale": lambda facts: say("has no colours"),
-    "compressed": lambda facts: say("is strongly compressed"),
+    "compressed": lambda facts: say("is heavily compressed"),
     "dark": lambda facts: say("is rather dark"),
     "drawn": lambda facts: say("looks drawn"),
-    "low_resolution": lambda facts: _with_size(say("has few pixels"), facts),
+    "low_resolution": lambda facts: _with_size(say("has a low resolution"), facts),
 }
 
 
@@ -90,7 +92,7 @@ def checked(avatar_id: str, token: str | None, entries: Sequence[Facts], job_id:
     else:
         hints = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "warning"]
         text = say("{photos}, all good.", photos=photos(len(verdicts)))
-        text += " " + say("A hint: {hints}.", hints=listing(hints)) if hints else ""
+        text += " " + say("Hint: {hints}.", hints=listing(hints)) if hints else ""
         train = say("Train {token}", token=token)
     return Message(
         text,
@@ -109,8 +111,8 @@ def _too_few(verdicts: Sequence[Verdict], bad: Sequence[str], job_id: str) -> Me
         if good
         else say("{photos}, but none that I can learn from: {why}.", photos=count, why=why),
         several(
-            "Please replace that one or add {missing} more, sharp and with one face, and send /train again.",
-            "Please replace those or add {missing} more, sharp and with one face, and send /train again.",
+            "Please replace it or add {missing} more, sharp and with one face, then send /train again.",
+            "Please replace them or add {missing} more, sharp and with one face, then send /train again.",
             len(bad),
             missing=limits.PHOTOS_FEWEST - good,
         ),

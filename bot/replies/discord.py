@@ -46,19 +46,19 @@ def waiting_for_you(job_id: str) -> Message:
 
 def followed_below() -> Message:
     """Said to the one person; how far it is stands in a message for all."""
-    return Message(say("It is on its way. I'll say in this channel how far it is."))
+    return Message(say("It is on its way. I'll show the progress in this channel."))
 
 
 def followed_in_private() -> Message:
     """How far it is stands in the private chat, since the bot cannot write here."""
-    return Message(say("It is on its way. I can't write here, so I'll say in our private chat how far it is."))
+    return Message(say("It is on its way. I can't write here, so I'll show the progress in our private chat."))
 
 
 def followed_nowhere() -> Message:
     """Neither the room nor the private chat is open to the bot."""
     text = say(
-        "It is on its way, but I can write to you neither here nor in a private chat. Ask /status how far it is, and "
-        "allow messages from this app to hear of the end."
+        "It is on its way, but I can't write to you here or in a private chat. /status shows the progress; "
+        "allow messages from this app to get the result."
     )
     return Message(text, tone="warning")
 
@@ -67,9 +67,9 @@ def files_kept(shown: bool) -> str:
     """In place of files that Discord found too large for the channel. shown: there is a button that tries again."""
     if shown:
         return say(
-            "Discord finds the files too large here. They are kept, and [{show}] tries once more.", show=say(SHOW)
+            "The files are too large for this channel. I have kept them, and [{show}] tries once more.", show=say(SHOW)
         )
-    return say("Discord finds the files too large here. They are kept: send that again in another channel.")
+    return say("The files are too large for this channel. I have kept them: send that again in another channel.")
 
 
 def unanswered() -> Message:
@@ -81,13 +81,13 @@ def unanswered() -> Message:
 def interrupted() -> Message:
     """The process ended between a command and its answer."""
     return Message(
-        say("I was restarted while I was at this, and nothing came of it. Please send it again."), tone="warning"
+        say("I was restarted while I was working on this, and it was lost. Please send it again."), tone="warning"
     )
 
 
 def went_on() -> Message:
     """The process ended between a command and its answer, but not before the job was written down."""
-    return Message(say("I was restarted meanwhile, and it is on its way."))
+    return Message(say("I was restarted in the meantime, but it is on its way."))
 
 
 def posted() -> Message:
@@ -97,7 +97,7 @@ def posted() -> Message:
 
 def posted_before() -> Message:
     """The button was pressed twice."""
-    return Message(say("That is posted here already."))
+    return Message(say("That is already posted here."))
 
 
 def not_posted() -> Message:
@@ -108,7 +108,7 @@ def not_posted() -> Message:
 
 def pictures_gone() -> Message:
     """The pictures were erased since."""
-    return Message(say("These pictures are erased. /imagine draws new ones."), tone="warning")
+    return Message(say("These pictures have been erased. /imagine draws new ones."), tone="warning")
 
 
 def no_token() -> str:

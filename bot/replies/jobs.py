@@ -77,15 +77,17 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
             else say("{doing}: step {step} of {steps}, about {span} left.", span=duration(left), **values)
         )
         if facts.get("short"):
-            short = say("Memory is short, so fewer photos go through at once: the result is the same, only later.")
+            short = say(
+                "Memory is tight, so I take fewer photos at a time. The result is the same, it just takes longer."
+            )
             text += f" {short}"
     elif code == "retaken":
-        text = say("{doing}: picked up again after a hiccup, going on from where it was.", doing=doing)
+        text = say("{doing}: picked up again after a hiccup, continuing where it stopped.", doing=doing)
     else:
-        text = say("{doing}, starting.", doing=doing)
+        text = say("{doing}: starting.", doing=doing)
     shown: tuple[Shown, ...] = ()
     if sample and code != "queued":
-        who = say("{token} as learned so far", token=token) if token else say("The avatar as learned so far")
+        who = say("{token} so far", token=token) if token else say("The avatar so far")
         shown = (Shown(sample, who),)
     return Message(
         text, job=job.id, prompt=_prompt(job), pictures=shown, progress=progress, buttons=(_cancel(job),)
@@ -116,7 +118,7 @@ def ended(job: Job, token: str | None) -> Message:
 
 def forgotten() -> Message:
     """What a progress message says after its job was forgotten with its person."""
-    return Message(say("Cancelled, and forgotten."))
+    return Message(say("Cancelled and forgotten."))
 
 
 # The answers, one for each job
@@ -175,26 +177,30 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
     """The answer to the Seed button: how to draw each picture again."""
     lines = [line_of(replace(asked, count=1, seed=picture.seed)) for picture in pictures]
     if asked.original is not None:
-        head = say("These are variations of a picture. Their seeds alone draw something else:")
+        head = say("These are variations of a picture, so their seeds alone draw something else:")
     else:
-        head = several("This draws the picture again:", "These draw the pictures again, one each:", len(pictures))
+        head = several(
+            "This command draws the picture again:",
+            "Each of these commands draws one of the pictures again:",
+            len(pictures),
+        )
     return Message("\n".join([head, *lines]))
 
 
 def weaker() -> str:
     """What a style with a smaller weight is, beside its completion."""
-    return say("less of it")
+    return say("weaker")
 
 
 def removed() -> Message:
     """The pictures of a drawing are erased."""
-    return Message(say("The pictures are deleted here. What was sent into a chat, delete there too."))
+    return Message(say("Deleted here. Copies already posted in chats stay until you delete them there."))
 
 
 def _no_good_photos(facts: Facts) -> str:
     return say(
-        "I could only learn from {good} of the photos and need {needed}. "
-        "Send /train again with sharper ones that show one face.",
+        "I could learn from only {good} of the photos and need {needed}. Send /train again with sharper "
+        "photos that show one face.",
         good=facts.get("good", 0),
         needed=facts.get("needed", limits.PHOTOS_FEWEST),
     )
@@ -203,24 +209,26 @@ def _no_good_photos(facts: Facts) -> str:
 def _bad_size(facts: Facts) -> str:
     refused = say("The base model can't draw that size.")
     if not {"low", "high", "multiple"} <= facts.keys():
-        return f"{refused} " + say("Leave --size out and it takes its own.")
+        return f"{refused} " + say("Leave out --size to use its own.")
     return f"{refused} " + say("Width and height go from {low} to {high} in steps of {multiple}.", **facts)
 
 
 # What ends a job, by the engine's code; any other is a fault of ours.
 FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "crashed": lambda facts: say(
-        "It stopped several times, so I gave up on it. Please try once more; nothing of yours is lost."
+        "It crashed several times, so I gave up. Please try once more; nothing of yours is lost."
     ),
-    "timeout": lambda facts: say("It took far too long, so I stopped it. Fewer steps or pictures will get through."),
+    "timeout": lambda facts: say("It took far too long, so I stopped it. Please try fewer steps or pictures."),
     "no_good_photos": _no_good_photos,
     "prompt_too_long": lambda facts: say(
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
     "picture_gone": lambda facts: say(refusals.PICTURE_GONE),
     "unknown_style": refusals.unknown_style,
-    "missing_avatar": lambda facts: say("The avatar was erased in the meantime. /avatars shows those you have."),
-    "out_of_memory": lambda facts: say("It did not fit into the memory. Ask for fewer or smaller pictures."),
+    "missing_avatar": lambda facts: say(
+        "The avatar has been erased in the meantime. /avatars shows the ones you have."
+    ),
+    "out_of_memory": lambda facts: say("It did not fit into memory. Ask for fewer or smaller pictures."),
     "bad_size": _bad_size,
     "out_of_range": lambda facts: refusals.REFUSALS["out_of_range"](
         {"option": facts["what"], "least": facts["low"], "most": facts["high"]}
@@ -228,12 +236,12 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "empty_prompt": refusals.REFUSALS["prompt_empty"],
     "bad_original": lambda facts: say("That picture can no longer be read. /imagine draws a new one."),
     "wrong_base": lambda facts: say(
-        "The base model is another one since this was learned. Train the avatar anew with /train, or leave --style out."
+        "The base model has changed since this was trained. Train the avatar again with /train, or leave out --style."
     ),
     "bad_adapter": lambda facts: say(
-        "The file of what was learned can't be read. Train the avatar anew with /train, or leave --style out."
+        "The trained file can't be read. Train the avatar again with /train, or leave out --style."
     ),
-    "quantised_base": lambda facts: say("The memory here is too small to learn that way. Please ask the operators."),
+    "quantised_base": lambda facts: say("There is not enough memory here to train that way. Please ask the operators."),
 }
 
 
@@ -249,10 +257,10 @@ def failed(job: Job) -> Message:
         case _:
             what = say("I could not draw this.")
     if wording is None:
-        why = say("Something broke on my side; please try again, and if it stays, mention job {job}.", job=job.id)
+        why = say("Something broke on my side. Please try again; if it keeps happening, mention job {job}.", job=job.id)
     else:
         why = wording(error.get("facts") or {})
-        why += " " + say("Nothing was counted for this; it was job {job}.", job=job.id)
+        why += " " + say("This does not count towards your quota (job {job}).", job=job.id)
     return Message(f"{what} {why}", tone="trouble", job=job.id, buttons=_retry(job))
 
 
@@ -289,14 +297,14 @@ def cancelled(job: Job, token: str | None) -> Message:
 def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
     """The answer to /status: each job with where it stands (`Desk.waiting`) and its avatar's token."""
     if not jobs:
-        return Message(say("Nothing of yours is under way. /imagine draws, /train makes an avatar."))
+        return Message(say("You have no jobs under way. /imagine draws, /train makes an avatar."))
     lines = [
         " · ".join([_doing(job, token), *_standing(facts), say("job {job}", job=job.id)]) for job, facts, token in jobs
     ]
     buttons = tuple(
         Button(say("Cancel: {doing}", doing=_doing(job, token)), f"cancel:{job.id}") for job, _, token in jobs[:4]
     )
-    return Message("\n".join([say("Under way for you:"), *lines]), buttons=buttons)
+    return Message("\n".join([say("Your jobs:"), *lines]), buttons=buttons)
 
 
 def _standing(facts: Facts) -> list[str]:
@@ -311,4 +319,4 @@ def cancelling(job: Job, token: str | None) -> Message:
     doing = _doing(job, token)
     if job.state == State.CANCELLED:
         return Message(say("Stopped: {doing}.", doing=doing))
-    return Message(say("I'm stopping this: {doing}.", doing=doing))
+    return Message(say("Stopping: {doing}.", doing=doing))

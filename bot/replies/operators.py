@@ -9,7 +9,7 @@ from bot.table import DUTIES
 from storage.jobs import State
 from storage.records import Job
 
-PAUSED = marked("I'm having a rest; your place is kept, and it goes on by itself when I'm back.")
+PAUSED = marked("I'm taking a break. Your place in the queue is kept, and this continues by itself when I'm back.")
 
 _CODES: Mapping[str, str] = {
     "draft": marked("not trained yet"),
@@ -31,37 +31,38 @@ def _quota_used(facts: Facts) -> str:
     amount = (trainings if learning else pictures)(facts["limit"])
     if not facts["limit"]:
         return (
-            say("There are no trainings here for now; an operator has set it so.")
+            say("An operator has switched training off here for now.")
             if learning
-            else say("There are no pictures here for now; an operator has set it so.")
+            else say("An operator has switched drawing off here for now.")
         )
     if facts["asked"] > facts["limit"]:
         return say(
-            "You have {amount} a day here, fewer than the {asked} you ask for.",
+            "You can have {amount} a day here, fewer than the {asked} you asked for.",
             amount=amount,
             asked=number(facts["asked"]),
         )
     left = facts["limit"] - facts["used"]
     rest = (
-        say("{left} of your {amount} a day are left.", left=number(left), amount=amount)
+        say("You have {left} left of {amount} a day.", left=number(left), amount=amount)
         if left > 0
-        else say("You have used up your {amount} of today.", amount=amount)
+        else say("You have used up today's {amount}.", amount=amount)
     )
-    return f"{rest} " + say("There is room for this again {when}.", when=until(facts["free"]))
+    return f"{rest} " + say("You can do this again {when}.", when=until(facts["free"]))
 
 
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "operators_only": lambda facts: say("Only the operators of this bot can do that."),
     "unknown_duty": lambda facts: say("I can {duties}, as in /operator pause.", duties=listing(DUTIES)),
     "account_shape": lambda facts: say("Name the account as platform:id, as in discord:1234."),
-    "unknown_account": lambda facts: say("I know nobody by {account}.", **facts),
+    "unknown_account": lambda facts: say("I don't know the account {account}.", **facts),
     "ban_operator": lambda facts: say("That is an operator of this bot. Take them out of AVATAR_OPERATORS first."),
     "quota_shape": lambda facts: say(
-        "Say /operator quota trainings 3 or pictures 100, with none for no limit and platform:id for one person alone."
+        "Send /operator quota trainings 3 or /operator quota pictures 100. “none” means no limit; add "
+        "platform:id for one person."
     ),
     "quota_used": _quota_used,
     "notice_empty": lambda facts: say(
-        "What shall I tell everybody? For example: /operator broadcast I rest tonight at ten."
+        "What should I tell everybody? For example: /operator broadcast I take a break tonight at ten."
     ),
 }
 
@@ -70,8 +71,7 @@ def paused(waiting: int) -> Message:
     """No job is taken from now on."""
     return Message(
         say(
-            "Paused. What runs goes on to its end; what waits ({jobs}) and all that is still to come stays waiting. "
-            "/operator resume goes on.",
+            "Paused. Running jobs finish; waiting jobs ({jobs}) and new ones wait. /operator resume continues.",
             jobs=jobs(waiting),
         )
     )
@@ -79,16 +79,19 @@ def paused(waiting: int) -> Message:
 
 def resumed(waiting: int) -> Message:
     """Jobs are taken again."""
-    text = several("I'm back, and go on with {count} waiting job.", "I'm back, and go on with {count} waiting jobs.",
-                   waiting)  # fmt: skip
+    text = several(
+        "I'm back, and continue with {count} waiting job.",
+        "I'm back, and continue with {count} waiting jobs.",
+        waiting,
+    )
     return Message(text, tone="good")
 
 
 def queue(under_way: Sequence[tuple[Job, float]], pause: bool) -> Message:
     """All jobs under way, each with its age in seconds, oldest first. No names and no prompts."""
-    state = say("I'm paused.") if pause else say("I'm at work.")
+    state = say("I'm paused.") if pause else say("I'm working.")
     if not under_way:
-        return Message(say("Nothing waits and nothing runs.") + f" {state}")
+        return Message(say("Nothing is waiting or running.") + f" {state}")
     running = sum(1 for job, _ in under_way if job.state == State.RUNNING)
     lines = [
         say(
@@ -132,8 +135,8 @@ def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
 def banned(account: str, known: bool, stopped: int) -> Message:
     """Somebody is banned."""
     if not known:
-        return Message(say("{account} is banned from the first word on; I haven't met them yet.", account=account))
-    text = say("{account} is banned; their avatars rest, for everybody. Stopped: {jobs}.", account=account,
+        return Message(say("{account} is banned, though I haven't met them yet.", account=account))
+    text = say("{account} is banned, and nobody can use their avatars. Stopped: {jobs}.", account=account,
                jobs=jobs(stopped))  # fmt: skip
     return Message(text)
 
@@ -164,4 +167,4 @@ def broadcast(rooms: int) -> Message:
 
 def notice(text: str) -> Message:
     """What an operator tells a room: the text as it was written, announced in the readers' language."""
-    return Message(say("A word from those who run this bot: {text}", text=text))
+    return Message(say("A message from the people who run this bot: {text}", text=text))

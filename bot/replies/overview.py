@@ -11,5 +11,5 @@ def help_text(operator: bool = False) -> Message:
     for command in COMMANDS.values():
         if operator or not command.operators:
             topics.setdefault(command.topic, []).append(f"{command.example}\n    {say(command.description)}")
-    head = say("I learn a person from 5 to 10 photos and then draw them in whatever you describe.")
+    head = say("Show me 5 to 10 photos of a person, and I draw them in whatever you describe.")
     return Message("\n".join([head, *("\n".join([say(topic), *lines]) for topic, lines in topics.items())]))

@@ -9,8 +9,8 @@ from bot.replies.phrases import Facts
 from bot.table import COMMANDS
 from storage.errors import UserError
 
-CONSENT = marked("The person on these photos is an adult and has agreed to an avatar of them being made and drawn.")
-CONSENT_VERSION = "1"
+CONSENT = marked("The person in these photos is an adult and has agreed to having an avatar of them made and drawn.")
+CONSENT_VERSION = "2"
 """Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
 PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
@@ -22,19 +22,19 @@ def _how_about(facts: Facts) -> str:
 def unknown_style(facts: Facts) -> str:
     """There is no such style; which there are."""
     if not facts["styles"]:
-        return say("There are no styles here. Leave --style out.")
-    return say("I know no style “{style}”. There is {styles}.", style=facts["style"], styles=listing(facts["styles"]))
+        return say("There are no styles here. Leave out --style.")
+    return say(
+        "There is no style “{style}”. Available: {styles}.", style=facts["style"], styles=", ".join(facts["styles"])
+    )
 
 
 def _token_shape(facts: Facts) -> str:
-    shape = say("An avatar's name is 2 to 16 small letters and digits and starts with a letter.")
+    shape = say("An avatar's name has 2 to 16 lower-case letters and digits and starts with a letter.")
     return f"{shape} {_how_about(facts)}"
 
 
 def _token_word(facts: Facts) -> str:
-    taken = say(
-        "“{token}” already means something in English, so every picture with it would turn into this person.", **facts
-    )
+    taken = say("“{token}” is an English word, so every prompt that uses it would draw this person.", **facts)
     return f"{taken} {_how_about(facts)}"
 
 
@@ -43,7 +43,7 @@ def _token_taken(facts: Facts) -> str:
     parts = [
         say("You already have an avatar called {token}.", token=token),
         _how_about(facts) if facts.get("suggestion") else say("Pick another name."),
-        say("To make it anew, send /delete {token} first.", token=token),
+        say("To make it again, send /delete {token} first.", token=token),
     ]
     return " ".join(parts)
 
@@ -88,12 +88,12 @@ def _no_avatar_named(facts: Facts) -> str:
     tokens: list[str] = list(facts["tokens"])
     if facts.get("near"):
         return say(
-            "I don't know {word}. Did you mean {near}? Spell the name just like that.",
+            "I don't know {word}. Did you mean {near}? Please spell the name exactly like that.",
             word=facts["word"],
             near=facts["near"],
         )
     few = listing(tokens[:8]) if len(tokens) <= 8 else say("{tokens} and more", tokens=", ".join(tokens[:8]))
-    return say("Which avatar shall I draw? Put its name in the prompt. You can use {tokens} here.", tokens=few)
+    return say("Which avatar should I draw? Put its name in the prompt. You can use {tokens} here.", tokens=few)
 
 
 def _prompt_long(facts: Facts) -> str:
@@ -106,7 +106,7 @@ def _prompt_long(facts: Facts) -> str:
 
 def _out_of_range(facts: Facts) -> str:
     return say(
-        "{option} goes from {least} to {most}. Try a value in between.",
+        "{option} must be from {least} to {most}.",
         option=facts["option"],
         least=number(facts["least"]),
         most=number(facts["most"]),
@@ -131,7 +131,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "consent": lambda facts: say("Before I start, please tick the box that says: “{consent}”", consent=say(CONSENT)),
     "photos_few": _photos_few,
     "photos_many": lambda facts: say(
-        "{most} photos are enough. Keep the {most} sharpest that differ most, and send /train again.", **facts
+        "{most} photos are enough. Keep the {most} sharpest and most varied, and send /train again.", **facts
     ),
     "photo_empty": lambda facts: say(
         "Photo #{number} is an empty file. Please send it again or leave it out.", **facts
@@ -141,16 +141,18 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
         pixels=number(2000),
         **facts,
     ),
-    "prompt_empty": lambda facts: say("What shall I draw? For example: {example}", example=COMMANDS["imagine"].example),
+    "prompt_empty": lambda facts: say(
+        "What should I draw? For example: {example}", example=COMMANDS["imagine"].example
+    ),
     "prompt_long": _prompt_long,
     "prompt_unreadable": lambda facts: say(
         "There is a character in the {option} that I can't read. Please type the text by hand.", **facts
     ),
     "out_of_range": _out_of_range,
     "style_shape": lambda facts: say(
-        "How much a style counts is a number from 0 to {most}, as in --style inks:0.6.", most=number(facts["most"])
+        "A style's weight is a number from 0 to {most}, as in --style inks:0.6.", most=number(facts["most"])
     ),
-    "not_a_number": lambda facts: say("--{option} wants a number, as in --{option} 2.", **facts),
+    "not_a_number": lambda facts: say("--{option} needs a number, as in --{option} 2.", **facts),
     "unknown_command": _unknown_command,
     "unknown_option": _unknown_option,
     "missing_option": _missing_option,
@@ -162,29 +164,29 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     ),
     "no_avatar_named": _no_avatar_named,
     "avatar_training": lambda facts: say(
-        "{token} is still training. I'll say when it is ready, and /status tells how far it is.", **facts
+        "{token} is still training. I'll tell you when it is ready; /status shows how far it is.", **facts
     ),
     "avatar_draft": lambda facts: say(
         "{token} is waiting for you: press Train under its photo check, and then I can draw it.", **facts
     ),
     "avatar_failed": lambda facts: say(
-        "The training of {token} did not finish. Send /delete {token} and train it anew.", **facts
+        "The training of {token} did not finish. Send /delete {token} and train it again.", **facts
     ),
-    "already_training": lambda facts: say("{token} is training already. /status tells how far it is.", **facts),
-    "already_trained": lambda facts: say("{token} is trained already. Try /imagine {token} {noun}", **facts),
+    "already_training": lambda facts: say("{token} is already training. /status shows how far it is.", **facts),
+    "already_trained": lambda facts: say("{token} is already trained. Try /imagine {token} {noun}", **facts),
     "draft_unchecked": lambda facts: say("I'm still looking at the photos of {token}. One moment, please.", **facts),
     "unknown_avatar": _unknown_avatar,
-    "avatar_gone": lambda facts: say("That avatar is gone. Start anew with /train and fresh photos."),
+    "avatar_gone": lambda facts: say("That avatar is gone. Start again with /train and new photos."),
     "unknown_style": unknown_style,
     "picture_gone": lambda facts: say(PICTURE_GONE),
-    "missing_avatar": lambda facts: say("That avatar is gone. /avatars shows those you have."),
+    "missing_avatar": lambda facts: say("That avatar is gone. /avatars shows the ones you have."),
     "avatars_which": lambda facts: say("Name the avatar first, as in /avatars mia7 --rename mia8."),
     "size_shape": lambda facts: say("Give the size in pixels as width x height, such as --size 512x768."),
-    "missing_job": lambda facts: say("I know no such job of yours. /status lists those that are under way."),
+    "missing_job": lambda facts: say("You have no such job. /status lists the ones under way."),
     "not_yours": lambda facts: say("Only the person who started this can do that."),
-    "unknown_job": lambda facts: say("I know no such job of yours. /status lists those that are under way."),
-    "no_jobs": lambda facts: say("Nothing of yours is under way, so there is nothing to stop."),
-    "job_over": lambda facts: say("That job is over already."),
+    "unknown_job": lambda facts: say("You have no such job. /status lists the ones under way."),
+    "no_jobs": lambda facts: say("You have no jobs under way, so there is nothing to stop."),
+    "job_over": lambda facts: say("That job is already over."),
     "too_many_jobs": lambda facts: say(
         "You have {active} jobs under way. Let some finish or /cancel one, then send this again.", **facts
     ),
@@ -192,11 +194,11 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "name_shape": lambda facts: say("Please pick a name of 1 to {most} letters.", **facts),
     "room_shape": lambda facts: say("A room's name has 1 to {most} letters, digits or hyphens.", **facts),
     "message_long": lambda facts: say(
-        "That is a long one: {most} characters fit into a message.", most=number(facts["most"])
+        "That is too long. A message can have {most} characters.", most=number(facts["most"])
     ),
     "message_empty": lambda facts: say("Type a message first, or a command such as /imagine. /help shows them all."),
-    "photos_loose": lambda facts: say("What shall I do with these photos? To make an avatar: /train mia7 woman"),
-    "upload_cut": lambda facts: say("The upload broke off. I have kept nothing of it; please send it again."),
+    "photos_loose": lambda facts: say("What should I do with these photos? To make an avatar: /train mia7 woman"),
+    "upload_cut": lambda facts: say("The upload broke off. I have kept none of it; please send it again."),
     **rights.REFUSALS,
     **account.REFUSALS,
     **operators.REFUSALS,
@@ -206,11 +208,11 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
 def refusal(error: UserError) -> Message:
     """The kind answer to wrong input."""
     wording = REFUSALS.get(error.code)
-    text = wording(error.facts) if wording else say("I can't do that as it stands. /help shows what works.")
+    text = wording(error.facts) if wording else say("I can't do that. /help shows what I can do.")
     return Message(text, tone="warning")
 
 
 def apology(error_id: str) -> Message:
     """The answer to a bug of ours; the id finds it in the log."""
-    text = say("Sorry, something broke on my side. Please try again; if it stays, mention {id}.", id=error_id)
+    text = say("Sorry, something broke on my side. Please try again; if it keeps happening, mention {id}.", id=error_id)
     return Message(text, tone="trouble")

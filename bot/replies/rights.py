@@ -22,26 +22,26 @@ class Share:
 
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "share_where": lambda facts: say(
-        "Here are only you and I. Send /share {token} in the group that may draw it, or name a person.", **facts
+        "It's just you and me here. Send /share {token} in the group that may draw it, or name a person.", **facts
     ),
-    "share_self": lambda facts: say("That is you, and what is yours you can draw anyway."),
+    "share_self": lambda facts: say("That is you, and you can draw your own avatars anyway."),
     "unknown_person": lambda facts: say(
-        "I know nobody called {person} here. Whoever it is has to write to me once; then try again.", **facts
+        "I don't know anybody called {person} here. They have to write to me once; then try again.", **facts
     ),
     "unknown_handle": lambda facts: say(
-        "I cannot look up @{person}. Give their name as it stands above their messages, or their id. Whoever it is has "
-        "to have written to me once.",
+        "I can't look up @{person}. Give the name shown above their messages, or their id. They must have "
+        "written to me once.",
         **facts,
     ),
     "several_persons": lambda facts: say(
         "{count} people here are called {person}. Mention the right one, or give their id.", **facts
     ),
     "lifetime_shape": lambda facts: say(
-        "Say how long as a number with m, h, d or w: --expires 2h or --expires 7d, a year at most."
+        "Give the time as a number with m, h, d or w, such as --expires 2h or --expires 7d, a year at most."
     ),
     "no_share": lambda facts: say("{token} is not shared. Nobody but you can draw it.", **facts),
-    "not_shared": lambda facts: say("That avatar is not shared with you here. /avatars shows those you can use."),
-    "share_gone": lambda facts: say("That is not shared any more."),
+    "not_shared": lambda facts: say("That avatar is not shared with you here. /avatars shows the ones you can use."),
+    "share_gone": lambda facts: say("That is no longer shared."),
 }
 
 
@@ -99,7 +99,7 @@ def shared_here(avatar: Avatar, name: str, share: Share) -> Message:
 
 def shared_with(avatar: Avatar, share: Share) -> Message:
     """One person may draw the avatar; its owner reads this."""
-    text = say("{whom} can draw {token} now, wherever I am.", whom=share.whom, token=avatar.token)
+    text = say("{whom} can now draw {token} anywhere I am.", whom=share.whom, token=avatar.token)
     return Message(
         " ".join([text, *_ends(share)]),
         tone="good",
@@ -112,7 +112,7 @@ def unshared(token: str, whom: str, stopped: int, left: Sequence[Share]) -> Mess
     """A grant was taken back."""
     parts = [say("{token} is not shared with {whom} any more.", token=token, whom=whom)]
     if stopped:
-        parts.append(say("What was on its way there is stopped."))
+        parts.append(say("Drawings under way there are stopped."))
     if left:
         parts.append(say("It is still shared with {whom}.", whom=listing([share.whom for share in left])))
     return Message(" ".join(parts), buttons=tuple(map(take_back, left[:4])))

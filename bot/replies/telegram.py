@@ -7,11 +7,11 @@ from bot.replies.phrases import photos
 from bot.replies.refusals import CONSENT
 from bot.table import COMMANDS
 
-START = marked("Open our private chat, see what I can do")
+START = marked("Open our private chat and see what I can do")
 """What /start does, for Telegram's list of commands."""
 OPEN = marked("Open our private chat")
 ORIGINALS = marked("Originals")
-TAKEN = marked("These photos are with me already.")
+TAKEN = marked("I already have these photos.")
 GONE = marked("These photos are gone. Please send them again.")
 
 
@@ -19,8 +19,8 @@ def welcome(name: str) -> Message:
     """The answer to /start."""
     return Message(
         say(
-            "Hello {name}! I learn a person from {fewest} to {most} photos and then draw them in whatever you "
-            "describe. Send me the photos as an album with a caption such as {example}, or one by one. /help shows "
+            "Hello {name}! Show me {fewest} to {most} photos of a person, and I draw them in whatever you "
+            "describe. Send the photos as an album with a caption such as {example}, or one by one. /help shows "
             "everything.",
             name=name,
             fewest=limits.PHOTOS_FEWEST,
@@ -57,7 +57,7 @@ def waiting(count: int, tray: str, album: bool) -> Message:
     """Photos that nobody has said anything about yet."""
     example = COMMANDS["train"].example
     if album:
-        text = say("{photos} here. Who is it? Reply to them with {example}", photos=photos(count), example=example)
+        text = say("{photos}. Who is it? Reply to them with {example}", photos=photos(count), example=example)
     else:
         text = say(
             "{photos} so far. Send {fewest} to {most} of one person, then press Done or send {example}",
@@ -86,7 +86,9 @@ def consent(line: str, count: int, tray: str) -> Message:
     extra = count - limits.PHOTOS_MOST
     parts = [f"{line}: {photos(count)}."]
     if extra > 0:
-        parts.append(say("{most} are the most, so I leave the last {extra} out.", most=limits.PHOTOS_MOST, extra=extra))
+        parts.append(
+            say("{most} is the most I can use, so I leave out the last {extra}.", most=limits.PHOTOS_MOST, extra=extra)
+        )
     parts += [say("One question before I look at them."), say(CONSENT)]
     return Message(
         " ".join(parts),
@@ -102,8 +104,8 @@ def kept(refused: Message, count: int) -> Message:
     if not count:
         return Message(refused.text, tone=refused.tone)
     still = several(
-        "I still have your {count} photo; send just the line again.",
-        "I still have your {count} photos; send just the line again.",
+        "I still have your {count} photo; just send the line again.",
+        "I still have your {count} photos; just send the line again.",
         count,
     )
     return Message(f"{refused.text}\n{still}", tone=refused.tone)
@@ -112,7 +114,7 @@ def kept(refused: Message, count: int) -> Message:
 def needs_more(count: int) -> str:
     """Done was pressed too early."""
     return say(
-        "{photos} so far, and I need {fewest} at least. Send some more first.",
+        "{photos} so far, and I need at least {fewest}. Send some more first.",
         photos=photos(count),
         fewest=limits.PHOTOS_FEWEST,
     )
@@ -131,8 +133,8 @@ def which() -> Message:
 def too_late() -> Message:
     """A photo of an album that is being checked already."""
     text = say(
-        "This photo came after its album was closed, so I left it out and kept nothing of it. "
-        "To train with it, send the whole album again."
+        "This photo came after its album was closed, so I left it out and did not keep it. To train with it, "
+        "send the whole album again."
     )
     return Message(text, tone="warning")
 
@@ -156,8 +158,8 @@ def expired(count: int) -> Message:
     """Gathered photos lay about too long."""
     return Message(
         several(
-            "I have erased the {count} photo you sent, since nothing more came for a day.",
-            "I have erased the {count} photos you sent, since nothing more came for a day.",
+            "I have erased the {count} photo you sent, because nothing more came for a day.",
+            "I have erased the {count} photos you sent, because nothing more came for a day.",
             count,
         )
     )
@@ -166,7 +168,7 @@ def expired(count: int) -> Message:
 def no_command() -> Message:
     """Words without a command."""
     return Message(
-        say("Tell me with a command, for example {example} (or /help for all of them).",
+        say("Please use a command, for example {example} (or /help for all of them).",
             example=COMMANDS["imagine"].example)
     )  # fmt: skip
 
@@ -175,23 +177,25 @@ def nobody() -> Message:
     """A command in the name of a group or channel."""
     return Message(
         say(
-            "You write here as the group or a channel, and a command needs a person. "
-            "Please send it again from your own account."
+            "You are writing as the group or a channel, but a command needs a person. Please send it again from "
+            "your own account."
         )
     )
 
 
 def moment() -> Message:
     """Stands where an answer comes within a moment."""
-    return Message(say("Your answer comes at once."))
+    return Message(say("Your answer is coming."))
 
 
 PICTURES = marked("Show the pictures")
 """The button under an answer whose pictures may not have got through."""
 
-FILE_UNSEEN = marked("The line broke while I sent the file. If it is not there, send the command again.")
+FILE_UNSEEN = marked("The connection broke while I was sending the file. If it is not there, send the command again.")
 
 
 def unsure() -> Message:
     """The line broke while a command was answered: the reply may be there or not, and it must not come twice."""
-    return Message(say("The line broke while I answered. If there is no answer above, please send that once more."))
+    return Message(
+        say("The connection broke while I was answering. If there is no answer above, please send that once more.")
+    )

@@ -110,7 +110,7 @@ async def test_who_cannot_be_joined(bot: Any) -> None:
     own = await code_of(bot, bot.caller())
     assert "your own" in (await bot.say(f"/link {own}")).message.text
     another = await code_of(bot, bot.caller())
-    assert "on chat already" in (await bot.say(f"/link {another}", name="Ben")).message.text
+    assert "accounts on chat" in (await bot.say(f"/link {another}", name="Ben")).message.text
     assert "unknown, used" in (await bot.commands.line(ON_DISCORD, f"/link {another}")).message.text
     banned = await code_of(bot, bot.caller())
     await bot.records.operators.ban("chat", "anna")
@@ -231,7 +231,7 @@ async def test_nothing_is_left_of_who_is_forgotten(bot: Any, tmp_path: Path) -> 
 
     asked = (await bot.say("/forget")).message
     assert "1 request" not in asked.text
-    assert "This is about you on chat and discord." in asked.text
+    assert "This covers you on chat and discord." in asked.text
     assert [button.label for button in asked.buttons] == [
         "Erase everything",
         "Erase everything and my chat lines",
@@ -343,4 +343,4 @@ async def test_messages_on_the_way_promise_nothing_any_more(bot: Any) -> None:
             if event.job_id == reply.job_id:
                 break
     await news.aclose()
-    assert [message.text for message in wall.shown.values()] == ["Cancelled, and forgotten."]
+    assert [message.text for message in wall.shown.values()] == ["Cancelled and forgotten."]

@@ -65,7 +65,7 @@ async def test_private_answers_stay_private(anna: Browser, bot: Any) -> None:
     ("text", "photos", "said"),
     [
         ("", [], "Type a message first"),
-        ("here they are", [b"photo"], "What shall I do with these photos?"),
+        ("here they are", [b"photo"], "What should I do with these photos?"),
         ("x" * 4001, [], "4,000 characters"),
         ("x" * 100_000, [], "4,000 characters"),
         ("/train mia7 woman", [b"x"] * 11, "10 photos are enough"),

@@ -92,7 +92,7 @@ async def test_the_seed_button_tells_how_to_draw_each_picture_again(bot: Any) ->
     told = await bot.press(seeds.action)
     assert told.private
     head, *lines = told.message.text.splitlines()
-    assert head.startswith("These draw the pictures again")
+    assert head.startswith("Each of these commands draws one of the pictures again")
     for number, one in enumerate(lines):
         await bot.answer(await bot.say(one))
         assert bot.engine.seen[-1].payload == replace(first, seed=41 + number, count=1)
@@ -110,7 +110,7 @@ async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
     assert "Only the person who" in (await bot.press(button.action, name="Ben")).message.text
     assert len(await bot.kept()) == len(before) + 2
     gone = await bot.press(button.action)
-    assert gone.spent and "pictures are deleted" in gone.message.text
+    assert gone.spent and "Deleted here" in gone.message.text
     assert await bot.kept() == before
     assert await bot.records.jobs.pictures(asked.job_id) == []
     assert await bot.commands.drawings(bot.caller(), 0, 10) == []
@@ -121,13 +121,13 @@ async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
 async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     await bot.avatar()
     said = (await bot.say("/imagine mia7 woman --style inks")).message.text
-    assert said == "There are no styles here. Leave --style out."
+    assert said == "There are no styles here. Leave out --style."
     bot.queue.offered = ["inks", "oils"]
     assert [one.value for one in await bot.commands.complete(bot.caller(), Source.STYLES)] == [
         "inks", "oils", "inks:0.6", "oils:0.6"
     ]  # fmt: skip
     refused = await bot.say("/imagine mia7 woman --style ink")
-    assert refused.private and refused.message.text == "I know no style “ink”. There is inks and oils."
+    assert refused.private and refused.message.text == "There is no style “ink”. Available: inks, oils."
     drawn = await bot.answer(await bot.say("/imagine mia7 woman --style Oils --seed 3 --count 1"))
     assert bot.engine.seen[-1].payload.style == "oils"
     seeds = next(button for button in drawn.buttons if button.label == "Seed")
@@ -141,12 +141,12 @@ async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     seeds = next(button for button in lightly.buttons if button.label == "Seed")
     assert "--style inks:0.6 --count 1 --seed 7 --steps 4" in (await bot.press(seeds.action)).message.text
     heavy = await bot.say("/imagine mia7 woman --style inks:3")
-    assert heavy.message.text == "How much a style counts is a number from 0 to 2, as in --style inks:0.6."
+    assert heavy.message.text == "A style's weight is a number from 0 to 2, as in --style inks:0.6."
     # The engine may have lost it since.
     lost = {"code": "unknown_style", "facts": {"style": "oils", "styles": ["inks"]}}
     bot.engine.errors = {Imagine: lost}
     failed = await bot.answer(await bot.say("/imagine mia7 woman --style oils"))
-    assert "I know no style “oils”. There is inks." in failed.text
+    assert "There is no style “oils”. Available: inks." in failed.text
 
 
 async def test_too_few_good_photos_leave_nothing(bot: Any) -> None:
@@ -171,7 +171,7 @@ async def test_an_answer_asked_for_twice_is_the_same(bot: Any) -> None:
 async def test_a_hint_does_not_keep_from_training(bot: Any) -> None:
     bot.engine.verdicts = {2: SOFT}
     checked = await bot.answer(await bot.say("/train mia7 woman", 5))
-    assert checked.text == "5 photos, all good. A hint: #2 is a little soft."
+    assert checked.text == "5 photos, all good. Hint: #2 is a little soft."
     assert checked.buttons[0].label == "Train mia7"
 
 
@@ -311,7 +311,7 @@ async def test_a_failed_training_can_be_tried_again(bot: Any) -> None:
     checked = await bot.answer(await bot.say("/train mia7 woman", 6))
     bot.engine.errors = {Train: {"code": "crashed", "facts": {"attempts": 10}}}
     failed = await bot.answer(await bot.press(checked.buttons[0].action))
-    assert "did not work out" in failed.text and "Nothing was counted" in failed.text
+    assert "did not work out" in failed.text and "does not count towards your quota" in failed.text
     assert "finish" in (await bot.say("/imagine mia7 in a suit")).message.text
     bot.engine.errors = {}
     trained = await bot.answer(await bot.press(failed.buttons[0].action))
@@ -341,9 +341,9 @@ BAD_IMAGINE = {
     "no avatar": ("/imagine a woman in a suit", "You can use mia7 here"),
     "a slip of the pen": ("/imagine mia8 in a suit", "Did you mean mia7?"),
     "part of a word": ("/imagine mia77x in a suit", "mia7"),
-    "too many": ("/imagine mia7 --count 5", "count goes from 1 to 4"),
-    "a negative seed": ("/imagine mia7 --seed -1", "seed goes from 0 to 4,294,967,295"),
-    "many steps": ("/imagine mia7 --steps 9999", "steps goes from 1 to 150"),
+    "too many": ("/imagine mia7 --count 5", "count must be from 1 to 4"),
+    "a negative seed": ("/imagine mia7 --seed -1", "seed must be from 0 to 4,294,967,295"),
+    "many steps": ("/imagine mia7 --steps 9999", "steps must be from 1 to 150"),
     "a control character": ("/imagine mia7 \x00", "can't read"),
 }
 
@@ -391,14 +391,14 @@ async def test_status_and_cancel_are_about_ones_own_jobs(bot: Any) -> None:
     status = (await bot.say("/status")).message
     assert f"Drawing the picture · next in line · job {first.job_id}" in status.text
     assert "number 2 in line" in status.text
-    assert "Nothing of yours" in (await bot.say("/status", name="Ben")).message.text
+    assert "You have no jobs" in (await bot.say("/status", name="Ben")).message.text
     assert "Only the person" in (await bot.say(f"/cancel {first.job_id}", name="Ben")).message.text
     assert "no such job" in (await bot.say("/cancel nonsense")).message.text
 
     assert "Stopped" in (await bot.say("/cancel")).message.text
     assert (await bot.records.jobs.get(second.job_id)).state == State.CANCELLED
     assert (await bot.records.jobs.get(first.job_id)).state == State.QUEUED
-    assert "over already" in (await bot.say(f"/cancel {second.job_id}")).message.text
+    assert "already over" in (await bot.say(f"/cancel {second.job_id}")).message.text
     assert (await bot.answer(second)).text == "The drawing is cancelled."
 
 

@@ -47,11 +47,11 @@ async def test_operators_only(bot: Any, text: str) -> None:
         ("dance", "I can pause, resume"),
         ("ban ben", "platform:id"),
         ("ban chat:olga", "operator of this bot"),
-        ("quota kittens 3", "Say /operator quota"),
-        ("quota pictures many", "Say /operator quota"),
-        ("quota pictures 999999", "quota goes from 0 to 100,000"),
-        ("quota pictures 3 chat:nobody", "nobody by chat:nobody"),
-        ("broadcast", "What shall I tell"),
+        ("quota kittens 3", "Send /operator quota"),
+        ("quota pictures many", "Send /operator quota"),
+        ("quota pictures 999999", "quota must be from 0 to 100,000"),
+        ("quota pictures 3 chat:nobody", "the account chat:nobody"),
+        ("broadcast", "What should I tell"),
         ("broadcast " + "x" * 1001, "1,000 characters"),
     ],
 )
@@ -65,14 +65,14 @@ async def test_a_pause_keeps_jobs_and_says_so(bot: Any) -> None:
         await bot.records.jobs.mark_delivered(job.id)
     assert "Paused" in await do(bot, "pause")
     reply = await bot.say("/imagine mia7")
-    assert "having a rest; your place is kept" in reply.message.text
+    assert "taking a break. Your place in the queue is kept" in reply.message.text
     assert "1 waiting. I'm paused." in await do(bot, "queue")
     wall = Wall()
     delivery = Delivery(bot.records, bot.events, wall, bot.commands.answer)
     await delivery.follow(reply.job_id, await wall.post("studio", reply.message), reply.message)
     await delivery.sweep()
     await delivery.flush()
-    assert "having a rest" in wall.texts[-1]
+    assert "taking a break" in wall.texts[-1]
     assert "1 waiting job" in await do(bot, "resume")
     await delivery.sweep()
     await delivery.flush()
@@ -122,7 +122,7 @@ async def test_quotas_of_pictures(bot: Any, monkeypatch: pytest.MonkeyPatch) -> 
     await bot.answer(first)
     assert (await bot.say("/imagine mia7")).job_id
     refused = (await bot.say("/imagine mia7")).message.text
-    assert "2 of your 10 pictures a day are left. There is room for this again in 24 h" in refused
+    assert "You have 2 left of 10 pictures a day. You can do this again in 24 h" in refused
     assert (await bot.say("/imagine mia7 --count 2")).job_id
     assert "used up" in (await bot.say("/imagine mia7 --count 1")).message.text
     assert "used up" in (await bot.press(f"again:{first.job_id}")).message.text
@@ -144,12 +144,12 @@ async def test_quotas_of_trainings_outlast_an_erasure(bot: Any) -> None:
     await do(bot, "quota trainings 1")
     await bot.avatar("mia7")
     reply = await bot.say("/train ann3 woman", 6)
-    assert "You have used up your 1 training of today" in reply.message.text
+    assert "You have used up today's 1 training" in reply.message.text
     assert len([key for key in await bot.kept() if key.startswith("photos/")]) == 6
     await bot.press((await bot.say("/forget")).message.buttons[0].action)
     assert "used up" in (await bot.say("/train ann3 woman", 6)).message.text
     await do(bot, "quota trainings 0")
-    assert "no trainings here" in (await bot.say("/train ann3 woman", 6, name="Ben")).message.text
+    assert "switched training off here" in (await bot.say("/train ann3 woman", 6, name="Ben")).message.text
 
 
 async def test_what_fails_is_given_back(bot: Any) -> None:
@@ -195,7 +195,7 @@ async def test_a_broadcast_reaches_every_room_once(bot: Any, caplog: pytest.LogC
     for _ in range(2):
         await delivery.tell_notices()
     assert wall.rooms == ["studio"]
-    assert wall.texts == ["A word from those who run this bot: I rest at ten"]
+    assert wall.texts == ["A message from the people who run this bot: I rest at ten"]
     wall.closed = set()
     await delivery.tell_notices()
     await delivery.tell_notices()
@@ -216,8 +216,8 @@ async def test_a_broadcast_is_announced_in_the_language_of_each_room(bot: Any) -
     wall = Wall()
     await Delivery(bot.records, bot.events, wall, bot.commands.answer).tell_notices()
     assert dict(zip(wall.rooms, wall.texts, strict=True)) == {
-        "studio": "A word from those who run this bot: I rest at ten",
-        "atelier": "Ein Wort von denen, die diesen Bot betreiben: I rest at ten",
+        "studio": "A message from the people who run this bot: I rest at ten",
+        "atelier": "Eine Nachricht von den Betreibern dieses Bots: I rest at ten",
     }
 
 
@@ -242,4 +242,4 @@ async def test_operators_stop_anybodys_job(bot: Any) -> None:
     reply = await bot.say("/imagine mia7")
     assert "Stopped" in (await bot.commands.line(OLGA, f"/cancel {reply.job_id}")).message.text
     assert (await bot.records.jobs.get(reply.job_id)).state == State.CANCELLED
-    assert "Nothing of yours" in (await bot.commands.line(OLGA, "/cancel")).message.text
+    assert "You have no jobs" in (await bot.commands.line(OLGA, "/cancel")).message.text

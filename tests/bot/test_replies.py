@@ -91,7 +91,7 @@ def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
               None, False, None, None)  # fmt: skip
     facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
     plain, short = (jobs.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
-    assert "Memory is short" in short.text and short.text.startswith(plain.text)
+    assert "Memory is tight" in short.text and short.text.startswith(plain.text)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ async def test_a_training_is_started_once(bot: Any) -> None:
     first, second = await asyncio.gather(*[bot.commands.press(anna(bot, "chat:2"), action) for _ in range(2)])
     assert first.job_id == second.job_id is not None
     other = await bot.commands.press(anna(bot, "chat:3"), action)
-    assert "training already" in other.message.text
+    assert "already training" in other.message.text
     assert len(await jobs(bot, Train)) == 1
 
 

@@ -32,23 +32,23 @@ async def test_a_group_draws_until_it_is_taken_back(bot: Any) -> None:
     own = await bot.say("/imagine mia7")
     taken = await bot.press(button.action)
     assert taken.spent
-    assert "not shared with this group any more. What was on its way there is stopped." in taken.message.text
+    assert "not shared with this group any more. Drawings under way there are stopped." in taken.message.text
     assert (await bot.records.jobs.get(waiting.job_id)).state == State.CANCELLED
     assert (await bot.records.jobs.get(own.job_id)).state == State.QUEUED
     assert (await bot.say("/imagine mia7", name="Ben")).job_id is None
     again = await bot.press(drawn.buttons[0].action, name="Ben")
     assert "not shared with you here" in again.message.text
-    assert "not shared any more" in (await bot.press(button.action)).message.text
+    assert "no longer shared" in (await bot.press(button.action)).message.text
 
 
 async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     await bot.avatar("mia7")
-    assert "nobody called Ben" in (await bot.say("/share mia7 Ben")).message.text
+    assert "anybody called Ben" in (await bot.say("/share mia7 Ben")).message.text
     await bot.say("/help", name="Ben")
     await bot.say("/status", name="Ben")
     shared = await bot.say("/share mia7 @Ben --expires 2h")
     assert shared.private
-    assert "Ben can draw mia7 now" in shared.message.text
+    assert "Ben can now draw mia7" in shared.message.text
     assert "in 2 h" in shared.message.text
     assert (await bot.say("/imagine mia7", name="Ben", room="kitchen")).job_id is not None
     assert (await bot.say("/imagine mia7", name="Cleo")).job_id is None
@@ -76,7 +76,7 @@ async def test_a_group_is_the_whole_of_it(bot: Any) -> None:
     outside = Caller("discord", "77", "Ben", "4001", group="guild-8")
     assert (await bot.commands.line(outside, "/imagine mia7")).job_id is None
     alone = Caller("discord", "1", "Anna", "5000", direct=True)
-    assert "only you and I" in (await bot.commands.line(alone, "/share mia7")).message.text
+    assert "just you and me" in (await bot.commands.line(alone, "/share mia7")).message.text
 
 
 async def test_names_that_several_people_have(bot: Any) -> None:
@@ -85,7 +85,7 @@ async def test_names_that_several_people_have(bot: Any) -> None:
         await bot.records.users.get_or_create("chat", number, "Ben")
     assert "2 people here" in (await bot.say("/share mia7 Ben")).message.text
     by_id = await bot.say("/share mia7 <@2>")
-    assert "Ben (chat 2) can draw" in by_id.message.text
+    assert "Ben (chat 2) can now draw" in by_id.message.text
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def test_names_that_several_people_have(bot: Any) -> None:
         ("/share", "still needs token"),
         ("/share ann3", "no avatar called ann3"),
         ("/share mia7 Anna", "That is you"),
-        ("/share mia7 Nobody", "nobody called Nobody"),
+        ("/share mia7 Nobody", "anybody called Nobody"),
         ("/share mia7 @nobody", "look up @nobody"),
         ("/share mia7 --expires soon", "2h"),
         ("/share mia7 --expires 9999999d", "2h"),
@@ -133,13 +133,13 @@ async def test_a_renamed_avatar_is_drawn_under_its_new_name(bot: Any) -> None:
     assert "Name the avatar" in (await bot.say("/avatars --rename bob5")).message.text
     how = await bot.press(f"rename:{mia.id}")
     assert how.message.prompt == "/avatars mia7 --rename "
-    assert "mia7 is called bob5" in (await bot.say("/avatars mia7 --rename Bob5")).message.text
+    assert "mia7 is now called bob5" in (await bot.say("/avatars mia7 --rename Bob5")).message.text
     assert (await bot.say("/imagine mia7 in a suit")).job_id is None
     job = await bot.records.jobs.get((await bot.say("/imagine bob5 in a suit")).job_id)
     assert job.payload.avatar_ids == (mia.id,)
     avatar = await bot.records.avatars.get(mia.id)
     assert (avatar.token, avatar.learned_as) == ("bob5", "mia7")
-    assert "learned as mia7" in (await bot.say("/avatars bob5")).message.text
+    assert "trained as mia7" in (await bot.say("/avatars bob5")).message.text
 
 
 async def test_the_default_is_drawn_where_nobody_is_named(bot: Any) -> None:
@@ -152,7 +152,7 @@ async def test_the_default_is_drawn_where_nobody_is_named(bot: Any) -> None:
         return payload.prompt, payload.avatar_ids
 
     assert "Which avatar" in (await bot.say("/imagine in a suit")).message.text
-    assert "is your default" in (await bot.say("/avatars mia7 --default")).message.text
+    assert "is now your default" in (await bot.say("/avatars mia7 --default")).message.text
     assert "mia7 · woman · ready · 84 % alike · default" in (await bot.say("/avatars")).message.text
     assert await drawn("/imagine a woman in a suit") == ("mia7 woman in a suit", (mia.id,))
     assert await drawn("/imagine in a suit") == ("mia7 woman, in a suit", (mia.id,))

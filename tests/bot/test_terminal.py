@@ -85,7 +85,7 @@ async def test_a_demo_that_fails_says_so_in_one_line(
     assert status == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "did not fit into the memory" in error
+    assert "did not fit into memory" in error
 
 
 async def test_an_engine_that_does_not_start(

@@ -39,10 +39,10 @@ _WORDS = ("prompt", "token", "person")
 """Options that are typed without their name."""
 _WHOSE = re.compile(r"zoe(\d+)|\(seed (\d+)\)|Drawing 1,(\d{3}) pictures")
 _SHARED = re.compile(r"^.*shared with you by.*$", re.MULTILINE)
-_ALONE = re.compile(r"\(seed|· ready|· running|stopping this|I know you as|what I learned of|can draw|is not shared")
+_ALONE = re.compile(r"\(seed|· ready|· running|Stopping|I know you as|what I learned of|can now draw|is not shared")
 """What nobody but its person may read."""
 SHOW = "Show the pictures"
-_UNSURE = "The line broke"
+_UNSURE = "The connection broke"
 """What Telegram's people are told if nobody knows whether they were answered: they ask again if they were not."""
 
 
@@ -145,13 +145,13 @@ def _crowd(accounts: Sequence[tuple[int, str, str]], seed: int) -> list[Person]:
                 answers = [f"{under_way} · running"]
             case "cancel":
                 # Who was left in doubt and asks again has nothing to stop any more.
-                stopping = f"stopping this: {under_way}|Nothing of yours is under way"
+                stopping = f"Stopping: {under_way}|You have no jobs under way"
                 answers = [stopping, f"^(<@{account}> )?The drawing is cancelled"]
             case "cancel nothing":
-                answers = ["Nothing of yours is under way"]
+                answers = ["You have no jobs under way"]
             case "share":
                 given = {"token": token} if room.startswith("server") else somebody
-                answers = [f"can draw {token} now|shares {token} with this group"]
+                answers = [f"can now draw {token} anywhere|shares {token} with this group"]
             case "unshare":
                 given, answers = somebody, [rf"{token} is not shared( with|\.)"]
             case "export":
@@ -159,7 +159,7 @@ def _crowd(accounts: Sequence[tuple[int, str, str]], seed: int) -> list[Person]:
             case "mydata":
                 answers = [f"I know you as {name} on"]
             case "help":
-                answers = ["I learn a person from 5 to 10 photos"]
+                answers = ["Show me 5 to 10 photos of a person"]
             case _:
                 answers = ["What I keep about you"]
         file = token if command in ("export", "mydata") else ""

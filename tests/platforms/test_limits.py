@@ -268,7 +268,7 @@ async def test_albums_and_files_for_telegram_stay_below(
         assert len([body for body in server.of_bot(ben.id) if "document" in body]) == 1
         monkeypatch.setattr("bot.frontends.telegram.outbox.FILE_MOST", 10)
         await outbox.say(Room(ben.id), Message("File", files=(File("a", "x", content="x" * 11),)))
-        assert "Whoever runs me" in said(server.of_bot(ben.id)[-1])
+        assert "The person who runs me" in said(server.of_bot(ben.id)[-1])
         await outbox.close()
     assert FILE_MOST == 50_000_000
     await records.close()

@@ -20,7 +20,7 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     assert [file["data"] for file in posted.files] == [file["data"] for file in drawn.files]
     assert "Again" in posted.buttons and "Post here" not in posted.buttons
     await server.press(ANNA, drawn, "Post here")
-    await server.sees(ANNA, studio, "posted here already")
+    await server.sees(ANNA, studio, "already posted here")
     assert server.seen(BEN, studio) == [posted]
     # Ben has no right to Anna's avatar, and hears so alone.
     await server.press(BEN, posted, "Again")
@@ -68,7 +68,7 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     assert isinstance(job.payload, Imagine) and (job.payload.count, job.payload.seed, job.payload.steps) == (3, 5, 9)
     assert edited.payload == replace(job.payload, prompt="mia7 woman on the moon", guidance=None)
     await server.submit(form, prompt=" ")
-    assert (await server.sees(ANNA, studio, "What shall I draw?")).only_for == ANNA
+    assert (await server.sees(ANNA, studio, "What should I draw?")).only_for == ANNA
     await server.press(ANNA, drawn, "V2")
     await server.until(lambda: world.engine.seen[-1].payload.original)
     await world.idle()
@@ -132,7 +132,7 @@ async def test_the_seed_and_the_deletion_are_for_the_person_who_asked(world: Wor
     assert told.only_for == ANNA
     assert len(await world.storage.blobs.list("pictures/")) == 2
     await server.press(ANNA, drawn, "Delete")
-    await server.sees(ANNA, studio, "pictures are deleted")
+    await server.sees(ANNA, studio, "Deleted here")
     assert not await world.storage.blobs.list("pictures/")
     await server.press(ANNA, posted, "Seed")
     await server.sees(ANNA, studio, "That picture was deleted")

@@ -90,7 +90,7 @@ async def test_somebody_is_answered_in_their_language(world: World, studio: int)
     shown = await server.sees(ANNA, studio, "mia7 ist fertig: 400 Schritte")
     assert "-# Auftrag" in shown.content and "Hier zeigen" in shown.buttons
     await server.slash(BEN, studio, "status")
-    await server.sees(BEN, studio, "Nothing of yours is under way")
+    await server.sees(BEN, studio, "You have no jobs under way")
 
 
 async def test_without_operators_there_is_no_command_for_them(world: World) -> None:
@@ -104,14 +104,14 @@ async def test_an_operators_word_reaches_a_channel_once_and_in_the_open(world: W
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
     await server.sees(ANNA, studio, "Here you are")
     await server.slash(ANNA, studio, "operator", duty="broadcast", text="I rest at ten")
-    await server.sees(BEN, studio, "A word from those who run this bot: I rest at ten")
+    await server.sees(BEN, studio, "A message from the people who run this bot: I rest at ten")
     await world.idle()
     assert len([one for one in server.seen(BEN, studio) if "I rest at ten" in one.content]) == 1
 
 
 async def test_the_operator_is_known(world: World, studio: int) -> None:
     await world.server.slash(ANNA, studio, "operator", duty="queue")
-    seen = await world.server.sees(ANNA, studio, "Nothing waits and nothing runs. I'm at work.")
+    seen = await world.server.sees(ANNA, studio, "Nothing is waiting or running. I'm working.")
     assert seen.only_for == ANNA
     await world.server.slash(BEN, studio, "operator", duty="pause")
     refused = await world.server.until(lambda: next(iter(world.server.seen(BEN, studio)), None))
@@ -129,7 +129,7 @@ async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> Non
     await world.server.slash(BEN, world.server.dm(BEN), "imagine", prompt="mia7 woman")
     await world.server.sees(BEN, world.server.dm(BEN), "no avatar")
     await world.server.slash(ANNA, world.server.dm(ANNA), "share", token="mia7")
-    await world.server.sees(ANNA, world.server.dm(ANNA), "only you and I")
+    await world.server.sees(ANNA, world.server.dm(ANNA), "just you and me")
 
 
 async def test_who_is_forgotten_leaves_no_note(world: World, studio: int) -> None:

@@ -34,7 +34,7 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     await server.until(lambda: not server._sockets)
     # Said while nobody listens, and replayed afterwards.
     await server.slash(ANNA, dm, "help")
-    assert "I learn a person" in (await server.sees(ANNA, dm, "I learn a person")).content
+    assert "Show me 5 to 10 photos" in (await server.sees(ANNA, dm, "Show me 5 to 10 photos")).content
     assert (server.identified, server.resumed) == (1, 1)
 
 
@@ -42,7 +42,7 @@ async def test_a_socket_that_is_lost_without_a_word_is_resumed(world: World) -> 
     server, dm = world.server, world.server.dm(ANNA)
     server.lose_sockets()
     await server.slash(ANNA, dm, "help")
-    await server.sees(ANNA, dm, "I learn a person")
+    await server.sees(ANNA, dm, "Show me 5 to 10 photos")
     assert (server.identified, server.resumed) == (1, 1)
 
 
@@ -151,6 +151,6 @@ async def test_many_people_at_once_are_acknowledged_in_time(world: World) -> Non
     asked = [await server.slash(user, server.dm(user), "status") for user in range(100, 160)]
     for one in asked:
         await server.until(lambda one=one: one.answer)
-        await server.sees(one.user, one.channel, "Nothing of yours is under way")
+        await server.sees(one.user, one.channel, "You have no jobs under way")
     assert max(one.delay for one in asked) < 3
     assert all(len(server.seen(one.user, one.channel)) == 1 for one in asked)

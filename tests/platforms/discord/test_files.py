@@ -65,7 +65,7 @@ async def test_files_are_for_their_person_alone(world: World, studio: int, monke
 
     monkeypatch.setattr(rendering, "FILES", len(b"weights") - 1)
     await server.slash(ANNA, studio, "export", token="mia7")
-    assert (await server.sees(ANNA, studio, "Whoever runs me can hand it out")).files == []
+    assert (await server.sees(ANNA, studio, "The person who runs me can give it to you")).files == []
 
 
 @pytest.mark.parametrize(("limit", "fits"), [(1024 * 1024, False), (12 * 1024 * 1024, True)])

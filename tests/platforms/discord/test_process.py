@@ -29,7 +29,7 @@ async def test_the_process_starts_answers_and_ends(server: DiscordServer, tmp_pa
         await server.until(lambda: server._sockets, 30)
         dm = server.dm(ANNA)
         await server.slash(ANNA, dm, "help")
-        await server.sees(ANNA, dm, "I learn a person")
+        await server.sees(ANNA, dm, "Show me 5 to 10 photos")
     finally:
         bot.terminate()
         _, said = await bot.communicate()

@@ -15,11 +15,11 @@ async def test_what_went_wrong_is_for_its_person_alone(world: World, studio: int
     await server.submit(asked, PHOTOS, token="mia7", noun="woman", consent=True)
     await server.press(ANNA, await server.sees(ANNA, studio, "6 photos, all good"), "Train")
     notice = await server.sees(BEN, studio, "only you can open it")
-    assert server.find(BEN, studio, "did not fit into the memory") is None
+    assert server.find(BEN, studio, "did not fit into memory") is None
     await server.press(ANNA, notice, "Show me")
-    failed = await server.sees(ANNA, studio, "did not fit into the memory")
+    failed = await server.sees(ANNA, studio, "did not fit into memory")
     [job] = [job for job in world.engine.seen if isinstance(job.payload, Train)]
-    assert f"Nothing was counted for this; it was job {job.id}." in failed.content and failed.only_for == ANNA
+    assert f"This does not count towards your quota (job {job.id})." in failed.content and failed.only_for == ANNA
 
 
 async def test_a_training_in_a_server_shows_no_picture_to_others(world: World, studio: int) -> None:

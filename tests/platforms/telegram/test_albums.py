@@ -87,7 +87,9 @@ async def test_photos_one_by_one(world: World, anna: Person) -> None:
             await anna.press(few, "Done")
             await world.server.alerted("I need 5 at least")
     await anna.press(await world.server.until(anna.id, "11 photos so far"), "Done")
-    asked = await world.server.until(anna.id, "mia7 woman: 11 photos. 10 are the most, so I leave the last 1 out")
+    asked = await world.server.until(
+        anna.id, "mia7 woman: 11 photos. 10 is the most I can use, so I leave out the last 1"
+    )
     await anna.press(asked, "They agreed")
     await world.server.until(anna.id, "10 photos, all good")
 

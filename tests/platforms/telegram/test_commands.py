@@ -53,7 +53,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     await anna.press(drawn, "Seed")
     await server.until(anna.id, "/imagine mia7 woman in a suit --count 1 --seed 7")
     await anna.press(drawn, "Delete")
-    await server.until(anna.id, "pictures are deleted")
+    await server.until(anna.id, "Deleted here")
     assert labels(server.messages[anna.id, drawn["message_id"]]) == []
     assert await world.storage.blobs.list(f"pictures/{first.id}/") == []
 
@@ -92,7 +92,7 @@ async def test_the_commands_are_the_table(world: World, anna: Person) -> None:
     await anna.say("/help@AvatarTestBot")
     await world.server.until(anna.id, "Erase an avatar")
     await anna.say("hello")
-    await world.server.until(anna.id, "Tell me with a command")
+    await world.server.until(anna.id, "Please use a command")
     await anna.say("/imagin mia7")
     await world.server.until(anna.id, "Did you mean /imagine?")
 
@@ -136,9 +136,9 @@ async def test_an_operators_word_reaches_each_chat_in_its_language(world: World,
     await mia.say("/imagine mia7 woman --count 1")
     await world.server.until(mia.id, "Bitte schön")
     await anna.say("/operator broadcast I rest at ten")
-    await world.server.until(anna.id, "A word from those who run this bot: I rest at ten")
-    await world.server.until(group, "A word from those who run this bot: I rest at ten")
-    await world.server.until(mia.id, "Ein Wort von denen, die diesen Bot betreiben: I rest at ten")
+    await world.server.until(anna.id, "A message from the people who run this bot: I rest at ten")
+    await world.server.until(group, "A message from the people who run this bot: I rest at ten")
+    await world.server.until(mia.id, "Eine Nachricht von den Betreibern dieses Bots: I rest at ten")
 
 
 async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> None:
@@ -163,7 +163,7 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     assert "Again" in labels(await world.server.until(anna.id, "Here you are", 2))
     # A reply to anything else is no prompt.
     await anna.say("thanks", reply_to_message=await world.server.until(anna.id, "Here you are", 2))
-    await world.server.until(anna.id, "Tell me with a command")
+    await world.server.until(anna.id, "Please use a command")
 
     # In a group people also talk about pictures: there a prompt has to name the avatar.
     await anna.say("that one is lovely", chat=group, reply_to_message=second(group))
@@ -215,7 +215,7 @@ async def test_inline_shows_the_persons_own_pictures(world: World, anna: Person)
         await until(lambda before=before: len(world.server.inline) > before)
         assert len(world.server.inline[-1]) == count, words
     await anna.say("/delete mia7")
-    await anna.press(await world.server.until(anna.id, "for good?"), "Erase")
+    await anna.press(await world.server.until(anna.id, "for good"), "Erase")
     await world.server.until(anna.id, "mia7 is erased")
     await anna.ask("mia7")
     await until(lambda: len(world.server.inline) == 5)

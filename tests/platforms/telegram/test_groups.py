@@ -23,7 +23,7 @@ async def test_in_groups_photos_stay_private(world: World, anna: Person) -> None
     await anna.say("/weather", chat=group)
     await anna.say("/status@OtherBot", chat=group)
     await anna.say("/status", chat=group)
-    await world.server.until(anna.id, "Nothing of yours")
+    await world.server.until(anna.id, "You have no jobs")
     assert len(world.server.of_bot(group)) == 2
     assert await world.storage.blobs.list("incoming/") == []
 
@@ -36,7 +36,7 @@ async def test_private_answers_of_a_group(world: World) -> None:
     assert world.server.of_bot(shy.id) == []
     await shy.say("/start")
     await shy.say("/status", chat=group)
-    await world.server.until(shy.id, "Nothing of yours")
+    await world.server.until(shy.id, "You have no jobs")
 
 
 async def test_who_writes_as_the_group_is_told_that_a_command_needs_a_person(world: World) -> None:
@@ -88,7 +88,7 @@ async def test_files_go_into_the_private_chat(world: World, anna: Person, monkey
 
     monkeypatch.setattr(outbox, "FILE_MOST", len(b"weights") - 1)
     await anna.say("/export mia7")
-    await world.server.until(anna.id, "Whoever runs me can hand it out")
+    await world.server.until(anna.id, "The person who runs me can give it to you")
     assert len([body for body in world.server.of_bot(anna.id) if "document" in body]) == len(files)
 
 
@@ -114,7 +114,7 @@ async def test_a_share_is_for_the_person_it_mentions(world: World, anna: Person)
     await server.until(anna.id, "2 people here are called Ben 😀")
     mention = {"type": "text_mention", "offset": 12, "length": 6, "user": bens[1].user}
     await anna.say("/share mia7 Ben 😀 --expires 7d", entities=[mention])
-    await server.until(anna.id, f"Ben 😀 (telegram {bens[1].id}) can draw mia7 now")
+    await server.until(anna.id, f"Ben 😀 (telegram {bens[1].id}) can now draw mia7 anywhere")
 
 
 async def test_a_name_that_this_process_never_heard(world: World, anna: Person) -> None:

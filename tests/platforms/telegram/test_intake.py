@@ -28,7 +28,7 @@ async def test_what_another_process_left_is_taken_over(world: World, anna: Perso
     assert world.telegram.intake.busy == 0
     await world.telegram.intake.resume()
     await world.telegram.intake.resume()
-    await world.server.until(anna.id, "Nothing of yours")
+    await world.server.until(anna.id, "You have no jobs")
     await world.settled()
     assert len(world.server.of_bot(anna.id)) == 1
 
@@ -39,7 +39,7 @@ async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: W
     await world.restart()
     await world.trained(anna)
     asked = await anna.say("/operator broadcast I rest at ten")
-    await server.until(anna.id, "A word from those who run this bot: I rest at ten")
+    await server.until(anna.id, "A message from the people who run this bot: I rest at ten")
     await until(world.all_handled)
     # As if the process had been killed before it could write down that it was done.
     number = max(int(key) for key in await world.notes("telegram/inbox"))
@@ -60,7 +60,7 @@ async def test_a_crowd_is_told_before_it_is_served(world: World) -> None:
     world.server.calls.clear()
     await world.start()
     for one in crowd:
-        await world.server.until(one.id, "I learn a person")
+        await world.server.until(one.id, "Show me 5 to 10 photos")
     told = [method for _, method, _ in world.server.calls if method in ("sendChatAction", "sendMessage")]
     assert told[: len(crowd)] == ["sendChatAction"] * len(crowd)
 
@@ -76,7 +76,7 @@ async def test_two_pollers_are_told(world: World, anna: Person, caplog: pytest.L
         await until(told)
     assert TOKEN not in caplog.text
     await anna.say("/status")
-    await world.server.until(anna.id, "Nothing of yours")
+    await world.server.until(anna.id, "You have no jobs")
 
 
 async def test_a_bad_line_at_the_start_ends_no_process(
@@ -95,7 +95,7 @@ async def test_a_bad_line_at_the_start_ends_no_process(
     monkeypatch.setattr(Notes, "add_many", fails_once)
     await world.start()
     await anna.say("/status")
-    await world.server.until(anna.id, "Nothing of yours")
+    await world.server.until(anna.id, "You have no jobs")
     assert failures == []
 
 
@@ -107,7 +107,7 @@ async def test_the_webhook_knows_its_secret(world: World, anna: Person, unused_t
     await world.start()
     await until(lambda: world.server.webhook)
     await anna.say("/status", times=2)
-    await world.server.until(anna.id, "Nothing of yours")
+    await world.server.until(anna.id, "You have no jobs")
     async with ClientSession() as session:
         for headers, body, status in (
             ({}, "{}", 403),

@@ -47,7 +47,7 @@ async def test_the_process_starts_answers_and_ends(tmp_path: Path) -> None:
         async with asyncio.timeout(120):
             assert (await bot.stdout.readline()) == b"The bot is at https://t.me/AvatarTestBot\n"
             await ben.say("/status")
-            await server.until(ben.id, "Nothing of yours", seconds=60)
+            await server.until(ben.id, "You have no jobs", seconds=60)
             bot.terminate()
             _, logged = await bot.communicate()
     assert (bot.returncode, logged) == (0, b"")

@@ -88,7 +88,7 @@ async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person
     await calls.typing(Room(anna.id))
     assert asked() == 3
     await anna.say("/help")
-    await world.server.until(anna.id, "I learn a person")
+    await world.server.until(anna.id, "Show me 5 to 10 photos")
     assert clock.now >= 1 + 5
 
 
@@ -112,9 +112,9 @@ async def test_a_reply_that_nobody_knows_of_is_not_sent_again(world: World, anna
     world.server.inject("sendMessage", Cut(), after=after)
     await anna.say("/status")
     await world.server.until(anna.id, "If there is no answer above")
-    assert len([body for body in world.server.of_bot(anna.id) if "Nothing of yours" in said(body)]) == int(after)
+    assert len([body for body in world.server.of_bot(anna.id) if "You have no jobs" in said(body)]) == int(after)
     await anna.say("/status")
-    await world.server.until(anna.id, "Nothing of yours", 1 + int(after))
+    await world.server.until(anna.id, "You have no jobs", 1 + int(after))
 
 
 async def test_originals_whose_receipt_is_lost_come_once(world: World, anna: Person) -> None:
@@ -138,7 +138,7 @@ async def test_a_command_whose_answer_did_not_get_through_is_not_run_again(world
     down = Refused(500, "Internal Server Error")
     server.inject("sendMessage", down, times=3)
     await anna.say("/operator broadcast I rest at ten")
-    await server.until(anna.id, "A word from those who run this bot: I rest at ten")
+    await server.until(anna.id, "A message from the people who run this bot: I rest at ten")
     await server.until(anna.id, "1 room")
     await world.settled()
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1

@@ -138,7 +138,7 @@ $("new-room").addEventListener("submit", async (event) => {
   if (input.value.trim() && await join(input.value)) { input.value = ""; showSide(false); $("text").focus(); }
 });
 $("copy").addEventListener("click", async () => {
-  try { await navigator.clipboard.writeText(location.href); hint(say("Link copied. Whoever opens it joins this room.")); }
+  try { await navigator.clipboard.writeText(location.href); hint(say("Link copied. Anybody who opens it joins this room.")); }
   catch { hint(location.href); }
 });
 $("my-pictures").addEventListener("click", () => { showSide(false); openGallery(); });

@@ -49,7 +49,7 @@ async function more() {
   try { found = await call(`/api/gallery?skip=${list.children.length}`); }
   catch { list.append(h("p", { class: "nothing", role: "alert" }, say("The server does not answer. Is it still running?"))); return; }
   list.append(...found.drawings.map(drawing));
-  if (!list.children.length) list.append(h("p", { class: "nothing" }, say("Nothing is drawn yet. /imagine is where it begins.")));
+  if (!list.children.length) list.append(h("p", { class: "nothing" }, say("Nothing drawn yet. Start with /imagine.")));
   if (found.more) list.append(h("button", { type: "button", class: "button older", onclick: more }, say("Show older ones")));
 }
 

@@ -123,8 +123,8 @@ function fileOf(file) {
 
 export function welcome() {
   const step = (title, text, act) => h("button", { type: "button", onclick: act }, h("b", {}, title), text);
-  return h("div", { class: "empty" }, face(""), h("h2", {}, say("Whom shall I draw?")),
-    h("p", {}, say("A few photos are enough to learn somebody. Then describe any picture of them.")),
+  return h("div", { class: "empty" }, face(""), h("h2", {}, say("Who should I draw?")),
+    h("p", {}, say("A few photos of somebody are enough. Then describe any picture of them.")),
     h("div", { class: "steps" },
       step(say("1 · Photos"), say("Drop {fewest} to {most} photos of one person here, or choose them.", state.table.photos), () => $("files").click()),
       step(say("2 · Train"), say("/train mia7 woman. I check the photos and learn."), () => compose("/train ")),
