@@ -2,12 +2,12 @@
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from engine.adapters.file import FILE
 from engine.commands.command import (
     Command,
     Figures,
@@ -21,13 +21,12 @@ from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_optio
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
 from engine.sentences import NOTICES
 from storage import naming
-from storage.atomic import atomic_write, write_text
+from storage.atomic import write_text
 from storage.errors import UserError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from engine.learning.listener import Progress
     from engine.learning.team import Team
     from engine.photos.inspection import Verdict
     from engine.recipe import Learner, Recipe
@@ -100,7 +99,7 @@ def _common_options(parser: argparse.ArgumentParser, recipe: Collection[str]) ->
 
 
 def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
-    """The usable photos of a folder with what was found of them, and a line on each with any fault."""
+    """The usable photos of a folder with their verdicts, and a line on each photo that has a fault."""
     from engine.photos.inspection import inspect_album, sentence
     from engine.photos.rules import Rules
 
@@ -117,14 +116,6 @@ def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
     return good, lines
 
 
-def _show(progress: "Progress") -> None:
-    if sys.stderr.isatty():
-        done = 30 * progress.step // progress.steps
-        bar = "#" * done + "." * (30 - done)
-        line = f"\r[{bar}] step {progress.step} of {progress.steps}, {progress.seconds_left:.0f} s left "
-        print(line, end="\n" if progress.step == progress.steps else "", file=sys.stderr, flush=True)
-
-
 def _learn(
     asked: argparse.Namespace,
     base: Any,
@@ -135,54 +126,36 @@ def _learn(
     team: "Team",
     prompts: tuple[str, ...],
     **options: Any,
-) -> dict[str, Any]:
-    """Train with checkpoints, previews, a tracker and scores, and say what was done."""
-    from engine.adapters.adapters import FILE
-    from engine.learning.config import Previews, TrainingConfig
-    from engine.learning.listener import Listener
-    from engine.learning.training import train
-    from engine.measuring.trackers import grid, open_tracker
+) -> Figures:
+    """Train with checkpoints, previews, a tracker and scores; the figures of the run.
 
+    Args:
+        prompts: of the previews, where --preview gives none.
+        options: of `TrainingConfig`.
+    """
+    from engine.commands.reporter import Reporter
+    from engine.learning.config import Previews, TrainingConfig
+    from engine.learning.training import train
+    from engine.measuring.trackers import open_tracker
+
+    # 1. What is reported: to which tracker, which previews, scored by what.
     out: Path = asked.out
-    wanted: Any = asked.report_to or ("wandb" if getattr(asked, "recipe", None) == "seed" else "none")
-    tracker = open_tracker(wanted, out / "runs", recipe.as_json()) if wanted != "none" and team.first else None
+    kind: Any = asked.report_to or ("wandb" if getattr(asked, "recipe", None) == "seed" else "none")
+    tracker = open_tracker(kind, out / "runs", recipe.as_json()) if kind != "none" and team.first else None
     every = asked.preview_every or (max(1, recipe.steps // 4) if tracker else 0)
     shown = tuple(asked.preview or prompts)
     previews = Previews(shown, frozenset(range(every, recipe.steps, every)) | {recipe.steps}) if every else None
-    person = options.get("kind") != "style"
     likeness = score = None
-    if previews:  # what judges pictures costs time and memory to load
+    if previews:  # loading what scores pictures costs time and memory
         from engine.measuring.likeness import likeness_of
         from engine.measuring.scoring import PromptScore
 
-        likeness = likeness_of(base, album) if person else None
+        likeness = likeness_of(base, album) if options.get("kind") != "style" else None
         score = PromptScore() if base.family.prompt_score else None
+    without_token = [prompt.replace(f"{token} ", "") for prompt in shown]
+    reporter = Reporter(out / "previews", team.first, tracker, likeness, score, without_token)
 
-    class Reporter(Listener):
-        def on_step(self, progress: "Progress") -> None:
-            if team.first:
-                _show(progress)
-            if tracker:
-                numbers = {"loss": progress.loss, "learning_rate": progress.learning_rate}
-                tracker.numbers(
-                    progress.step, numbers | ({"prior_loss": progress.prior_loss} if progress.prior_loss else {})
-                )
-
-        def on_previews(self, step: int, pictures: "list[Image.Image]") -> None:
-            with atomic_write(out / "previews" / f"{step}.png") as draft:
-                grid(pictures).save(draft)
-            if tracker:
-                tracker.pictures(step, "samples", pictures)
-                scores = {"score/likeness": likeness(pictures)} if likeness else {}
-                if score:
-                    plain = [prompt.replace(f"{token} ", "") for prompt in shown]
-                    scores["score/prompt"] = float(score(pictures, plain).diagonal().mean())
-                if scores:
-                    tracker.numbers(step, scores)
-
-        def on_short_memory(self, rows: int) -> None:
-            print(f"Memory is short: {rows} pictures at once from now on.", flush=True)
-
+    # 2. The training. Its checkpoint is of no use afterwards.
     began = time.monotonic()
     checkpoint = out / "checkpoint.safetensors"
     config = TrainingConfig(
@@ -196,18 +169,30 @@ def _learn(
         checkpoint_seconds=asked.checkpoint_seconds,
         **options,
     )
-    trained = train(base, album, config, out / FILE, listener=Reporter(), team=team)
+    trained = train(base, album, config, out / FILE, listener=reporter, team=team)
     if team.first:
         checkpoint.unlink(missing_ok=True)
     if tracker:
         tracker.close()
-    return {
-        "steps": trained.steps, "seconds": round(time.monotonic() - began, 2), "recipe": recipe.as_json(),
-        "first_loss": trained.first_loss, "last_loss": trained.last_loss, "resumed_at": trained.resumed_at,
-        "rows_at_once": trained.rows_at_once, "checkpointing": trained.checkpointing, "devices": team.size,
+
+    # 3. The figures.
+    figures = {
+        "steps": trained.steps,
+        "seconds": round(time.monotonic() - began, 2),
+        "recipe": recipe.as_json(),
+        "first_loss": trained.first_loss,
+        "last_loss": trained.last_loss,
+        "resumed_at": trained.resumed_at,
+        "rows_at_once": trained.rows_at_once,
+        "checkpointing": trained.checkpointing,
+        "devices": team.size,
         "step_seconds": trained.step_seconds,
-        "base": base.source, "notice": base.family.notice, "device": str(base.device), "adapter": str(out / FILE),
-    } | ({} if trained.delta_error is None else {"delta_error": trained.delta_error})  # fmt: skip
+        "base": base.source,
+        "notice": base.family.notice,
+        "device": str(base.device),
+        "adapter": str(out / FILE),
+    }
+    return figures if trained.delta_error is None else figures | {"delta_error": trained.delta_error}
 
 
 def _captions(files: Sequence[Path]) -> list[str]:
@@ -224,7 +209,7 @@ def _captions(files: Sequence[Path]) -> list[str]:
 
 
 def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner], Recipe]") -> "tuple[Any, Recipe]":
-    """The base, resting in no more digits than the recipe wants, and the recipe for its family."""
+    """The base, in no more precision at rest than the recipe needs, and the recipe for its family."""
     from engine.bases.base import BaseModel
     from engine.device.precision import best_device
     from engine.learning.learner import frozen_dtype
@@ -280,10 +265,10 @@ def run_train(asked: argparse.Namespace) -> Figures:
     options = {"captions": _captions(files)} if recipe.captions else {}
     facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **options)
     if team.first:
-        # Full DreamBooth is stored small, and people are told what that costs.
+        # Full DreamBooth is stored small; this is what that costs.
         lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
-        print(f"Learned {token} {noun} from {len(album)} photos in {facts['steps']} steps, {facts['seconds']} s: "
-              f"{facts['adapter']}{lost}")  # fmt: skip
+        cost = f"in {facts['steps']} steps, {facts['seconds']} s"
+        print(f"Learned {token} {noun} from {len(album)} photos {cost}: {facts['adapter']}{lost}")
     return {"token": token, "class": noun, "photos": len(album)} | facts
 
 
@@ -316,8 +301,8 @@ def run_finetune(asked: argparse.Namespace) -> Figures:
     prompts = tuple(dict.fromkeys(dataset.texts))[:4]
     facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.texts, kind="style")
     if team.first:
-        print(f"Learned the style {name} from {len(dataset)} pictures in {facts['steps']} steps, {facts['seconds']} s: "
-              f"{facts['adapter']}")  # fmt: skip
+        cost = f"in {facts['steps']} steps, {facts['seconds']} s"
+        print(f"Learned the style {name} from {len(dataset)} pictures {cost}: {facts['adapter']}")
     return {"style": name, "pictures": len(dataset)} | facts
 
 
@@ -332,11 +317,11 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_study(asked: argparse.Namespace) -> Figures:
-    """`study`: one person, judged at several numbers of steps a photo."""
+    """`study`: one person is judged after several numbers of steps for each photo."""
     import tempfile
     from dataclasses import asdict
 
-    from engine.adapters.adapters import FILE
+    from engine.commands.reporter import show_progress
     from engine.measuring.study import Point, chart, study, table
 
     multiples = _multiples(asked.multiples)
@@ -348,14 +333,25 @@ def run_study(asked: argparse.Namespace) -> Figures:
         base, team, album, files, recipe = _ready(asked, noun)
         options: dict[str, Any] = {"captions": _captions(files)} if recipe.captions else {}
 
-    def told(point: Point) -> None:
-        print(
-            f"{point.per_photo:g} steps a photo: likeness {point.likeness:.2f}, copying {point.copying:.2f}", flush=True
-        )
+    def on_point(point: Point) -> None:
+        scores = f"likeness {point.likeness:.2f}, copying {point.copying:.2f}"
+        print(f"{point.per_photo:g} steps for each photo: {scores}", flush=True)
 
-    points = study(base, album, token, noun, recipe, multiples, asked.out / FILE, seed=asked.seed,
-                   prior_folder=_priors(), team=team, on_point=told,
-                   on_step=_show if team.first else lambda progress: None, **options)  # fmt: skip
+    points = study(
+        base,
+        album,
+        token,
+        noun,
+        recipe,
+        multiples,
+        asked.out / FILE,
+        seed=asked.seed,
+        prior_folder=_priors(),
+        team=team,
+        on_point=on_point,
+        on_step=show_progress if team.first else lambda progress: None,
+        **options,
+    )
     rows = [asdict(point) for point in points]
     if team.first:
         write_text(asked.out / "study.json", json.dumps(rows, indent=1) + "\n")
@@ -366,7 +362,7 @@ def run_study(asked: argparse.Namespace) -> Figures:
 
 
 def _multiples(text: str) -> list[int]:
-    """The steps a photo that are asked for, ascending. Raises UserError `out_of_range`."""
+    """The steps for each photo, ascending. Raises UserError `out_of_range`."""
     low, high = STEPS_PER_PHOTO
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and low <= int(part) <= high for part in parts):
@@ -375,7 +371,7 @@ def _multiples(text: str) -> list[int]:
 
 
 def _drawn_person(folder: Path) -> str:
-    """Eight drawings of somebody whom the embedded base has never seen; their class noun."""
+    """Draw eight pictures of a person whom the embedded base has never seen into `folder`; returns the class noun."""
     from engine.measuring.evaluation import PHOTOS, people
     from engine.toon.world import album, render
 

@@ -57,6 +57,45 @@ NEWS_EVERY = 0.25
 Request = Mapping[str, Any]
 
 
+class TrainingNews(Listener):
+    """Tells the news of one training, and gives way to other requests between its steps.
+
+    tell: writes news of the training. give_way: serves what waits, and raises Stopped if the training was cancelled.
+    """
+
+    def __init__(self, tell: Callable[..., None], give_way: Callable[[], None]) -> None:
+        self._tell, self._give_way = tell, give_way
+        self._told = 0.0
+        self._short = False
+
+    def tell(self, news: str, last: bool = False, **facts: Any) -> None:
+        """Tell news, unless it is not the last of its kind and earlier news is younger than NEWS_EVERY."""
+        if last or time.monotonic() - self._told >= NEWS_EVERY:
+            self._told = time.monotonic()
+            self._tell(news, **facts)
+
+    def on_class_pictures(self, drawn: int, of: int) -> None:
+        self.tell("prior", drawn=drawn, of=of)
+        self._give_way()
+
+    def on_step(self, progress: Progress) -> None:
+        self.tell(
+            "step",
+            last=progress.step == progress.steps,
+            step=progress.step,
+            steps=progress.steps,
+            seconds_left=progress.seconds_left,
+            short=self._short,
+        )
+        self._give_way()
+
+    def on_checkpoint(self, step: int) -> None:
+        self._tell("checkpoint", step=step)
+
+    def on_short_memory(self, rows: int) -> None:
+        self._short = True
+
+
 class GpuProcess:
     """One base model, and requests that take turns on it."""
 
@@ -174,36 +213,14 @@ class GpuProcess:
             yield picture
 
     def _train(self, request: Request) -> None:
+        # 1. The album and its recipe.
         request_id, out = request["id"], Path(request["out"])
         photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
         recipe = choose(len(photos), request["method"], self.base.family, steps=request.get("steps"))
         side = recipe.side or self.base.side
         album = prepared_album(photos, self.base.family.album_crop, recipe.crop, side)
-        told, short, process = 0.0, False, self
 
-        def told_of(news: str, last: bool = False, **facts: Any) -> None:
-            nonlocal told
-            if last or time.monotonic() - told >= NEWS_EVERY:
-                told = time.monotonic()
-                self.tell(request_id, news, **facts)
-
-        class Teller(Listener):
-            def on_class_pictures(self, drawn: int, of: int) -> None:
-                told_of("prior", drawn=drawn, of=of)
-                process._give_way(request_id)
-
-            def on_step(self, progress: Progress) -> None:
-                told_of("step", progress.step == progress.steps, step=progress.step, steps=progress.steps,
-                        seconds_left=progress.seconds_left, short=short)  # fmt: skip
-                process._give_way(request_id)
-
-            def on_checkpoint(self, step: int) -> None:
-                process.tell(request_id, "checkpoint", step=step)
-
-            def on_short_memory(self, rows: int) -> None:
-                nonlocal short
-                short = True
-
+        # 2. The training.
         config = TrainingConfig(
             request["token"],
             request["noun"],
@@ -212,26 +229,37 @@ class GpuProcess:
             checkpoint=Path(request["checkpoint"]),
             prior_folder=Path(request["priors"]),
         )
-        trained = training.train(self.base, album, config, out / FILE, listener=Teller())
-        instance = f"{request['token']} {request['noun']}"
-        samples, images = [], []
+        news = TrainingNews(partial(self.tell, request_id), partial(self._give_way, request_id))
+        trained = training.train(self.base, album, config, out / FILE, listener=news)
+
+        # 3. The samples. News during a drawing only shows that it goes on: other requests wait until it is done.
+        person = f"{request['token']} {request['noun']}"
+        samples, images = list[Path](), list[Image.Image]()
         for number, prompt in enumerate(SAMPLES):
-            drawing = Drawing(prompt.format(instance=instance), seed=number, avatars=(out / FILE,))
-            # Signs of life alone: within a drawing there is no way to give.
-            drawn = draw(self.base, self.attached, drawing, lambda step, of: told_of("sample"))
-            samples += [str(path) for path in self._kept(drawn, drawing, out, f"sample-{number}")]
+            drawing = Drawing(prompt.format(instance=person), seed=number, avatars=(out / FILE,))
+            drawn = draw(self.base, self.attached, drawing, lambda step, of: news.tell("sample"))
+            samples += self._save(drawn, drawing, out, f"sample-{number}")
             images += [picture.image for picture in drawn]
             self._give_way(request_id)
+
+        # 4. How much they look like the album.
         likeness = likeness_of(self.base, self._giving_way(request_id, album))
-        alike = round(likeness(self._giving_way(request_id, images)), 2) if likeness.known else None
+        score = round(likeness(self._giving_way(request_id, images)), 2) if likeness.known else None
         self._end(
-            request_id, "done", steps=trained.steps, seconds=round(trained.seconds, 2), resumed_at=trained.resumed_at,
-            recipe=recipe.as_json(), samples=samples, adapter=str(out / FILE), notice=self.base.family.notice,
-            likeness=alike,
-        )  # fmt: skip
+            request_id,
+            "done",
+            steps=trained.steps,
+            seconds=round(trained.seconds, 2),
+            resumed_at=trained.resumed_at,
+            recipe=recipe.as_json(),
+            samples=samples,
+            adapter=out / FILE,
+            notice=self.base.family.notice,
+            likeness=score,
+        )
 
     def _imagine(self, requests: Sequence[Request]) -> None:
-        """Draw these, as few batches as they allow; each is answered, whatever becomes of the others."""
+        """Draw the pictures of these requests in as few batches as possible. One that fails stops no other."""
         batches: dict[object, list[tuple[Request, Plan]]] = {}
         for request in requests:
             asked = request["drawing"]
@@ -275,7 +303,7 @@ class GpuProcess:
             for (request, plan), pictures in zip(batch, drawn, strict=True):
                 if self._gone(request["id"]):
                     continue
-                paths = self._kept(pictures, plan.drawing, Path(request["out"]), "picture")
+                paths = self._save(pictures, plan.drawing, Path(request["out"]), "picture")
                 self._end(
                     request["id"], "done", seconds=round(time.monotonic() - began, 2), drawn_with=len(batch),
                     pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
@@ -291,7 +319,8 @@ class GpuProcess:
         self._end(request_id, "cancelled")
         return True
 
-    def _kept(self, pictures: Sequence[Picture], drawing: Drawing, out: Path, name: str) -> list[Path]:
+    def _save(self, pictures: Sequence[Picture], drawing: Drawing, out: Path, name: str) -> list[Path]:
+        """Write the pictures into the folder `out`; returns their paths."""
         paths = [out / f"{name}-{number}.png" for number in range(len(pictures))]
         for path, picture in zip(paths, pictures, strict=True):
             picture.save(path, drawing, self.base.source)

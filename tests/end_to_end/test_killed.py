@@ -23,6 +23,8 @@ from tests.until import until
 
 pytestmark = pytest.mark.slow
 STEPS = 300
+PATIENCE = 300.0
+"""Seconds after which a test that hangs is ended; it measures nothing."""
 
 
 @asynccontextmanager
@@ -33,7 +35,7 @@ async def engine(home: Path, base: Path) -> AsyncIterator[asyncio.subprocess.Pro
         sys.executable, "-m", "engine", "work", env=environment, stdout=asyncio.subprocess.PIPE
     )
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE):
             assert await process.stdout.readline() == b"The engine is ready\n"
         yield process
     finally:
@@ -44,7 +46,7 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     """Have an engine end, with all that it does."""
     if process.returncode is None:
         process.terminate()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await process.wait()
 
 
@@ -78,12 +80,12 @@ class Watcher:
         async for event in self.storage.events.subscribe("0"):
             self.seen.append(event)
 
-    async def step_after(self, attempt: int, step: int, patience: float = 90) -> Event:
+    async def step_after(self, attempt: int, step: int) -> Event:
         def found() -> Event | None:
             steps = (event for event in self.seen if event.code == "step" and event.attempt >= attempt)
             return next((event for event in steps if event.facts["step"] >= step), None)
 
-        return await until(found, within=patience)
+        return await until(found, within=PATIENCE)
 
     async def end(self) -> None:
         """Wait for all events that have been published so far, and listen no longer."""
@@ -111,12 +113,12 @@ async def ask(storage: Storage, kind: JobKind, user: str, payload: Inspect | Tra
     return job
 
 
-async def over(storage: Storage, job: Job, patience: float = 240) -> Job:
+async def over(storage: Storage, job: Job) -> Job:
     async def ended() -> Job | None:
         found = await storage.records.jobs.get(job.id)
         return found if found and found.over else None
 
-    return await until(ended, within=patience)
+    return await until(ended, within=PATIENCE)
 
 
 @pytest.mark.parametrize("victim", ["gpu process", "supervisor", "redis"])
@@ -130,7 +132,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny
 
         job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=STEPS))
         await watcher.step_after(1, 1)
-        await until(lambda: storage.blobs.list("checkpoints/"), within=90)
+        await until(lambda: storage.blobs.list("checkpoints/"), within=PATIENCE)
         killed = time.monotonic()
         if victim == "gpu process":
             os.kill(gpu_process_of(supervisor.pid), signal.SIGKILL)
@@ -179,7 +181,7 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, t
         assert drawn.state == State.SUCCEEDED
         assert len(await storage.records.jobs.pictures(drawn.id)) == 2
         await storage.records.jobs.request_cancel(job.id)
-        ended = await over(storage, job, 60)
+        ended = await over(storage, job)
         watcher.task.cancel()
         assert ended.state == State.CANCELLED
 
