@@ -26,39 +26,39 @@ class Blobs(Protocol):
     """A store of bytes by key. A key is lower-case segments of [a-z0-9._-] joined by "/"; others raise ValueError."""
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
-        """Store data, whole or not at all, in place of what the key held."""
+        """Store data under the key and replace its blob, whole or not at all."""
 
     async def get(self, key: str) -> bytes:
-        """All of it. Raises UnknownBlob."""
+        """The whole blob. Raises UnknownBlob."""
 
     def stream(self, key: str) -> AsyncIterator[bytes]:
-        """In chunks. Raises UnknownBlob at the first."""
+        """The blob in chunks. Raises UnknownBlob before the first chunk."""
 
     async def store(self, key: str, path: Path) -> None:
-        """Store the content of a file, whole or not at all, in place of what the key held. The file stays.
+        """Store a file's content under the key and replace its blob, whole or not at all. The file stays.
 
-        For what is too large for memory. File and blob may share their bytes on the disk from then on: the file may be
-        replaced or removed, but nobody may write into it. Raises FileNotFoundError, and then nothing has changed.
+        The content is never whole in memory. File and blob may share their bytes on the disk afterwards, so the file
+        may be replaced or removed, but must not be written into. Raises FileNotFoundError; nothing has changed then.
         """
 
     async def fetch(self, key: str, path: Path) -> None:
-        """Give the file `path`, in a folder that exists, the content of a blob, whole or not at all.
+        """Write the blob to the file `path`, in an existing folder, and replace that file, whole or not at all.
 
-        For what is too large for memory. File and blob may share their bytes on the disk, as after `store`. Raises
-        UnknownBlob, and then nothing has changed.
+        The content is never whole in memory. File and blob may share their bytes on the disk, as after `store`. Raises
+        UnknownBlob; nothing has changed then.
         """
 
     async def exists(self, key: str) -> bool:
-        """Whether the key holds something."""
+        """Whether there is a blob under the key."""
 
     async def delete(self, key: str) -> None:
-        """Forget the key, or with a "/" at its end everything below it. Nothing there is no error."""
+        """Delete the blob, or all blobs below a key that ends in "/". A missing blob is no error."""
 
     async def list(self, prefix: str = "", age: timedelta | None = None) -> Sequence[str]:
-        """The keys that start with prefix, sorted; with `age`, those that were stored at least so long ago."""
+        """The keys that start with prefix, sorted; with `age`, only those of blobs that are at least that old."""
 
     async def clear_drafts(self, age: timedelta) -> None:
-        """Erase what processes that died left half stored at least so long ago."""
+        """Delete half-stored blobs of processes that died, if they are at least that old."""
 
 
 def checked(key: str) -> str:

@@ -13,7 +13,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Command:
-    """One command. Whoever adds one writes it beside its options and lists it in `engine.__main__.COMMANDS`."""
+    """One command. `engine.__main__.COMMANDS` lists all."""
 
     name: str
     help: str
@@ -35,10 +35,12 @@ def base_option(parser: argparse.ArgumentParser) -> None:
 
 
 def seed_option(parser: argparse.ArgumentParser) -> None:
+    """The seed."""
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
+    """Whether the figures are printed as JSON."""
     parser.add_argument(
         "--json", action="store_true", help="print the figures as one JSON object in the last line (default: do not)"
     )

@@ -55,7 +55,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     from engine.bases.base import BaseModel, drawing_dtype
     from engine.drawing.drawing import Drawing, draw_together, make_plan
 
-    # 1. The adapters with their weights. One that is missing is told before the base is loaded.
+    # 1. The adapters with their weights. A missing one is reported before the base is loaded.
     adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
     for adapter in adapters:
         facts_of(adapter)

@@ -21,7 +21,7 @@ from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_optio
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
 from engine.sentences import NOTICES
 from storage import naming
-from storage.atomic import write_text
+from storage.atomic import atomic_write, write_text
 from storage.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .b
 
 
 def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
-    """Whom to learn, and by which recipe."""
+    """The person to learn, and the recipe."""
     drawn = "" if needed else " (default: a drawn person)"
     parser.add_argument("--photos", type=Path, required=needed, help=f"folder of the person's photos{drawn}")
     parser.add_argument(
@@ -371,7 +371,7 @@ def _multiples(text: str) -> list[int]:
 
 
 def _drawn_person(folder: Path) -> str:
-    """Draw eight pictures of a person whom the embedded base has never seen into `folder`; returns the class noun."""
+    """Draw eight pictures of a person unknown to the embedded base into `folder`; returns the class noun."""
     from engine.measuring.evaluation import PHOTOS, people
     from engine.toon.world import album, render
 

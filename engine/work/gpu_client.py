@@ -112,7 +112,7 @@ class GpuClient:
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stdout
-        # All who wait for this process, now or later, are told of its end.
+        # Every request to this process, under way or yet to come, learns of its end.
         waiting = self._waiting
         while line := await process.stdout.readline():
             news = json.loads(line)

@@ -159,7 +159,7 @@ class Handlers:
         def on_news(news: News) -> None:
             if news["news"] == "step":
                 facts = {"step": news["step"], "steps": news["steps"], "seconds_left": round(news["seconds_left"], 1)}
-                # That memory ran short is told with the step, since a step's message stays.
+                # Short memory is told with the step, whose message stays in the chat.
                 attempt.start(attempt.publish("step", **facts, **({"short": True} if news.get("short") else {})))
             elif news["news"] == "checkpoint":
                 attempt.start(store_checkpoint())

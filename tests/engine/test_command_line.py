@@ -32,7 +32,7 @@ def test_the_operators_base_model_is_the_commands_default(
         sources.append(source)
         raise ValueError("only asked for")
 
-    monkeypatch.chdir(tmp_path)  # no .env of whoever tests
+    monkeypatch.chdir(tmp_path)  # there is no .env here
     monkeypatch.delenv("AVATAR_BASE_MODEL", raising=False)
     if setting is not None:
         monkeypatch.setenv("AVATAR_BASE_MODEL", setting)
@@ -81,32 +81,32 @@ def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, monkeypatch, capsy
         assert "AVATAR_GPU_STALL: " in line and "-3" not in line
 
 
-class Heard:
-    """A tracker that keeps what it is told."""
+class FakeTracker:
+    """A tracker that notes the steps at which it gets something, by name."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[int]] = {}
+        self.steps: dict[str, list[int]] = {}
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name in values:
-            self.told.setdefault(name, []).append(step)
+            self.steps.setdefault(name, []).append(step)
 
     def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
-        self.told.setdefault(name, []).append(step)
+        self.steps.setdefault(name, []).append(step)
 
     def close(self) -> None:
-        self.told["closed"] = []
+        self.steps["closed"] = []
 
 
 def test_likeness_is_measured_while_it_learns(tiny_folder, pictures, tmp_path: Path, monkeypatch) -> None:
-    tracker = Heard()
+    tracker = FakeTracker()
     monkeypatch.setattr("engine.measuring.trackers.open_tracker", lambda *arguments: tracker)
     monkeypatch.setattr("engine.measuring.likeness.likeness_of", lambda base, album: lambda pictures: 0.5)
     save(pictures, tmp_path / "album")
     assert main([*train(tmp_path, tiny_folder, 4), "--report-to", "tensorboard", "--preview-every", "2"]) == 0
-    assert tracker.told["loss"] == tracker.told["learning_rate"] == [1, 2, 3, 4]
-    assert tracker.told["samples"] == tracker.told["score/likeness"] == [2, 4]
-    assert "closed" in tracker.told and (tmp_path / "out" / "previews" / "4.png").exists()
+    assert tracker.steps["loss"] == tracker.steps["learning_rate"] == [1, 2, 3, 4]
+    assert tracker.steps["samples"] == tracker.steps["score/likeness"] == [2, 4]
+    assert "closed" in tracker.steps and (tmp_path / "out" / "previews" / "4.png").exists()
 
 
 def save(pictures: Sequence[Image.Image], album: Path) -> None:

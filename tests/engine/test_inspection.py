@@ -235,7 +235,7 @@ class TestDrawings:
         assert "no_face" in codes(saved(page, "PNG"), Rules())
 
 
-class TestDoubles:
+class TestDuplicates:
     def test_exact_and_near(self) -> None:
         first = texture(600, 600)
         resaved = saved(first.resize((540, 540)), quality=70)
@@ -258,10 +258,10 @@ class TestDoubles:
         ]
         assert [verdict.facts.get("of") for verdict in verdicts] == [None, None, 2, 2, 2, None]
 
-    def test_tells_as_it_goes(self) -> None:
-        heard: list[int] = []
-        inspect_album([b"", b"x"], seen=lambda number, one: heard.append(number))
-        assert heard == [1, 2]
+    def test_each_photo_is_reported_when_it_is_done(self) -> None:
+        seen: list[int] = []
+        inspect_album([b"", b"x"], seen=lambda number, one: seen.append(number))
+        assert seen == [1, 2]
 
 
 def test_import_is_cheap() -> None:
