@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -22,6 +24,7 @@ from engine.work.gpu_process import GpuProcess
 from storage.errors import UserError
 from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, assert_same, load
+from tests.until import until
 
 pytestmark = pytest.mark.slow
 
@@ -54,13 +57,17 @@ async def test_waiting_requests_are_drawn_together_during_a_training(
                 method="lora", steps=10_000, seed=0, out=str(tmp_path / "bob"), checkpoint=str(tmp_path / "checkpoint"),
                 priors=str(tmp_path / "priors"))
     )  # fmt: skip
-    while not any(steps):
-        await asyncio.sleep(0.05)
+    await until(lambda: any(steps), within=300)
     asked = [
         wanted(tmp_path / "1", avatars=[str(tmp_path / "ann" / FILE)]), wanted(tmp_path / "2", seed=2),
         wanted(tmp_path / "3", seed=3, steps=3), wanted(tmp_path / "4", prompt="x" * 2000),
     ]  # fmt: skip
-    done = await asyncio.gather(*(gpu.run("imagine", **request) for request in asked), return_exceptions=True)
+    assert gpu.pid
+    os.kill(gpu.pid, signal.SIGSTOP)  # so that all four wait when the process next looks
+    drawing = asyncio.gather(*(gpu.run("imagine", **request) for request in asked), return_exceptions=True)
+    await asyncio.sleep(0)
+    os.kill(gpu.pid, signal.SIGCONT)
+    done = await drawing
     assert not training.done()
     assert [one["drawn_with"] for one in done[:3]] == [2, 2, 1]  # the third asked for other steps
     assert isinstance(done[3], UserError) and done[3].code == "prompt_too_long"
@@ -83,8 +90,7 @@ async def test_class_pictures_give_way_to_a_drawing_and_to_a_cancellation(
                 method="lora", steps=10_000, seed=0, out=str(tmp_path / "bob"), checkpoint=str(tmp_path / "checkpoint"),
                 priors=str(tmp_path / "priors"))
     )  # fmt: skip
-    while not told:
-        await asyncio.sleep(0.01)
+    await until(lambda: told, within=300)
     assert (await gpu.run("imagine", **wanted(tmp_path / "drawn")))["pictures"]
     training.cancel()
     await asyncio.gather(training, return_exceptions=True)
