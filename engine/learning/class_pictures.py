@@ -56,9 +56,9 @@ def class_latents(
     latents, batch = latents.to(base.device), BATCH
     while len(latents) < count:
         seeds = range(len(latents), min(count, len(latents) + batch))
-        told = partial(on_step, len(latents), count)
+        report = partial(on_step, len(latents), count)
         try:
-            drawn = within_memory(partial(_draw, base, [prompts[seed] for seed in seeds], seeds, side, told))
+            drawn = within_memory(partial(_draw, base, [prompts[seed] for seed in seeds], seeds, side, report))
         except OutOfMemory:
             if len(seeds) == 1:
                 raise

@@ -1,4 +1,4 @@
-"""What one training run is told: the person, the recipe, and where it reads and writes."""
+"""The settings of one training run: the person, the recipe, and where it reads and writes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -139,8 +139,8 @@ def distil(
             # 3. The steps.
             losses = _learn(optimiser, parameters, loss_at, recipe, on_step)
             # 4. The file.
-            told = lora_recipe.as_json() | {"distillation": recipe.method, "distilled_guidance": guidance}
-            facts = few_step_facts(base, DRAW_STEPS, guidance if endpoints else 1.0, told, seed)
+            values = lora_recipe.as_json() | {"distillation": recipe.method, "distilled_guidance": guidance}
+            facts = few_step_facts(base, DRAW_STEPS, guidance if endpoints else 1.0, values, seed)
             save_lora(base, facts, out)
         finally:
             detach(base)

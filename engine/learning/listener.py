@@ -1,4 +1,4 @@
-"""What a training run tells while it runs."""
+"""The events of a training run, and who receives them."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training run is, told after every step."""
+    """How far a training run is, sent after every step."""
 
     step: int
     """Steps done, from 1."""
@@ -30,7 +30,7 @@ class Progress:
 
 
 class Listener:
-    """Is told what a training run does. Override the methods that matter; by default they do nothing.
+    """Receives the events of a training run. Override the methods that matter; by default they do nothing.
 
     Between two steps, and between two denoising steps of a class picture, a listener may draw on the same base with
     other adapters. It may raise `Stopped` there to end the run.
