@@ -197,32 +197,32 @@ async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> l
 
 async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> tuple[list[discord.File], list[str]]:
     """The files to save, and what to say in place of those that are gone or have more than `limit` bytes."""
-    fit, lacking = [], []
+    fit, missing = [], []
     most = min(limit, FILES)
     for file in files:
         try:
             data = await file_content(blobs, file, most)
         except UnknownBlob:
-            lacking.append(account.file_gone(file))
+            missing.append(account.file_gone(file))
             continue
         if data is None:
-            lacking.append(account.file_large(file, most))
+            missing.append(account.file_large(file, most))
         else:
             fit.append(discord.File(io.BytesIO(data), file.name, description=cut(file.text, ALT_TEXT)))
-    return fit, lacking
+    return fit, missing
 
 
 async def complete(blobs: Blobs, message: Message, limit: int, **how: Any) -> Rendered:
-    """The message with its pictures and files, each of at most `limit` bytes; 0 is without any. What does not come is
-    said. `how`: as for `render`."""
+    """The message with its pictures and files, each of at most `limit` bytes; 0 sends none. A line names each file that
+    is missing. `how`: as for `render`."""
     if not limit:
-        lacking = [wording.files_kept(bool(message.job))] if message.pictures or message.files else []
+        missing = [wording.files_kept(bool(message.job))] if message.pictures or message.files else []
         handed = shown = list[discord.File]()
     else:
-        handed, lacking = await handed_out(blobs, message.files, limit)
+        handed, missing = await handed_out(blobs, message.files, limit)
         shown = await pictures(blobs, message.pictures, limit)
-    told = replace(message, text="\n".join([message.text, *lacking]))
-    return render(told, files=[*shown, *handed], showing=not limit, **how)
+    complete_text = replace(message, text="\n".join([message.text, *missing]))
+    return render(complete_text, files=[*shown, *handed], showing=not limit, **how)
 
 
 async def fitted(

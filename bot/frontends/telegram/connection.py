@@ -1,7 +1,7 @@
 """The library's requests, sent by aiohttp.
 
-httpx, which the library comes with, looks through all its connections at every call: 500 people who are told at once
-that the bot is at it cost it 0.7 s of one core, and aiohttp 0.06 s (`sendChatAction` to the simulator, two cores).
+httpx, which the library comes with, looks through all its connections at every call: to acknowledge 500 people
+at once took it 0.7 s of one core, and aiohttp 0.06 s (`sendChatAction` to the simulator, two cores).
 """
 
 from typing import Any
