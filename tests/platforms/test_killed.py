@@ -23,6 +23,7 @@ from tests.platforms import discord_server, telegram_server
 from tests.platforms.discord_server import Asked, DiscordServer
 from tests.platforms.dying import Bot
 from tests.platforms.telegram_server import Server, labels, said, served
+from tests.until import until
 
 ASKED = os.environ.get("AVATAR_TEST_KILLS")
 EXAMPLES = int(ASKED or 3)
@@ -93,10 +94,12 @@ def whole(story: Story, url: str) -> int:
 
 
 async def answered(storage: Storage, platform: str) -> None:
-    """Until nothing is left to say, and a moment longer for an answer too many."""
-    async with asyncio.timeout(PATIENCE):
-        while await storage.records.jobs.active() or await storage.records.jobs.undelivered(platform):
-            await asyncio.sleep(0.05)
+    """Return once nothing is left to say, and a moment later: the process, in which no test can look, may say more."""
+
+    async def nothing_left() -> bool:
+        return not (await storage.records.jobs.active() or await storage.records.jobs.undelivered(platform))
+
+    await until(nothing_left, within=PATIENCE)
     await asyncio.sleep(0.7)
 
 
@@ -178,9 +181,7 @@ async def test_two_processes_of_one_bot_answer_once(
         try:
             await first.start()
             await second.start()
-            async with asyncio.timeout(PATIENCE):
-                while not server.webhook:
-                    await asyncio.sleep(0.05)
+            await until(lambda: server.webhook, within=PATIENCE)
             for one in people:
                 await one.send(PHOTOS, "/train mia7 woman")
             for one in people:
