@@ -19,9 +19,11 @@ from storage.atomic import atomic_write
 def settled(
     optimiser: Optimizer, parameters: Sequence[torch.nn.Parameter], mean: Sequence[Tensor] | None
 ) -> Iterator[None]:
-    """Within: the weights that are kept in the end, the running mean's or a schedule-free optimiser's own.
+    """Within: the parameters hold the weights that are saved in the end: the running mean, or the averaged weights of a
+    schedule-free optimiser. Afterwards they hold exactly what they held before.
 
-    Afterwards training goes on, bit for bit, from the weights that it had.
+    Args:
+        mean: the running mean of the parameters; None where there is none.
     """
     if mean is None and not hasattr(optimiser, "eval"):
         yield
@@ -30,17 +32,17 @@ def settled(
     if hasattr(optimiser, "eval"):
         optimiser.eval()
     if mean is not None:
-        _put(parameters, mean)
+        _copy(parameters, mean)
     try:
         yield
     finally:
         if hasattr(optimiser, "train"):
             optimiser.train()
-        _put(parameters, before)
+        _copy(parameters, before)
 
 
 @torch.no_grad()
-def _put(parameters: Sequence[torch.nn.Parameter], values: Sequence[Tensor]) -> None:
+def _copy(parameters: Sequence[torch.nn.Parameter], values: Sequence[Tensor]) -> None:
     for parameter, value in zip(parameters, values, strict=True):
         parameter.copy_(value)
 
@@ -54,10 +56,15 @@ def save_checkpoint(
     mean: Sequence[Tensor] | None,
     scaler: dict[str, Any],
 ) -> None:
-    """Write all that the next step depends on, complete or not at all: tensors as they are, the rest as JSON.
+    """Write everything that the next step depends on, atomically: tensors as they are, the rest as JSON.
 
-    What chance decides needs no state: it follows from the seed and the step's number alone. `run` tells what was
-    being learned, and how, so that nothing else goes on from here.
+    Random numbers need no state: they follow from the seed and the step's number.
+
+    Args:
+        run: digest of what is learned and how; another run does not resume from this checkpoint.
+        step: the number of steps taken.
+        mean: the running mean of the parameters; None where there is none.
+        scaler: the gradient scaler's state.
     """
     state = optimiser.state_dict()
     tensors, plain = dict[str, Tensor](), dict[str, dict[str, Any]]()
@@ -70,8 +77,8 @@ def save_checkpoint(
                 plain.setdefault(str(number), {})[name] = value
     for number, value in enumerate(mean or ()):
         tensors[f"mean.{number}"] = value
-    # A tensor's numbers are written as they are; what two share, or hold with gaps, safetensors would refuse. The rest,
-    # gigabytes in a large model, is not copied.
+    # safetensors refuses tensors that share a storage or are not contiguous. Only those are copied: a large model has
+    # gigabytes.
     held = set[int]()
     for name, value in tensors.items():
         whole = value.detach().cpu().contiguous()
@@ -98,9 +105,11 @@ def load_checkpoint(
     optimiser: Optimizer,
     mean: Sequence[Tensor] | None,
 ) -> tuple[int, dict[str, Any]]:
-    """Put everything back where it was; the step to go on with, and the gradient scaler's state.
+    """Restore parameters, optimiser and running mean.
 
-    Without a checkpoint of this very run, that is step 0, and nothing is touched.
+    Returns:
+        The number of steps taken and the gradient scaler's state. Without a checkpoint of this run: 0, {}, and nothing
+        is changed.
     """
     if not path.exists():
         return 0, {}

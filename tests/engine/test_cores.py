@@ -1,4 +1,4 @@
-"""A small model on several cores: halves side by side come to what the whole batch does."""
+"""A small model on two cores: two halves of a batch in parallel give the results of the whole batch."""
 
 import threading
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def two_cores() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_halves_are_worked_on_at_the_same_time_and_come_back_in_order(tiny) -> None:
+def test_halves_run_in_parallel_and_their_results_come_back_in_order(tiny) -> None:
     meeting = threading.Barrier(2, timeout=30)
 
     def work(part: slice) -> tuple[list[int], int]:
@@ -37,24 +37,24 @@ def test_halves_are_worked_on_at_the_same_time_and_come_back_in_order(tiny) -> N
     assert torch.get_num_threads() == 2
 
 
-def test_few_rows_stay_together_one_core(tiny) -> None:
+def test_few_rows_are_not_split(tiny) -> None:
     assert split_rows(tiny, 2, lambda part: (part, torch.get_num_threads())) == [(slice(None), 1)]
     assert torch.get_num_threads() == 2
 
 
-def test_a_large_model_has_all_cores(tiny, monkeypatch) -> None:
+def test_a_large_model_uses_all_cores(tiny, monkeypatch) -> None:
     monkeypatch.setattr("engine.device.cores.LARGE", 1)
     assert split_rows(tiny, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
     with one_core(tiny):
         assert torch.get_num_threads() == 2
 
 
-def test_a_gpu_is_given_the_whole_batch(tiny) -> None:
+def test_a_batch_on_a_gpu_is_not_split(tiny) -> None:
     gpu = SimpleNamespace(device=torch.device("cuda"), unet=tiny.unet)
     assert split_rows(gpu, 9, lambda part: (part, torch.get_num_threads())) == [(slice(None), 2)]
 
 
-def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
+def test_an_exception_of_one_half_is_raised_after_the_other_half(tiny) -> None:
     done = list[int]()
 
     def work(part: slice) -> None:
@@ -68,7 +68,7 @@ def test_what_one_half_raises_is_raised_once_the_other_is_done(tiny) -> None:
     assert done == [5]
 
 
-def test_items_are_shared_by_their_sizes(tiny) -> None:
+def test_items_are_split_by_their_sizes(tiny) -> None:
     def work(items: list[str]) -> tuple[str, int]:
         return "".join(items), torch.get_num_threads()
 
