@@ -6,7 +6,6 @@ counted from 0 over all micro-batches and all devices.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,85 +14,14 @@ from engine.adapters import lora
 from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.interfaces import Denoiser
-from engine.bases.schedule import NoiseSchedule
 from engine.device import memory
 from engine.device.fast import split_rows
 from engine.device.precision import autocast
 from engine.learning.examples import Example
+from engine.learning.material import Material
 from engine.learning.objectives import min_snr_weights, offset_noise
+from engine.learning.samples import StepSample
 from engine.recipe import Recipe
-
-if TYPE_CHECKING:
-    from engine.learning.material import Material
-
-
-@dataclass(frozen=True)
-class StepSample:
-    """The random choices of one step with n instance rows and m class rows. Everything is on the CPU."""
-
-    examples: list[int]
-    """n indices of examples."""
-    class_pictures: list[int]
-    """m indices of class pictures."""
-    prompt_choices: list[float]
-    """n numbers in [0, 1): which of its prompts each instance row is learned under, as a share of their list."""
-    latent_noises: list[Tensor]
-    """n times (c, h, w), standard normal: each instance row's latent is mean + deviation * latent_noise."""
-    noises: list[Tensor]
-    """n + m times (c, h, w), standard normal: what the rows are noised with."""
-    offsets: Tensor
-    """(n + m, c, 1, 1), standard normal: offset noise."""
-    timesteps: Tensor
-    """(n + m,), as the noise schedule counts them."""
-
-
-def step_sample(
-    step: int,
-    seed: int,
-    recipe: Recipe,
-    devices: int,
-    examples: Sequence[Example],
-    class_latents: Tensor,
-    schedule: NoiseSchedule,
-) -> StepSample:
-    """The random choices of `step`, from a generator seeded with (seed, step) alone: there is no state to save.
-
-    Args:
-        devices: how many take part; the step has the rows of all of them.
-        class_latents: (count, c, h, w).
-        schedule: the base's, which maps [0, 1) to training timesteps.
-    """
-    random = torch.Generator().manual_seed((seed << 32) + step)
-    instances = recipe.batch * recipe.accumulation * devices
-    others = recipe.prior_batch * recipe.accumulation * devices if len(class_latents) else 0
-    indices = example_indices(len(examples), instances, step, seed)
-    shapes = [examples[index].mean.shape for index in indices]
-    # The order of these calls is part of every run that can be repeated from its seed.
-    latent_noises = [torch.randn(shape, generator=random) for shape in shapes]
-    prompt_choices = torch.rand(instances, generator=random).tolist()
-    class_indices = torch.randint(len(class_latents), (others,), generator=random).tolist() if others else []
-    noises = [torch.randn(shape, generator=random) for shape in [*shapes, *[class_latents.shape[1:]] * others]]
-    offsets = torch.randn(instances + others, noises[0].shape[0], 1, 1, generator=random)
-    if recipe.timesteps == "stratified":
-        times = torch.cat([_stratified(count, random) for count in (instances, others) if count])
-    else:
-        times = torch.rand(instances + others, generator=random)
-    return StepSample(indices, class_indices, prompt_choices, latent_noises, noises, offsets, schedule.timesteps(times))
-
-
-def example_indices(count: int, rows: int, step: int, seed: int) -> list[int]:
-    """Indices (0..count-1) of the `rows` examples of this step: each example comes once before any comes again."""
-    positions = range(step * rows, (step + 1) * rows)
-    epochs = {
-        epoch: torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) ^ (0x5EED + epoch)))
-        for epoch in {position // count for position in positions}
-    }
-    return [int(epochs[position // count][position % count]) for position in positions]
-
-
-def _stratified(count: int, random: torch.Generator) -> Tensor:
-    """(count,), one random number in each of `count` equal parts of [0, 1): a small batch sees the whole schedule."""
-    return (torch.arange(count) + torch.rand(count, generator=random)) / count
 
 
 @dataclass(frozen=True)
@@ -128,7 +56,7 @@ class Batch:
 
 
 def collate(
-    rows: Sequence[int], sample: StepSample, material: "Material", recipe: Recipe, base: BaseModel, dtype: torch.dtype
+    rows: Sequence[int], sample: StepSample, material: Material, recipe: Recipe, base: BaseModel, dtype: torch.dtype
 ) -> Batch:
     """A batch of n rows, which must have latents of one shape.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.adapters.adapters import AdapterKind
-from engine.learning.batches import StepSample
+from engine.learning.samples import StepSample
 from engine.recipe import Recipe
 
 

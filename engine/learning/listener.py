@@ -1,12 +1,10 @@
 """The events of a training run, and who receives them."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
-if TYPE_CHECKING:
-    from engine.learning.learner import Learner
+from engine.learning.learner import Learner
 
 
 class Stopped(Exception):
@@ -39,7 +37,7 @@ class Listener:
     def on_class_pictures(self, drawn: int, of: int) -> None:
         """Between two denoising steps of class pictures: `drawn` of them are done."""
 
-    def on_start(self, learner: "Learner") -> None:
+    def on_start(self, learner: Learner) -> None:
         """Before the first step, and before a checkpoint is read: this is what learns."""
 
     def on_step(self, progress: Progress) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,6 @@ from engine.bases.families import Conditioning
 from engine.learning.class_pictures import album_as_class, class_latents
 from engine.learning.config import TrainingConfig
 from engine.learning.examples import Example, encode_album, instance_prompts
-from engine.learning.listener import Listener
 from engine.learning.team import Team
 
 
@@ -37,7 +36,11 @@ class Material:
 
 
 def gather(
-    base: BaseModel, album: Sequence[Image.Image], config: TrainingConfig, team: Team, listener: Listener
+    base: BaseModel,
+    album: Sequence[Image.Image],
+    config: TrainingConfig,
+    team: Team,
+    on_class_pictures: Callable[[int, int], None],
 ) -> Material:
     """Encode album, class pictures and prompts.
 
@@ -57,7 +60,7 @@ def gather(
     count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
     with team.main_process_first():
         latents, class_prompts = class_latents(
-            base, config.noun, count, side, config.prior_folder, recipe.prior_prompts, listener.on_class_pictures
+            base, config.noun, count, side, config.prior_folder, recipe.prior_prompts, on_class_pictures
         )
     if recipe.prior_album and count and recipe.prior_target == "base":
         without_token = [[prompt.replace(config.instance, config.noun) for prompt in several] for several in prompts_of]

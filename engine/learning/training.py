@@ -23,18 +23,17 @@ from engine.drawing.denoising import Sampling, denoise, noise
 from engine.learning.batches import (
     Batch,
     Capacity,
-    StepSample,
     collate,
     measure_capacity,
     micro_batches,
     reduce_capacity,
-    step_sample,
 )
 from engine.learning.config import Previews, TrainingConfig
 from engine.learning.learner import Learner, open_learner
 from engine.learning.listener import SILENT, Listener, Progress
 from engine.learning.material import Material, gather
 from engine.learning.optimisers import learning_rate_at
+from engine.learning.samples import StepSample, step_sample
 from engine.learning.state import Checkpoints, TrainingState
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.recipe import Recipe
@@ -125,7 +124,7 @@ def train(
     check(config.recipe, base)
     began, recipe = clock(), config.recipe
     # 1. What is learned: pictures as latents, prompts as embeddings.
-    material = gather(base, album, config, team, listener)
+    material = gather(base, album, config, team, listener.on_class_pictures)
     if config.owns_base and not config.previews:
         learns_text = recipe.text_encoder or recipe.pivotal
         base.release("vae", *([] if learns_text else base.family.text_encoders))

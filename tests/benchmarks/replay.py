@@ -9,10 +9,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from engine.bases.base import BaseModel
-from engine.learning.batches import StepSample
 from engine.learning.config import TrainingConfig
 from engine.learning.learner import Learner
 from engine.learning.listener import Listener, Progress
+from engine.learning.samples import StepSample
 from engine.learning.training import train
 from engine.recipe import REFERENCE, Recipe
 from engine.toon.prompts import PROMPTS, SEED

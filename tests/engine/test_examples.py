@@ -15,10 +15,11 @@ from engine.bases.families import SD1, TOON
 from engine.bases.schedule import Diffusion
 from engine.drawing.drawing import Drawing, draw
 from engine.learning import class_pictures
-from engine.learning.batches import example_indices, micro_batches, step_sample
+from engine.learning.batches import micro_batches
 from engine.learning.class_pictures import album_as_class, class_latents
 from engine.learning.examples import Example, encode_album, instance_prompts
 from engine.learning.listener import Stopped
+from engine.learning.samples import example_indices, step_sample
 from engine.measuring.evaluation import people
 from engine.photos.captioned import read_captioned
 from engine.photos.crops import bucket_of, buckets, cropped, face_square, largest_face, prepare
