@@ -1,4 +1,4 @@
-"""Adapters from and for other programs: diffusers' names, and those of kohya's scripts, the WebUI and ComfyUI.
+"""Import and export of adapters: diffusers' names, and those of kohya's scripts, the WebUI and ComfyUI.
 
 Both directions use one table of what each layer of the base is called elsewhere, so a name that is not in it is refused
 and never passed over. Only safetensors are read.
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from engine.adapters.adapters import LORA_METADATA, TOKEN_PREFIX, AdapterFacts, 
 from engine.adapters.applied import plain_name, scale_of, weight_of
 from engine.adapters.lora import config_of
 from engine.bases.base import BaseModel
+from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
@@ -29,7 +30,7 @@ ROLES = {
     ".alpha": "alpha", ".dora_scale": "magnitude", ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }  # fmt: skip
-"""Ends of the keys and what they hold, by whoever wrote the file."""
+"""Ends of the keys and what they hold, in the files of all programs."""
 
 Layer = tuple[str, str]
 """A part's name and a layer's within it."""
@@ -193,9 +194,7 @@ def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
     if not file.is_file():
         raise UserError("no_file", file=file)
     try:
-        with safe_open(file, "pt") as reader:
-            tensors = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a mapping)
-            config = json.loads((reader.metadata() or {}).get(LORA_METADATA, "{}"))
+        tensors, config = read_tensors(file), json.loads(read_metadata(file).get(LORA_METADATA, "{}"))
         tokens = {key: tensors.pop(key) for key in list(tensors) if key.startswith(TOKEN_PREFIX)}
         pairs = _known(base, tensors, config)
     except (SafetensorError, OSError, ValueError) as error:

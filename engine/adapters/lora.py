@@ -132,7 +132,12 @@ def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) ->
         raise ValueError(f"no layer is called {' or '.join(ends)}")
     for key, layer in layers:
         module.set_submodule(key, Adapted(layer, recipe, name))
+    _forget()
+
+
+def _forget() -> None:
     _walked.clear()
+    _adapted.clear()
 
 
 _walked: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()
@@ -148,16 +153,21 @@ def submodules(module: nn.Module) -> Mapping[str, nn.Module]:
     return _walked[module]
 
 
+_adapted: WeakKeyDictionary[nn.Module, dict[str, Adapted]] = WeakKeyDictionary()
+
+
 def adapted(module: nn.Module) -> dict[str, Adapted]:
     """The module's layers that have a LoRA on them."""
-    return {key: layer for key, layer in submodules(module).items() if isinstance(layer, Adapted)}
+    if module not in _adapted:
+        _adapted[module] = {key: layer for key, layer in submodules(module).items() if isinstance(layer, Adapted)}
+    return _adapted[module]
 
 
 def detach(module: nn.Module) -> None:
     """Put the layers back as they were."""
     for key, layer in adapted(module).items():
         module.set_submodule(key, layer.base_layer)
-    _walked.clear()
+    _forget()
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline, Flux2Transformer2DModel
 from diffusers.utils import logging as diffusers_logging
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from engine.bases.interfaces import Denoiser, Pipeline
+from engine.tensor_files import read_dtypes, read_shapes, read_tensors
 
 SINGLE_FILES = {"StableDiffusionXLPipeline": "conditioner.embedders.1.", "StableDiffusionPipeline": "cond_stage_model."}
 """Pipelines that single files hold in the original layout, recognised by the names of their text encoders' weights."""
@@ -63,8 +63,7 @@ def stored_dtype(folder: Path) -> torch.dtype:
     """The one dtype of the weights in `folder`; float32 where they have several, or there are none."""
     found = set[str]()
     for file in folder.glob("*.safetensors"):
-        with safe_open(file, "pt") as reader:
-            found |= {reader.get_slice(name).get_dtype() for name in reader.keys()}  # noqa: SIM118 (not a mapping)
+        found |= read_dtypes(file)
     return HALVES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 
 
@@ -116,8 +115,7 @@ def _names(path: Path) -> dict[str, tuple[int, ...]]:
     if path.suffix != ".safetensors":
         raise ValueError("a single file must be .safetensors; other files can run code when they are opened")
     try:
-        with safe_open(path, "pt") as reader:
-            return {name: tuple(reader.get_slice(name).get_shape()) for name in reader.keys()}  # noqa: SIM118
+        return read_shapes(path)
     except SafetensorError as error:
         raise ValueError(f"no safetensors: {error}") from error
 
@@ -147,10 +145,7 @@ def _klein_transformer(path: Path, names: dict[str, tuple[int, ...]], prefix: st
     own = [name for name in names if name.startswith(prefix)]
     if any(not name.endswith((".weight", ".bias", ".scale")) for name in own):
         raise ValueError("its transformer is quantised; take the file in bfloat16")
-    weights: dict[str, Tensor] = {}
-    with safe_open(path, "pt") as reader:
-        for name in own:
-            weights[name.removeprefix(prefix)] = reader.get_tensor(name)
+    weights = {name.removeprefix(prefix): tensor for name, tensor in read_tensors(path, prefix).items()}
     transformer: Denoiser = Flux2Transformer2DModel.from_single_file(
         weights, config=other_parts, subfolder="transformer", dtype=torch.float32
     )
