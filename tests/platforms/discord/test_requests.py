@@ -11,7 +11,7 @@ async def replay(world: World) -> None:
     await world.start()
     await world.server.repeat()
     await world.server.slash(BEN, world.server.dm(BEN), "help")
-    await world.server.sees(BEN, world.server.dm(BEN), "I learn a person")
+    await world.server.sees(BEN, world.server.dm(BEN), "Show me 5 to 10 photos")
     await world.idle()
 
 

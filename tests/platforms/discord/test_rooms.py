@@ -80,7 +80,7 @@ async def test_where_the_bot_may_not_write(world: World, studio: int, caplog: py
     await server.sees(ANNA, studio, "Here you are")
     await server.press(ANNA, missed, "Show")
     await server.slash(ANNA, studio, "status")
-    await server.sees(ANNA, studio, "Nothing of yours is under way")
+    await server.sees(ANNA, studio, "You have no jobs under way")
     await world.idle()
     assert len([one for one in server.seen(ANNA, studio) if "only you can open it" in one.content]) == 1
 
