@@ -1,5 +1,6 @@
 """The errors of storage."""
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -13,6 +14,17 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return self.code
+
+    def __reduce__(self) -> tuple[Callable[..., "UserError"], tuple[type["UserError"], str, dict[str, Any]]]:
+        # Exceptions are pickled by their arguments alone, and between processes the facts must not get lost.
+        return _restored, (type(self), self.code, self.facts)
+
+
+def _restored(kind: type[UserError], code: str, facts: dict[str, Any]) -> UserError:
+    error = kind.__new__(kind)
+    # A subclass may take other arguments, or none.
+    UserError.__init__(error, code, **facts)
+    return error
 
 
 class UnknownBlob(KeyError):
