@@ -9,35 +9,42 @@ from storage.settings import StorageSettings
 
 
 class BotSettings(StorageSettings):
-    """What the bot reads from the environment and an `.env` file, with the prefix AVATAR_."""
+    """Settings of the bot: `AVATAR_...` in the environment or in `.env`."""
 
-    chat_host: str = Field(default="127.0.0.1", description="address that the local web chat listens on")
-    chat_port: int = Field(default=8765, ge=0, le=65535, description="port of the local web chat; 0 picks a free one")
+    chat_host: str = Field(default="127.0.0.1", description="Address that the local web chat listens on.")
+    chat_port: int = Field(
+        default=8765, ge=0, le=65535, description="Port that the local web chat listens on; 0 picks a free one."
+    )
     operators: str | None = Field(
         default=None,
-        description="Who may use /operator: platform:id with commas between, as discord:1234,telegram:567.",
+        description="Accounts that may use /operator: platform:id, separated by commas (discord:1234,telegram:567).",
     )
-    discord_token: SecretStr | None = Field(default=None, description="the bot's token from Discord's developer portal")
+    discord_token: SecretStr | None = Field(
+        default=None, description="Token of the Discord bot, from Discord's developer portal."
+    )
     discord_api_url: str = Field(
-        default="https://discord.com/api/v10", description="Discord's REST interface with its version, or a simulator's"
+        default="https://discord.com/api/v10",
+        description="Root of Discord's REST API, with its version, or of a simulator.",
     )
     discord_gateway_url: str = Field(
-        default="wss://gateway.discord.gg/", description="Discord's gateway, or a simulator's"
+        default="wss://gateway.discord.gg/", description="URL of Discord's gateway, or of a simulator."
     )
-    telegram_token: SecretStr | None = Field(default=None, description="the Telegram bot's token, from @BotFather")
+    telegram_token: SecretStr | None = Field(default=None, description="Token of the Telegram bot, from @BotFather.")
     telegram_api_url: str = Field(
         default="https://api.telegram.org",
-        description="root of the Bot API server; `/bot<token>/` and `/file/bot<token>/` follow it",
+        description="Root of the Bot API server; `/bot<token>/` and `/file/bot<token>/` follow it.",
     )
     telegram_webhook_url: str | None = Field(
-        default=None, description="https URL under which Telegram reaches this bot; unset means polling"
+        default=None, description="HTTPS URL that Telegram sends updates to; unset means polling."
     )
-    telegram_webhook_host: str = Field(default="127.0.0.1", description="address that the webhook listens on")
-    telegram_webhook_port: int = Field(default=8443, ge=0, le=65535, description="port that the webhook listens on")
+    telegram_webhook_host: str = Field(default="127.0.0.1", description="Address that the webhook listens on.")
+    telegram_webhook_port: int = Field(
+        default=8443, ge=0, le=65535, description="Port that the webhook listens on; 0 picks a free one."
+    )
 
     health_file: Path | None = Field(
         default=None,
-        description="file that a bot touches while it is connected; `python -m bot health` fails once it is 20 s old",
+        description="File that a bot touches while it is connected; `python -m bot health` fails once it is 20 s old.",
     )
 
     @field_validator("operators")
@@ -45,7 +52,7 @@ class BotSettings(StorageSettings):
     def _accounts(cls, operators: str | None) -> str | None:
         for account in _split(operators):
             if not re.fullmatch(r"[a-z]+:\S+", account):
-                raise ValueError(f"{account!r} is no account; write platform:id, as discord:1234")
+                raise ValueError(f"{account!r} is no account; write platform:id, for example discord:1234")
         return operators
 
     @field_validator("telegram_api_url")

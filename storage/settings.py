@@ -1,4 +1,4 @@
-"""Where everything is kept. The environment is read when the class is called, not when it is imported."""
+"""Settings of the storage. The environment is read when the class is called, not when it is imported."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class StorageSettings(BaseSettings):
-    """What bot and engine share: `AVATAR_...` in the environment or in `.env`."""
+    """Settings that bot and engine share: `AVATAR_...` in the environment or in `.env`."""
 
     model_config = SettingsConfigDict(
         env_prefix="AVATAR_", env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True
@@ -16,13 +16,14 @@ class StorageSettings(BaseSettings):
     home: Path = Field(
         default=Path("~/.local/share/avatar-diffusion"),
         validate_default=True,
-        description="Data folder: records, blobs and the embedded Redis, unless a URL below says otherwise.",
+        description="Data folder: records, blobs and the embedded Redis, unless one of the URLs below is set.",
     )
     redis_url: SecretStr | None = Field(
-        default=None, description="redis://, rediss:// or unix:// URL; unset starts the embedded Redis."
+        default=None, description="URL of Redis: redis://, rediss:// or unix://; unset starts the embedded Redis."
     )
     database_url: SecretStr | None = Field(
-        default=None, description="SQLAlchemy URL of the records; unset means records.sqlite in the data folder."
+        default=None,
+        description="SQLAlchemy URL of the database of records; unset means records.sqlite in the data folder.",
     )
     blob_url: str | None = Field(
         default=None, description="Folder for photos, adapters and pictures; unset means blobs in the data folder."
@@ -58,7 +59,7 @@ class StorageSettings(BaseSettings):
 
 
 def table(*classes: type[StorageSettings]) -> str:
-    """The settings of these classes as a Markdown table, each once. The README holds it, and a test compares."""
+    """The settings of these classes as a Markdown table, each once: the one in docs/self-hosting.md."""
     fields = {name: field for settings in classes for name, field in settings.model_fields.items()}
     rows = [
         f"| `AVATAR_{name.upper()}` | {'' if field.default is None else f'`{field.default}`'} | {field.description} |"

@@ -7,11 +7,11 @@ from storage.settings import StorageSettings
 
 
 class EngineSettings(StorageSettings):
-    """What the engine reads from the environment and an `.env` file, with the prefix AVATAR_."""
+    """Settings of the engine: `AVATAR_...` in the environment or in `.env`."""
 
     base_model: str | None = Field(
         default=None,
-        description="Base model: a diffusers folder, hub id or .safetensors file; unset means the embedded one.",
+        description="Base model: a diffusers folder, Hub id or .safetensors file; unset means the embedded model.",
     )
     gpu_stall: float = Field(
         default=STALL, gt=0, description="Seconds of silence before the GPU process is killed and restarted."
