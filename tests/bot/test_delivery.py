@@ -1,9 +1,9 @@
-"""Whatever is lost, doubled or restarted: each job is answered exactly once."""
+"""Each job is answered exactly once, even if events are lost or doubled or the process restarts."""
 
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,17 +11,17 @@ import pytest
 
 from bot.delivery import Delivery
 from bot.messages import Message
-from storage.events import Event
+from storage.events import Event, MemoryEvents
 from storage.jobs import Imagine, JobKind, State
 from tests.until import until
 
 
 class Killed(BaseException):
-    """The bot's process ends here, with nothing tidied up."""
+    """The bot's process dies here, without any cleanup."""
 
 
 class Room:
-    """A frontend that keeps what is shown, dropping doubles by their key as the port asks."""
+    """A frontend that keeps every message, and drops a second post with the same key as the port requires."""
 
     name = "chat"
 
@@ -63,12 +63,42 @@ def room() -> Room:
     return Room()
 
 
+class WatchedEvents:
+    """The events of a bot. `subscribed` is set once somebody listens, so that no later event is missed."""
+
+    def __init__(self, events: MemoryEvents) -> None:
+        self._events = events
+        self.subscribed = asyncio.Event()
+
+    async def publish(self, event: Event) -> None:
+        await self._events.publish(event)
+
+    async def subscribe(self, after: str = "$") -> AsyncIterator[Event]:
+        # A task that waits for `subscribed` continues only when this one is suspended in `MemoryEvents.subscribe`.
+        self.subscribed.set()
+        async for event in self._events.subscribe(after):
+            yield event
+
+
+@asynccontextmanager
+async def running(bot: Any, room: Room, **every: float) -> AsyncIterator[None]:
+    """A delivery loop that runs and has subscribed to the events."""
+    events = WatchedEvents(bot.events)
+    loop = asyncio.create_task(Delivery(bot.records, events, room, bot.commands.answer, **every).run())
+    await events.subscribed.wait()
+    try:
+        yield
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
 def delivery_of(bot: Any, room: Room, **every: float) -> Delivery:
     return Delivery(bot.records, bot.events, room, bot.commands.answer, **every)
 
 
 async def asked(bot: Any, room: Room, delivery: Delivery) -> Any:
-    """A drawing that is asked for, followed and claimed."""
+    """A drawing that was requested, is followed and was claimed by an engine."""
     await bot.avatar("mia7")
     for job in await bot.records.jobs.undelivered("chat"):
         await bot.records.jobs.mark_delivered(job.id)
@@ -129,7 +159,7 @@ async def test_doubled_and_late_events_change_nothing(bot: Any, room: Room) -> N
     assert room.messages[0].progress is None
 
 
-async def test_a_taken_over_job_goes_on_and_its_old_engine_is_not_heard(bot: Any, room: Room) -> None:
+async def test_after_a_takeover_the_old_engines_events_are_ignored(bot: Any, room: Room) -> None:
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
     await delivery.news(step(job, 6))
@@ -143,7 +173,7 @@ async def test_a_taken_over_job_goes_on_and_its_old_engine_is_not_heard(bot: Any
     assert "step 3 of 10" in room.messages[0].text
 
 
-async def test_lost_events_are_made_up_for(bot: Any, room: Room) -> None:
+async def test_a_sweep_answers_a_job_whose_events_were_lost(bot: Any, room: Room) -> None:
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
     await bot.engine.end(job)
@@ -163,7 +193,7 @@ async def test_a_sample_is_shown_while_training(bot: Any, room: Room) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_a_restart_anywhere_answers_once(bot: Any, room: Room, seed: int) -> None:
+async def test_a_restart_at_any_moment_answers_once(bot: Any, room: Room, seed: int) -> None:
     pick = random.Random(seed)
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
@@ -226,7 +256,7 @@ async def test_an_answer_that_cannot_be_composed_is_an_apology(
     assert "while answering job" in caplog.text
 
 
-async def test_an_engine_that_is_quicker_than_the_first_message(bot: Any, room: Room) -> None:
+async def test_an_engine_that_finishes_before_the_first_message(bot: Any, room: Room) -> None:
     delivery = delivery_of(bot, room)
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7 --count 1")
@@ -236,7 +266,9 @@ async def test_an_engine_that_is_quicker_than_the_first_message(bot: Any, room: 
     assert "done" in room.messages[-1].text
 
 
-async def test_news_that_come_while_a_job_is_looked_up(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_event_that_arrives_while_its_job_is_looked_up(
+    bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = await asked(bot, room, delivery_of(bot, room))
     delivery = delivery_of(bot, room)
     looking, go_on, look_up = asyncio.Event(), asyncio.Event(), bot.records.jobs.get
@@ -258,7 +290,7 @@ async def test_news_that_come_while_a_job_is_looked_up(bot: Any, room: Room, mon
     assert "step 4 of 10" in room.messages[0].text
 
 
-async def test_a_job_that_begins_while_its_place_is_looked_up(
+async def test_a_job_that_starts_while_its_queue_position_is_looked_up(
     bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     delivery = delivery_of(bot, room)
@@ -268,9 +300,9 @@ async def test_a_job_that_begins_while_its_place_is_looked_up(
     look_up = bot.records.jobs.queue_positions
 
     async def slow() -> dict[str, int]:
-        places: dict[str, int] = await look_up()
+        positions: dict[str, int] = await look_up()
         await delivery.news(step(await bot.records.jobs.claim(reply.job_id), 4))
-        return places
+        return positions
 
     monkeypatch.setattr(bot.records.jobs, "queue_positions", slow)
     await delivery.sweep()
@@ -278,7 +310,7 @@ async def test_a_job_that_begins_while_its_place_is_looked_up(
     assert "step 4 of 10" in room.messages[0].text
 
 
-async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
+async def test_waiting_jobs_show_their_queue_position(bot: Any, room: Room) -> None:
     delivery = delivery_of(bot, room)
     await bot.avatar("mia7")
     ahead = await bot.say("/imagine mia7", name="Anna")
@@ -291,7 +323,7 @@ async def test_waiting_jobs_learn_their_place(bot: Any, room: Room) -> None:
     assert "next in line" in room.messages[0].text
 
 
-async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any, room: Room) -> None:
+async def test_a_slow_edit_in_one_room_does_not_delay_another_room(bot: Any, room: Room) -> None:
     delivery, stuck = delivery_of(bot, room), asyncio.Event()
     job = await asked(bot, room, delivery)
     other = await bot.say("/imagine mia7 --count 1", room="attic")
@@ -312,14 +344,14 @@ async def test_a_room_that_lets_its_edit_wait_does_not_hold_up_another(bot: Any,
     assert "step 3 of 10" in room.messages[1].text and "step" not in room.messages[0].text
     stuck.set()
 
-    async def told() -> bool:
+    async def edited() -> bool:
         await delivery.flush()
         return "step 2 of 10" in room.messages[0].text
 
-    await until(told, within=5)
+    await until(edited, within=5)
 
 
-async def test_rooms_that_take_nothing_do_not_hide_those_behind_them(bot: Any, room: Room) -> None:
+async def test_rooms_that_refuse_a_notice_do_not_block_the_rooms_after_them(bot: Any, room: Room) -> None:
     user = await bot.records.users.get_or_create("chat", "ann", "Ann")
     for number in range(30):
         await bot.records.jobs.create(JobKind.IMAGINE, user.id, "chat", f"room {number:02}", Imagine("x"))
@@ -331,10 +363,13 @@ async def test_rooms_that_take_nothing_do_not_hide_those_behind_them(bot: Any, r
     assert len(room.messages) == 30 and await bot.records.notices.pending("chat") == []
 
 
-async def test_the_first_message_and_status_tell_when_it_should_be_ready(bot: Any, room: Room) -> None:
+async def test_the_first_message_and_status_tell_when_it_should_be_ready(
+    bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
-    await asyncio.sleep(0.6)
+    clock = bot.records.database.clock
+    monkeypatch.setattr(bot.records.database, "clock", lambda: clock() + timedelta(seconds=0.6))
     await bot.engine.end(job)
     first, second = await bot.say("/imagine mia7"), await bot.say("/imagine mia7")
     assert "next in line, ready in about 1 s." in first.message.text
@@ -342,29 +377,36 @@ async def test_the_first_message_and_status_tell_when_it_should_be_ready(bot: An
     assert "number 2 in line · ready in about" in (await bot.say("/status")).message.text
 
 
-async def test_in_a_long_queue_not_every_step_is_told(bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_in_a_long_queue_not_every_position_is_shown(
+    bot: Any, room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
     delivery = delivery_of(bot, room)
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7")
     await delivery.follow(reply.job_id, await room.post("studio", reply.message), reply.message)
-    places = iter([100, 99, 81, 80, 64, 4, 4, 3, 2])
+    positions = iter([100, 99, 81, 80, 64, 4, 4, 3, 2])
 
-    async def queue_places() -> dict[str, int]:
-        return {reply.job_id: next(places)}
+    async def queue_positions() -> dict[str, int]:
+        return {reply.job_id: next(positions)}
 
-    monkeypatch.setattr(bot.records.jobs, "queue_positions", queue_places)
-    told = []
+    monkeypatch.setattr(bot.records.jobs, "queue_positions", queue_positions)
+    shown = []
     for _ in range(9):
         await delivery.sweep()
         await delivery.flush()
-        told.append(room.messages[0].progress.position)
-    assert told == [100, 100, 100, 80, 64, 4, 4, 3, 2]
+        shown.append(room.messages[0].progress.position)
+    assert shown == [100, 100, 100, 80, 64, 4, 4, 3, 2]
 
 
 async def test_a_cancelled_job_is_answered_at_once(bot: Any, room: Room) -> None:
-    delivery = Delivery(bot.records, bot.events, room, bot.commands.answer, sweep_every=60)
     await bot.avatar("mia7")
-    async with running(delivery):
+
+    async def all_delivered() -> bool:
+        return not await bot.records.jobs.undelivered("chat")
+
+    async with running(bot, room, sweep_every=60):
+        # The only sweep answers the avatar's own jobs; what follows can only be answered because of its event.
+        await until(all_delivered)
         reply = await bot.say("/imagine mia7")
         await bot.say("/cancel")
 
@@ -388,23 +430,7 @@ async def test_other_frontends_jobs_are_left_alone(bot: Any, room: Room) -> None
     assert (await bot.records.jobs.get(job.id)).state == State.SUCCEEDED
 
 
-class running:
-    """A delivery loop at work, listening from the moment it is entered."""
-
-    def __init__(self, delivery: Delivery) -> None:
-        self.delivery = delivery
-
-    async def __aenter__(self) -> None:
-        self.task = asyncio.create_task(self.delivery.run())
-        await asyncio.sleep(0.05)
-
-    async def __aexit__(self, *_: object) -> AsyncIterator[None] | None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-        return None
-
-
-async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
+async def test_a_slow_post_in_one_room_does_not_delay_another_room(bot: Any, room: Room) -> None:
     await bot.avatar("mia7")
     for job in await bot.records.jobs.undelivered("chat"):
         await bot.records.jobs.mark_delivered(job.id)
@@ -420,24 +446,22 @@ async def test_a_slow_room_holds_up_no_other(bot: Any, room: Room) -> None:
 
     slow = [await bot.say(f"/imagine mia7 --count 1 --seed {seed}", room="slow") for seed in (1, 2)]
     quick = await bot.say("/imagine mia7 --count 1")
-    delivery = delivery_of(bot, Slow(), sweep_every=0.05)
-    running = asyncio.create_task(delivery.run())
-    await asyncio.sleep(0.05)
-    await bot.engine.work_off()
-    await until(lambda: quick.job_id in posted)
-    assert posted == [quick.job_id]
-    let.set()
 
     async def all_delivered() -> bool:
         return not await bot.records.jobs.undelivered("chat")
 
-    await until(all_delivered, within=20)
+    async with running(bot, Slow(), sweep_every=0.05):
+        await bot.engine.work_off()
+        await until(lambda: quick.job_id in posted)
+        assert posted == [quick.job_id]
+        let.set()
+        await until(all_delivered, within=20)
     assert sorted(posted) == sorted([quick.job_id, *(reply.job_id for reply in slow)])
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_what_takes_its_time_is_no_error(bot: Any, room: Room, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_post_that_times_out_is_not_logged_as_an_error(
+    bot: Any, room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
     delivery = delivery_of(bot, room)
     job = await asked(bot, room, delivery)
     await bot.engine.end(job)
