@@ -1,6 +1,6 @@
 """`python -m bot chat | demo | discord | telegram | health`: the composition of each bot process.
 
-What only some of them need is loaded there, so that a look at the health costs little.
+Each command imports its own modules, so that the frequent health checks stay cheap.
 """
 
 import argparse
@@ -77,7 +77,7 @@ async def _telegram(settings: BotSettings) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one process; the exit status is 2 for wrong use."""
+    """Run one process. Return its exit status: 2 for wrong arguments or settings."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asked = _arguments(arguments)
     try:

@@ -1,7 +1,7 @@
-"""The delivery loop: events of a job become edits of its one message, and its end becomes exactly one answer.
+"""The delivery loop: a job's events edit its progress message, and its end posts exactly one answer.
 
-The records are the truth. Events only make it fast: they may be lost or doubled, and a sweep of the records every few
-seconds makes up for that. So a restarted process continues where the last one stopped.
+The records decide. Events only make it fast: they may be lost or doubled, and a sweep of the records every few seconds
+finds what they missed. So a restarted process continues where the last one stopped.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _NEAR = 3
 
 @dataclass(slots=True)
 class _Followed:
-    """A job under way and the event that its message last showed."""
+    """A job under way and the latest event for its message."""
 
     job: Job
     token: str | None
@@ -64,7 +64,7 @@ class Delivery:
         self._answer = answer
         self._edit_every = edit_every
         self._sweep_every = sweep_every
-        # None stands for a job that is another frontend's, or over.
+        # None: the job is over or belongs to another frontend.
         self._followed: dict[str, _Followed | None] = {}
         self._changed: dict[str, None] = {}
         self._delivering: set[str] = set()
@@ -79,12 +79,12 @@ class Delivery:
                 tasks.create_task(_forever(self._listen, 1.0))
                 tasks.create_task(_forever(lambda: uninterrupted(self.flush()), self._edit_every))
                 tasks.create_task(_forever(lambda: uninterrupted(self.sweep()), self._sweep_every))
-                tasks.create_task(_forever(lambda: uninterrupted(self.tell_notices()), self._sweep_every))
+                tasks.create_task(_forever(lambda: uninterrupted(self.post_notices()), self._sweep_every))
         finally:
             await asyncio.gather(*self._background, return_exceptions=True)
 
     async def follow(self, job_id: str, ref: str, shown: Message) -> None:
-        """From now on the message `ref`, which says `shown`, shows the progress of this job."""
+        """Show the progress of this job in the message `ref` from now on; `shown` is its content now."""
         await self._records.jobs.set_progress_ref(job_id, ref)
         followed = await self._find(job_id)
         if followed is not None:
@@ -155,9 +155,9 @@ class Delivery:
         self._followed = {job_id: followed for job_id, followed in self._followed.items() if followed}
         waiting = [followed for followed in self._followed.values() if followed and followed.code == "queued"]
         if waiting:
-            await self._tell_positions(waiting)
+            await self._update_positions(waiting)
 
-    async def _tell_positions(self, waiting: Sequence[_Followed]) -> None:
+    async def _update_positions(self, waiting: Sequence[_Followed]) -> None:
         usual = {
             kind: await self._records.jobs.usual_seconds(kind) for kind in {followed.job.kind for followed in waiting}
         }
@@ -165,12 +165,12 @@ class Delivery:
         for followed in waiting:
             facts = {"position": positions.get(followed.job.id), "paused": paused}
             # It may have started while its position was looked up.
-            if facts["position"] and followed.code == "queued" and _worth_telling(followed.facts, facts):
+            if facts["position"] and followed.code == "queued" and _worth_an_edit(followed.facts, facts):
                 seconds = usual[followed.job.kind]
                 followed.facts = facts | {"seconds": seconds and seconds * facts["position"]}
                 self._changed[followed.job.id] = None
 
-    async def tell_notices(self) -> None:
+    async def post_notices(self) -> None:
         """Post the operators' notices to every room. A room that refuses a notice for a day is given up."""
         refused = 0
         # Rooms that refuse the notice must not hide the rooms behind them.
@@ -235,7 +235,7 @@ class Delivery:
                     await self._frontend.post(job.room, await self._compose(job), dedupe=job.id)
                 await self._records.jobs.mark_delivered(job.id)
         except TimeoutError:
-            # The frontend is still working on it; the next sweep asks again.
+            # The frontend is still sending it; the next sweep asks again.
             log.info("the answer of job %s is slow", job_id)
         except Exception:
             # It stays undelivered, so the next sweep tries again.
@@ -244,7 +244,7 @@ class Delivery:
             self._delivering.discard(job_id)
 
     async def _release(self, job_id: str) -> None:
-        """The message of a job that was forgotten with its person must not promise an answer any more."""
+        """Replace the progress message of a job that was erased with its person: there will be no answer."""
         self._changed.pop(job_id, None)
         followed = self._followed.pop(job_id, None)
         if followed is not None and followed.ref is not None:
@@ -261,7 +261,7 @@ class Delivery:
             return refusals.apology(error_id)
 
     async def _edit(self, ref: str, message: Message, language: str | None = None) -> None:
-        """Edit in this language, or else the task's own: the frontend adds sentences, on buttons for example."""
+        """Edit with this language set, since the frontend adds sentences of its own, on buttons for example."""
         try:
             with speaking(language):
                 await self._frontend.edit(ref, message)
@@ -284,12 +284,13 @@ async def _forever(step: Callable[[], Awaitable[None]], pause: float) -> None:
         await asyncio.sleep(pause)
 
 
-def _worth_telling(told: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _worth_an_edit(shown: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether a new queue position is worth an edit. In a long queue, each finished job moves everybody."""
-    if "position" not in told or told.get("paused") != now["paused"]:
+    if "position" not in shown or shown.get("paused") != now["paused"]:
         return True
     return bool(
-        now["position"] != told["position"] and (now["position"] <= _NEAR or now["position"] <= 0.8 * told["position"])
+        now["position"] != shown["position"]
+        and (now["position"] <= _NEAR or now["position"] <= 0.8 * shown["position"])
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether a bot still works: its event loop touches a file for as long as it is connected to its platform."""
+"""The health file: a bot's event loop touches it for as long as the bot is connected to its platform."""
 
 import asyncio
 import sys
@@ -10,21 +10,21 @@ from pathlib import Path
 BEAT = 2.0
 """Seconds between two touches."""
 STALE = 20.0
-"""Seconds after which a file that nobody touched tells of no life."""
+"""Age in seconds from which on the file means that the bot is not connected."""
 
 
 async def beating(file: Path | None, connected: Callable[[], bool]) -> None:
-    """Touch the file, if there is one, whenever the bot is connected; until cancelled."""
+    """Touch the file every BEAT seconds while the bot is connected, until cancelled. Do nothing without a file."""
     while file is not None:
         if connected():
-            # A file that can't be touched is what the check reports.
+            # If the file can't be touched it grows old, and the check reports that.
             with suppress(OSError):
                 await asyncio.to_thread(file.touch)
         await asyncio.sleep(BEAT)
 
 
 def check(file: Path | None) -> int:
-    """Say on standard error what is wrong, if anything; the exit status: 0 healthy, 1 not, 2 nothing to ask."""
+    """Print what is wrong to standard error. Return the exit status: 0 connected, 1 not connected, 2 no file set."""
     if file is None:
         print("python -m bot health: set AVATAR_HEALTH_FILE, for the bot too", file=sys.stderr)
         return 2

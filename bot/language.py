@@ -1,4 +1,4 @@
-"""The reader's language. Sentences stand in the code in English, their translations in `bot/catalog`, a file for each.
+"""The reader's language. The code has the sentences in English, `bot/catalog` a file of translations for each language.
 
 To add a sentence: write `say("Hello {name}.", name=name)`, run `make words`, and fill in the new entry of each file
 in `bot/catalog`. A test names what is missing.
@@ -22,25 +22,25 @@ from babel.support import NullTranslations, Translations
 CATALOG = Path(__file__).parent / "catalog"
 ENGLISH = "en"
 LANGUAGES = (ENGLISH, "de")
-"""The first is what the code is written in, and what is said where nobody's language is known."""
+"""The first is the language of the sentences in the code, and the default."""
 
 _LOCALES = {ENGLISH: "en_GB"}
 _spoken: ContextVar[str] = ContextVar("language", default=ENGLISH)
 
 
 def spoken() -> str:
-    """The language that this task says everything in."""
+    """The language of this task's sentences."""
     return _spoken.get()
 
 
 def speak(language: str) -> None:
-    """From now on this task says everything in one of LANGUAGES. Tasks and timers that it starts do as it does."""
+    """Set the language of this task and of the tasks and timers that it starts later; English if it is unknown."""
     _spoken.set(language if language in LANGUAGES else ENGLISH)
 
 
 @contextmanager
 def speaking(language: str | None) -> Iterator[None]:
-    """Say what is said inside in this language; None leaves the task's own."""
+    """Use this language inside the `with` block; None keeps the task's language."""
     former = _spoken.set(language if language in LANGUAGES else _spoken.get() if language is None else ENGLISH)
     try:
         yield
@@ -48,9 +48,9 @@ def speaking(language: str | None) -> Iterator[None]:
         _spoken.reset(former)
 
 
-def closest(wishes: Iterable[str | None]) -> str:
-    """The best of LANGUAGES for tags such as "de-AT", the dearest first; English if there is none."""
-    tags = [wish.replace("-", "_").lower() for wish in wishes if wish]
+def closest(preferred: Iterable[str | None]) -> str:
+    """The best of LANGUAGES for tags such as "de-AT", in order of preference; English if none fits."""
+    tags = [tag.replace("-", "_").lower() for tag in preferred if tag]
     return negotiate_locale(tags, LANGUAGES, aliases={}) or ENGLISH
 
 
@@ -60,12 +60,12 @@ def say(sentence: str, /, **values: object) -> str:
 
 
 def several(one: str, many: str, count: int, /, **values: object) -> str:
-    """As `say`, with the form that goes with `count`, which fills in `{count}`."""
+    """Like `say`, in the singular or plural form for `count`, which also fills in `{count}`."""
     return _catalogue(spoken()).ngettext(one, many, count).format(count=number(count), **values)
 
 
 def marked(sentence: str) -> str:
-    """The sentence as it is, for the catalogue to find; `say` it when somebody reads it."""
+    """Mark a sentence for the catalogue and return it unchanged; call `say` with it when it is shown."""
     return sentence
 
 
@@ -74,14 +74,14 @@ def number(value: float) -> str:
     return format_decimal(value, locale=_locale(spoken()))
 
 
-def listing(words: Sequence[str]) -> str:
+def listing(items: Sequence[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
-    return format_list(list(words), locale=_locale(spoken()))
+    return format_list(list(items), locale=_locale(spoken()))
 
 
 @cache
 def dictionary(language: str) -> Mapping[str, str | tuple[str, ...]]:
-    """All sentences of a language for somebody who looks them up elsewhere; in plural, all forms by the first one."""
+    """All translations of a language, for the chat page. The key of a plural is its singular, the value all forms."""
     if language == ENGLISH:
         return {}
     return {
@@ -102,7 +102,7 @@ def _locale(language: str) -> Locale:
 def _catalogue(language: str) -> NullTranslations:
     if language == ENGLISH:
         return NullTranslations()
-    # Compiled here, once for each process: a file less to build, to ship and to forget.
+    # Compiled here, once a process, so that no .mo file has to be built and shipped.
     compiled = io.BytesIO()
     write_mo(compiled, _entries(language))
     compiled.seek(0)

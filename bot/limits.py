@@ -1,6 +1,6 @@
 """The rules for what people may send: pure functions that return the cleaned value or raise `UserError`.
 
-What an avatar may be called stands in `storage.naming`, since the engine's command line asks there too.
+The rules for avatar names are in `storage.naming`, because the engine's command line uses them too.
 """
 
 import re
@@ -46,12 +46,12 @@ def photo_size(size: int, number: int) -> int:
 
 
 def prompt(text: str) -> str:
-    """What to draw: 1 to 1,000 readable characters without the space around them."""
+    """What to draw: 1 to 1,000 readable characters, stripped of surrounding white space."""
     return _readable(text, "prompt", fewest=1)
 
 
 def negative_prompt(text: str) -> str:
-    """What not to draw: as `prompt`, but it may be empty."""
+    """What not to draw: like `prompt`, but it may be empty."""
     return _readable(text, "negative", fewest=0)
 
 
@@ -67,27 +67,27 @@ def _readable(text: str, option: str, fewest: int) -> str:
 
 
 def count(number: int) -> int:
-    """How many pictures one /imagine draws."""
+    """The number of pictures of one /imagine, 1 to 4."""
     return int(_between("count", number, 1, COUNT_MOST))
 
 
 def steps(number: int | None) -> int | None:
-    """How many sampling steps a picture gets; None leaves it to the base model."""
+    """The number of sampling steps; None uses the base model's default."""
     return None if number is None else int(_between("steps", number, 1, STEPS_MOST))
 
 
 def guidance(number: float | None) -> float | None:
-    """How strictly the picture follows the prompt; None leaves it to the base model."""
+    """The guidance scale: how strictly the picture follows the prompt; None uses the base model's default."""
     return None if number is None else float(_between("guidance", number, 0.0, GUIDANCE_MOST))
 
 
 def seed(number: int | None) -> int | None:
-    """Where the noise starts; None draws one."""
+    """The seed of the noise; None means a random one."""
     return None if number is None else int(_between("seed", number, 0, SEED_MOST))
 
 
 def size(text: str) -> tuple[int, int] | None:
-    """Width and height in pixels from `512x768` or `512`; nothing leaves it to the base model."""
+    """Width and height in pixels from `512x768` or `512`; None for an empty text: the base model's own size."""
     if not text.strip():
         return None
     found = re.fullmatch(r"(\d{1,5})(?:\s*[x×*]\s*(\d{1,5}))?", text.strip().lower(), re.ASCII)
@@ -101,23 +101,23 @@ def size(text: str) -> tuple[int, int] | None:
 
 
 def style(text: str) -> tuple[str | None, float]:
-    """A style's name and how much it counts, 0 to 2, from `inks` (which is 1) or `inks:0.6`; nothing is no style."""
+    """A style's name and weight, 0 to 2, from `inks` (weight 1) or `inks:0.6`; (None, 1.0) for an empty text."""
     name, colon, weight = (part.strip() for part in text.lower().partition(":"))
     if colon and not (re.fullmatch(r"\d(?:[.,]\d{1,3})?", weight, re.ASCII) and name):
         raise UserError("style_shape", most=STYLE_WEIGHT_MOST)
-    counts = float(weight.replace(",", ".")) if weight else 1.0
-    if counts > STYLE_WEIGHT_MOST:
+    number = float(weight.replace(",", ".")) if weight else 1.0
+    if number > STYLE_WEIGHT_MOST:
         raise UserError("style_shape", most=STYLE_WEIGHT_MOST)
-    return name or None, counts
+    return name or None, number
 
 
 def style_word(name: str, weight: float) -> str:
-    """What `style` reads as this."""
+    """The text that `style` reads as this name and weight."""
     return name if weight == 1 else f"{name}:{weight:g}"
 
 
 def lifetime(text: str) -> timedelta | None:
-    """How long a grant lasts, from `45m`, `2h`, `7d` or `2w`: a minute to a year. Nothing is until it is taken back."""
+    """How long a grant lasts, from `45m`, `2h`, `7d` or `2w`: a minute to a year. None for an empty text: no end."""
     if not text.strip():
         return None
     found = re.fullmatch(r"(\d{1,6})\s*([mhdw])[a-z]*", text.strip().lower(), re.ASCII)
@@ -131,7 +131,7 @@ def lifetime(text: str) -> timedelta | None:
 
 
 def quota(text: str) -> int | None:
-    """How many trainings or pictures a day, 0 to 100,000; None for `none`, as many as they like."""
+    """How many trainings or pictures a day, 0 to 100,000; None for `none`: no limit."""
     if text.lower() == "none":
         return None
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
@@ -140,7 +140,7 @@ def quota(text: str) -> int | None:
 
 
 def notice(text: str) -> str:
-    """What an operator tells every room: 1 to 1,000 readable characters."""
+    """An operator's notice to every room: 1 to 1,000 readable characters."""
     if not text.strip():
         raise UserError("notice_empty")
     if len(text) > NOTICE_MOST:
@@ -149,7 +149,7 @@ def notice(text: str) -> str:
 
 
 def person_name(text: str) -> str:
-    """The name somebody goes by in the local chat: 1 to 32 visible characters, inner space squeezed."""
+    """A person's name in the local chat: 1 to 32 visible characters, each run of white space made one space."""
     name = " ".join(text.split())
     if not 1 <= len(name) <= NAME_MOST or any(unicodedata.category(character)[0] == "C" for character in name):
         raise UserError("name_shape", most=NAME_MOST)
@@ -157,9 +157,8 @@ def person_name(text: str) -> str:
 
 
 def room_name(text: str) -> str:
-    """A room's name as its link spells it: letters and digits joined by hyphens, at most 32."""
-    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text[:200]).lower())
-    name = "-".join(words)
+    """A room's name as in its link: letters and digits joined by hyphens, at most 32 characters."""
+    name = "-".join(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text[:200]).lower()))
     if not 1 <= len(name) <= NAME_MOST:
         raise UserError("room_shape", most=NAME_MOST)
     return name

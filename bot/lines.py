@@ -1,6 +1,6 @@
 """Reading a typed line: `/imagine mia7 woman in a suit --count 2` becomes a command's name and its values.
 
-And writing one back: what a drawing was asked for with.
+And back: the line that asks for a drawing again.
 """
 
 import math
@@ -19,7 +19,7 @@ Value = str | int | float | bool
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A command that somebody typed. Values are of their options' kinds; whether any is missing is not checked."""
+    """A parsed command. Each value has its option's type; missing options are not checked."""
 
     command: str
     values: Mapping[str, Value] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Line:
 def parse(text: str) -> Line:
     """Read one line that begins with a slash.
 
-    Words and text are taken by place; any option can be given as `--name value`, in any order.
+    Words and text are positional; any option can be given as `--name value`, in any order. Raises UserError.
     """
     name, _, rest = text.strip().removeprefix("/").partition(" ")
     command = COMMANDS.get(name.lower())
@@ -44,19 +44,21 @@ def parse(text: str) -> Line:
         )
         if option is None:
             raise UserError("unknown_option", command=command.name, option=key[:32])
-        # What follows a flag belongs to the places again: `/train --consent mia7 woman`.
+        # The text after a flag is positional again: `/train --consent mia7 woman`.
         if option.kind == OptionKind.FLAG:
             values[key] = True
             head = f"{head} {text}"
         else:
             values[key] = _value(option, text.strip())
-    _take_places(command, head.strip(), values)
+    _take_positional(command, head.strip(), values)
     return Line(command.name, values)
 
 
 def values_of(asked: Imagine) -> dict[str, Value]:
-    """The values of /imagine's options that ask for this; what changes most from one drawing to the next comes first,
-    since a form has room for a few. An original is no option's."""
+    """The values of /imagine's options that ask for this drawing, without its original.
+
+    A form has room for a few of them, so those that people change most often come first.
+    """
     values: dict[str, Value | None] = {
         "prompt": asked.prompt,
         "style": limits.style_word(asked.style, asked.style_weight) if asked.style else None,
@@ -71,14 +73,14 @@ def values_of(asked: Imagine) -> dict[str, Value]:
 
 
 def line_of(asked: Imagine) -> str:
-    """The line that asks for this."""
+    """The /imagine line that asks for this drawing."""
     (_, prompt), *options = values_of(asked).items()
     flags = [f"--{name} {value:g}" if isinstance(value, float) else f"--{name} {value}" for name, value in options]
     return " ".join(["/imagine", str(prompt), *flags])
 
 
-def _take_places(command: Command, text: str, values: dict[str, Value]) -> None:
-    # Only the first text has a place, since it takes all that is left.
+def _take_positional(command: Command, text: str, values: dict[str, Value]) -> None:
+    # Only the first text option is positional, since it takes the rest of the line.
     for option in command.options:
         if not text or option.name in values:
             continue

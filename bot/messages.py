@@ -1,4 +1,4 @@
-"""What the bot says, as data: every frontend renders these in its own way."""
+"""The bot's messages as data. Every frontend renders them in its own way."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Role = Literal["primary", "plain", "danger"]
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """Something to press. `action` goes to `Commands.press` and fits Telegram's 64 bytes."""
+    """A button under a message. `action` goes to `Commands.press` and fits Telegram's 64 bytes."""
 
     label: str
     action: str
@@ -19,7 +19,7 @@ class Button:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the inspection says about photo `number` (from 1)."""
+    """The inspection's result for photo `number` (from 1)."""
 
     number: int
     tone: Tone
@@ -28,7 +28,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture that is shown: its blob key, what a screen reader says, and its seed if it has one."""
+    """A picture in a message: its blob key, its alternative text, and its seed if it has one."""
 
     key: str
     text: str
@@ -37,7 +37,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to save, for nobody but the person who asked: either a blob's key, or its whole content as text."""
+    """A file for the person who asked: `key` names its blob, or `content` is its text. `text` describes it."""
 
     name: str
     text: str
@@ -59,9 +59,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the bot. `text` alone says all; the other parts let a frontend show it better.
+    """One message of the bot. `text` says everything; the other fields let a frontend show it better.
 
-    `files` come in private replies only. `avatar` is the id of the one it is about, so that it can be erased with it.
+    `files` occur in private replies only. `avatar` is the id of the avatar that it is about and is erased with.
     """
 
     text: str
@@ -80,8 +80,8 @@ class Message:
 class Reply:
     """The answer to one command or button.
 
-    `private`: only the person who asked should see it. `job_id`: the message follows this job from now on.
-    `spent`: the buttons of the message that was pressed have done their work.
+    `private`: only the person who asked should see it. `job_id`: the message shows this job's progress from now on.
+    `spent`: remove the buttons of the message whose button was pressed.
     """
 
     message: Message
@@ -92,10 +92,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who gives a command, and where.
+    """Who sends a command, and from where.
 
-    `room` is where the answer goes. `group` is what it belongs to, if people think of that as the group: a Discord
-    server with its channels, a Telegram group with its topics. `direct`: nobody but this person reads there.
+    `room` is where the answer goes. `group` is the group that the room belongs to, if it has one: a Discord server
+    with its channels, a Telegram group with its topics. `direct`: nobody but this person reads the room.
     `request` identifies what the person sent: one message or one press of a button. A platform that delivers it again
     (a repeated update, a proxy that retries, a browser that reconnects) gives the same value; a second message with the
     same text, or a second press of the same button, gets another. A request makes at most one job. The frontend forms
@@ -124,20 +124,20 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A photo on its way in, read once."""
+    """A photo that is being uploaded. It can be read once."""
 
     chunks: AsyncIterator[bytes]
 
 
 class Frontend(Protocol):
-    """A place where people chat, as the delivery loop sees it."""
+    """The delivery loop's port to a chat platform."""
 
     @property
     def name(self) -> str:
         """The platform's name, as `Job.frontend` stores it."""
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
-        """Show a message and return its reference. A message of the same `dedupe` in this room is not posted twice."""
+        """Post a message and return its reference. A second one with the same `dedupe` in a room is dropped."""
 
     async def edit(self, ref: str, message: Message) -> None:
-        """Replace what an earlier message says."""
+        """Replace the content of an earlier message."""

@@ -39,7 +39,7 @@ class Source(StrEnum):
     JOBS = "jobs"
     """The person's unfinished jobs."""
     STYLES = "styles"
-    """The styles that the engines at work have."""
+    """The styles of the running engines."""
     CHOICES = "choices"
     """The option's own `choices`."""
 
@@ -60,9 +60,9 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. Options that are required, and all of kind word or text, can be given by their place in a line.
+    """One command. Its options of kind word or text can be given by position in a typed line.
 
-    `topic` is what `/help` lists it under. `operators`: for those alone whom AVATAR_OPERATORS names.
+    `topic` is its heading in `/help`. `operators`: only for the accounts in AVATAR_OPERATORS.
     """
 
     name: str

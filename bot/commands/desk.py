@@ -105,7 +105,7 @@ class Desk:
     # How much
 
     async def check_jobs(self, user: User) -> None:
-        """Raise UserError too_many_jobs if the person has as many jobs under way as are allowed."""
+        """Raise UserError too_many_jobs if the person has ACTIVE_JOBS_MOST jobs under way."""
         active = len(await self.records.jobs.for_user(user.id, active_only=True))
         if active >= limits.ACTIVE_JOBS_MOST:
             raise UserError("too_many_jobs", active=active)
@@ -134,9 +134,15 @@ class Desk:
         """Write a job down; the same request makes one job, however often it is delivered."""
         kind, caller = _KINDS[type(payload)], visit.caller
         return await self.records.jobs.create(
-            kind, visit.user.id, caller.platform, caller.room, payload, caller.grant_scope, spoken(),
+            kind,
+            visit.user.id,
+            caller.platform,
+            caller.room,
+            payload,
+            caller.grant_scope,
+            spoken(),
             request=caller.request or None,
-        )  # fmt: skip
+        )
 
     async def enqueue(self, job: Job) -> None:
         """Hand a job to the engines."""

@@ -1,4 +1,4 @@
-"""The places where people chat. Each adapts one platform to `Commands` and to the `Frontend` port."""
+"""The frontends. Each adapts one chat platform to `Commands` and to the `Frontend` port."""
 
 from bot.messages import Frontend
 

@@ -16,14 +16,14 @@ _GROUND, _CARD, _INK, _DIM, _ACCENT = "#f4f4f8", "#ffffff", "#1f2030", "#686a80"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A prompt and the pictures it was answered with, as encoded bytes."""
+class SheetRow:
+    """A prompt and its pictures, as encoded bytes."""
 
     prompt: str
     pictures: Sequence[bytes]
 
 
-def contact_sheet(path: Path, title: str, subtitle: str, album: Sequence[Path], rows: Sequence[Row]) -> None:
+def contact_sheet(path: Path, title: str, subtitle: str, album: Sequence[Path], rows: Sequence[SheetRow]) -> None:
     """Draw the sheet and save it as PNG."""
     photos = [photo for source in album if (photo := _opened(source)) is not None]
     thumb = min(_CELL, (_INNER - 2 * 28 - 12 * (max(len(photos), 1) - 1)) // max(len(photos), 1))
@@ -58,7 +58,7 @@ def contact_sheet(path: Path, title: str, subtitle: str, album: Sequence[Path], 
 
 
 def _opened(path: Path) -> Image.Image | None:
-    # A photo that the engine reads and Pillow alone does not (HEIC) is only missing on the sheet.
+    # Pillow alone does not read HEIC, which the engine does; such a photo is left out of the sheet.
     try:
         with Image.open(path) as photo:
             return ImageOps.exif_transpose(photo).convert("RGB")

@@ -10,9 +10,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 CROWD = 10
-"""Commands at once from which on the bot is under load."""
+"""Number of simultaneous commands from which on the bot is under load."""
 _WAIT_MOST = 2.0
-"""Seconds that work waits for acknowledgements."""
+"""Longest wait for acknowledgements, in seconds."""
 
 
 class Crowd:
@@ -33,7 +33,7 @@ class Crowd:
 
     @contextmanager
     def acknowledging(self) -> Iterator[None]:
-        """Within, one command is being acknowledged."""
+        """Count one pending acknowledgement inside the `with` block."""
         self._add(1)
         try:
             yield
@@ -41,13 +41,13 @@ class Crowd:
             self._add(-1)
 
     def acknowledge(self, acknowledgement: Coroutine[Any, Any, None]) -> None:
-        """Acknowledge a command in a task of its own. It counts as pending from now on."""
+        """Acknowledge a command in a background task, which counts as pending from now on."""
         self._add(1)
         self._tasks.add(task := asyncio.create_task(acknowledgement))
         task.add_done_callback(self._ended)
 
     def expect_more(self, more: bool) -> None:
-        """Whether further commands are known to follow at once; work waits for them too."""
+        """Say whether more commands are about to arrive; work waits for them too."""
         self._more_expected = more
         self._add(0)
 
@@ -57,7 +57,7 @@ class Crowd:
             await asyncio.wait_for(self._acknowledged.wait(), _WAIT_MOST)
 
     async def close(self) -> None:
-        """Finish the acknowledgements that have tasks."""
+        """Wait for the background acknowledgements."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -1,8 +1,8 @@
-"""What a frontend writes down before and after it sends a message, so that an answer comes once.
+"""The ledger of sent messages: an entry before and one after sending, so that each answer is sent once.
 
-A platform takes a message as often as it is sent. If the process dies between sending and writing down, the next one
-finds the entry that was written before, and can look for the message or tell the person that it may be there.
-An answer that nobody could be shown is written down too, and follows once its person or group can be reached.
+Platforms do not drop repeated messages. If the process dies between sending and writing the second entry, the next
+process finds the first entry. It can then look for the message, or tell the person that it may have arrived.
+The ledger also keeps the answers that could not be delivered; they follow once the person or group can be reached.
 """
 
 import re
@@ -16,7 +16,7 @@ from storage.records import Note, Records
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The key of one message in the ledger. owner: the account that it is for, as platform:id, or None."""
+    """The key of one message in the ledger. owner: the recipient's account as platform:id, or None."""
 
     key: str
     owner: str | None
@@ -25,8 +25,8 @@ class Entry:
 class Ledger:
     """The entries of one platform, kept as notes in the records.
 
-    `<platform>/sent`: `<room>|<dedupe>`, with what the platform needs to know of how far the message is; "ref" is its
-    reference once all of it is sent. `<platform>/missed`: `<room or person>|<job>`.
+    `<platform>/sent`: `<room>|<dedupe>`, with the frontend's own state of the sending; "ref" is the message's reference
+    once all of it is sent. `<platform>/missed`: `<room or person>|<job>`.
     """
 
     def __init__(self, records: Records, platform: str) -> None:
@@ -34,10 +34,10 @@ class Ledger:
         self._sent = f"{platform}/sent"
         self._missed = f"{platform}/missed"
 
-    # Messages on their way
+    # Messages that are being sent
 
     async def open(self, entry: Entry, state: Mapping[str, Any]) -> Note | None:
-        """Write down that the message is about to be sent; the earlier entry instead, if there is one."""
+        """Add an entry for a message that is about to be sent; None. If there is an entry, return it instead."""
         if await self._records.notes.add(self._sent, entry.key, state, entry.owner):
             return None
         return await self._records.notes.get(self._sent, entry.key)
@@ -47,36 +47,36 @@ class Ledger:
         return await self._records.notes.get(self._sent, key)
 
     async def write(self, entry: Entry, state: Mapping[str, Any]) -> None:
-        """Write down how far the message is."""
+        """Save the state of the sending."""
         await self._records.notes.put(self._sent, entry.key, state, entry.owner)
 
     async def discard(self, entry: Entry) -> None:
-        """Forget the entry: the message was not sent."""
+        """Delete the entry: the message was not sent."""
         await self._records.notes.delete(self._sent, entry.key)
 
     async def prune(self, before: datetime) -> None:
-        """Forget entries that are older."""
+        """Delete older entries."""
         await self._records.notes.prune(self._sent, before)
 
-    # Answers that were shown to nobody
+    # Answers that could not be delivered
 
     async def miss(self, addressee: str, job_id: str, owner: str | None) -> None:
-        """The job's answer could not be shown to this addressee: a room, or a person's id."""
+        """Note that the job's answer could not be delivered to this addressee: a room, or a person's id."""
         await self._records.notes.add(self._missed, f"{addressee}|{job_id}", {}, owner)
 
-    async def missed(self, beginning: str) -> list[tuple[str, str]]:
-        """The missed answers of all addressees that begin like this: the addressee and the job of each."""
-        notes = await self._records.notes.find(self._missed, beginning)
+    async def missed(self, prefix: str) -> list[tuple[str, str]]:
+        """The undelivered answers of all addressees with this prefix, as (addressee, job id)."""
+        notes = await self._records.notes.find(self._missed, prefix)
         return [_parsed(note) for note in notes if not note.body.get("told")]
 
     async def caught_up(self, job_id: str) -> None:
-        """The answer was shown now, or never can be; no other addressee who missed it needs it."""
+        """Delete the job's undelivered answers: one was delivered now, or none ever can be."""
         for note in await self._records.notes.find(self._missed):
             if _parsed(note)[1] == job_id:
                 await self._records.notes.delete(self._missed, note.key)
 
 
 def _parsed(note: Note) -> tuple[str, str]:
-    # Discord's notes of versions before this one have a slash, and stay with "told" once they were shown.
+    # Discord's notes of older versions have a slash instead, and a "told" once they were delivered.
     addressee, _, job_id = re.split(r"([|/])", note.key, maxsplit=1)
     return addressee, job_id

@@ -1,4 +1,4 @@
-"""Locks by key, for work that goes one after another within a chat, a person or a job."""
+"""Locks by key, for work that must run one at a time within a chat, a person or a job."""
 
 import asyncio
 from typing import Generic, TypeVar

@@ -1,6 +1,6 @@
-"""A scripted chat in the terminal: the whole way from an album to pictures, with the same commands as everywhere.
+"""The demo: a scripted chat in the terminal, from photos to pictures, with the same commands as on every platform.
 
-`demo` plays one person who trains an avatar and has it drawn. An engine runs beside it as a process of its own.
+`demo` plays one person who trains an avatar and draws it. It starts an engine as a separate process.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from bot.commands.commands import Commands
 from bot.delivery import Delivery
-from bot.frontends.contact_sheet import Row, contact_sheet
+from bot.frontends.contact_sheet import SheetRow, contact_sheet
 from bot.limits import PHOTOS_FEWEST, PHOTOS_MOST
 from bot.messages import Caller, Message, Reply, Upload
 from bot.replies import jobs, phrases, refusals
@@ -35,14 +35,14 @@ from storage.open import open_storage
 
 NAME = "terminal"
 PATIENCE = 1200.0
-"""Seconds that one answer may take."""
+"""Longest wait for one answer, in seconds."""
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".heic"}
 _STYLES = {"good": "green", "warning": "yellow", "trouble": "red", "plain": "blue"}
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What the demo's person says. An album may bring its own as `script.json`."""
+    """What the demo's person types. An album may have its own script in `script.json`."""
 
     token: str = "mia7"
     noun: str = "woman"
@@ -61,7 +61,7 @@ class Script:
 
 
 class DemoFailed(Exception):
-    """The demo cannot go on; the message says why in one line."""
+    """The demo cannot continue; the message says why in one line."""
 
     def __init__(self, why: str, status: int = 1) -> None:
         super().__init__(why)
@@ -69,7 +69,7 @@ class DemoFailed(Exception):
 
 
 class Terminal:
-    """The frontend port on a terminal: messages as bubbles, progress as one live bar."""
+    """The frontend port for a terminal: messages as bubbles, progress as one live bar."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -83,23 +83,23 @@ class Terminal:
         return NAME
 
     def answer(self, job_id: str) -> asyncio.Future[Message]:
-        """The message that ends a job, once it is there."""
+        """A future of the message that ends a job."""
         return self._answers.setdefault(job_id, asyncio.get_running_loop().create_future())
 
     def say(self, text: str, note: str = "") -> None:
-        """The person's own line."""
+        """Print what the person types."""
         body = escape(text) + (f"\n[dim]{escape(note)}[/]" if note else "")
         panel = Panel(body, title="you", title_align="right", border_style="magenta", expand=False, padding=(0, 1))
         self._console.print(Align.right(Padding(panel, (1, 0, 0, 8))))
 
     def note(self, text: str) -> None:
-        """What no chat would show, such as a file that was written."""
+        """Print a remark that is no chat message, such as the path of a file."""
         self._console.print(f"[dim]{escape(text)}[/]")
 
     async def post(self, room: str, message: Message, dedupe: str | None = None) -> str:
         self._posted += 1
         if dedupe is not None:
-            # The answers of an earlier demo that was cut short are nobody's any more.
+            # Skip the answers that an interrupted earlier demo left.
             if dedupe not in self._answers:
                 return str(self._posted)
             self._bubble(message)
@@ -112,7 +112,7 @@ class Terminal:
         return str(self._posted)
 
     async def edit(self, ref: str, message: Message) -> None:
-        # One job at a time, so a reference from before a restart is all that can be foreign.
+        # Jobs run one at a time, so any other reference comes from an earlier demo.
         if ref != str(self._posted):
             return
         if message.progress is None:
@@ -122,7 +122,7 @@ class Terminal:
             self._show(message)
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
@@ -170,7 +170,7 @@ class Terminal:
         self._progress.update(
             task, description=progress.label, total=total, completed=progress.fraction or 0.0, below=" · ".join(parts)
         )
-        # Where no bar can move, as in a log, a line for each tenth has to do.
+        # Without a terminal (output to a file, say) no bar can move: print a line for each tenth instead.
         tenth = int((progress.fraction or 0.0) * 10)
         if not self._console.is_terminal and tenth > self._shown:
             self._shown = tenth
@@ -179,7 +179,7 @@ class Terminal:
 
 
 class _Person:
-    """The one who chats in the demo."""
+    """The person who chats in the demo."""
 
     def __init__(
         self, commands: Commands, delivery: Delivery, terminal: Terminal, engine: "asyncio.Task[None]"
@@ -191,7 +191,7 @@ class _Person:
         self.caller = Caller(NAME, "demo", "Demo", "demo")
 
     async def ask(self, text: str, photos: Sequence[Path] = ()) -> Message:
-        """Say something and wait for the answer of its job."""
+        """Send a line and wait for the answer of its job."""
         note = f"{len(photos)} photos · consent ticked: {refusals.CONSENT}" if photos else ""
         self._terminal.say(text, note)
         return await self._followed(
@@ -221,8 +221,8 @@ class _Person:
             raise DemoFailed(message.text)
         return message
 
-    async def start_afresh(self, token: str) -> None:
-        """Clear away what an earlier demo left."""
+    async def clean_up(self, token: str) -> None:
+        """Cancel the jobs and erase the avatar that an earlier demo left."""
         for job in await self._commands.complete(self.caller, Source.JOBS):
             await self._commands.line(self.caller, f"/cancel {job.value}")
         for avatar in await self._commands.complete(self.caller, Source.OWN_AVATARS):
@@ -232,7 +232,7 @@ class _Person:
 
 
 async def demo(settings: BotSettings, album: Path, out: Path, console: Console | None = None) -> int:
-    """Train an avatar of the album, have it drawn, leave a contact sheet in `out`; the exit status."""
+    """Train an avatar from the album, draw it, write a contact sheet to `out`. Return the exit status."""
     console = console or Console(highlight=False)
     terminal = Terminal(console)
     try:
@@ -277,14 +277,14 @@ def _read(album: Path) -> tuple[list[Path], Script]:
 async def _play(
     person: _Person, terminal: Terminal, blobs: Blobs, photos: list[Path], script: Script, out: Path
 ) -> None:
-    await person.start_afresh(script.token)
+    await person.clean_up(script.token)
     checked = await person.ask(f"/train {script.token} {script.noun}", photos)
     trained = await person.press(checked)
     rows = []
     for number, prompt in enumerate(script.prompts, start=1):
         drawn = await person.ask(f"/imagine {prompt}")
         pictures = [await blobs.get(picture.key) for picture in drawn.pictures]
-        rows.append(Row(prompt, pictures))
+        rows.append(SheetRow(prompt, pictures))
         await asyncio.to_thread(_write, out, f"{number}-{_slug(prompt)}", pictures)
     sheet = out / "contact-sheet.png"
     note = f" {jobs.CARTOON}" if jobs.CARTOON in trained.text else ""
@@ -312,7 +312,7 @@ async def _uploads(photos: Sequence[Path]) -> AsyncIterator[Upload]:
 
 @asynccontextmanager
 async def _engine(settings: BotSettings) -> AsyncIterator["asyncio.Task[None]"]:
-    """An engine process; the task inside fails as soon as it ends by itself."""
+    """Run an engine process. The yielded task raises DemoFailed as soon as the process ends by itself."""
     log = settings.home / "demo-engine.log"
     environment = {**os.environ, "AVATAR_HOME": str(settings.home)}
     with log.open("wb") as file:

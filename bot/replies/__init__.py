@@ -1,1 +1,1 @@
-"""Everything the bot says to people, by topic. Facts come in, a `Message` or a sentence goes out."""
+"""All texts for users, by topic. The functions turn facts into a `Message` or a sentence."""

@@ -1,4 +1,4 @@
-"""What is said about a person's own data: what is kept, joining two platforms, and erasing everything."""
+"""Texts about a person's data: what is kept, linking two platforms, and erasing everything."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -58,11 +58,11 @@ def privacy() -> Message:
 
 
 def mydata(accounts: Sequence[User], counts: Mapping[str, int], document: str) -> Message:
-    """The answer to /mydata: the counts in words, and everything as JSON."""
-    places = listing([say("{name} on {platform}", name=one.name, platform=one.platform) for one in accounts])
+    """The answer to /mydata: the counts, and a file with everything as JSON."""
+    known = listing([say("{name} on {platform}", name=one.name, platform=one.platform) for one in accounts])
     kept = [*_counted(counts), *([chat_lines(counts["chat_lines"])] if counts["chat_lines"] else [])]
     parts = [
-        say("I know you as {places}.", places=places),
+        say("I know you as {accounts}.", accounts=known),
         say("I keep {what} of yours.", what=listing(kept)),
         say(
             "You have shared {given}, and others have shared with you {received}.",
@@ -110,7 +110,7 @@ def exported(avatar: Avatar, method: str, key: str) -> Message:
 
 
 def file_large(file: File, most: int) -> str:
-    """In place of a file with more than `most` bytes."""
+    """Replaces a file that has more than `most` bytes."""
     return say(
         "{file} is larger than the {megabytes} MB that this chat accepts. The person who runs me can give it to you.",
         file=file.name,
@@ -119,12 +119,12 @@ def file_large(file: File, most: int) -> str:
 
 
 def file_gone(file: File) -> str:
-    """In place of a file that was erased since."""
+    """Replaces a file that was erased."""
     return say("{file} has been erased.", file=file.name)
 
 
 def confirm_forget(user_id: str, counts: Mapping[str, int], platforms: Sequence[str]) -> Message:
-    """The one question before everything goes."""
+    """The question before everything is erased."""
     buttons = [Button(say("Erase everything"), f"forget-all:{user_id}", "danger")]
     if "chat" in platforms:
         buttons += [Button(say("Erase everything and my chat lines"), f"forget-lines:{user_id}", "danger")]
@@ -140,7 +140,7 @@ def confirm_forget(user_id: str, counts: Mapping[str, int], platforms: Sequence[
 
 
 def forgotten(counts: Mapping[str, int], erased: int, receipt: str) -> Message:
-    """The receipt. erased: files."""
+    """The receipt of /forget. erased: the number of files."""
     what = [
         *_counted(counts),
         permissions(counts["grants"]),
@@ -157,7 +157,7 @@ def forgotten(counts: Mapping[str, int], erased: int, receipt: str) -> Message:
 
 
 def not_forgotten() -> Message:
-    """The person thought better of it."""
+    """The person decided against /forget."""
     return Message(say("All right, everything stays as it is."))
 
 

@@ -1,4 +1,4 @@
-"""What is said about avatars: the list, one avatar's card, and what changed about it."""
+"""Texts about avatars: the list, one avatar's card, and its changes."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ def _line(avatar: Avatar, *more: str) -> str:
 def listed(own: Sequence[Avatar], shared: Sequence[tuple[Avatar, str]], default: str | None = None) -> Message:
     """The answer to /avatars.
 
-    shared: each with its owner's name. default: the id of the one that is drawn where a prompt names nobody.
+    shared: each with its owner's name. default: the id of the avatar that is drawn when a prompt names nobody.
     """
     if not own and not shared:
         return refusals.refusal(UserError("no_avatars"))
@@ -41,7 +41,7 @@ def listed(own: Sequence[Avatar], shared: Sequence[tuple[Avatar, str]], default:
 
 
 def _likeness(avatar: Avatar) -> list[str]:
-    """How alike its samples were, if that was measured."""
+    """The likeness of its samples, if it was measured."""
     likeness = avatar.details.get("likeness")
     return [] if likeness is None else [say("{percent} % alike", percent=round(100 * likeness))]
 
@@ -51,7 +51,7 @@ def _sample(avatar: Avatar) -> list[Shown]:
 
 
 def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], default: bool) -> Message:
-    """One of the person's own avatars, with all that can be done to it. count: its photos."""
+    """One of the person's own avatars, with a button for each thing to do with it. count: the number of its photos."""
     lines = [_line(avatar, say(_STATES[avatar.state]), photos(count), *_likeness(avatar))]
     if default:
         lines.append(say("It is your default: I draw it when a prompt names nobody."))
@@ -74,7 +74,7 @@ def avatar_card(avatar: Avatar, count: int, shares: Sequence[rights.Share], defa
 
 
 def how_to_rename(avatar: Avatar) -> Message:
-    """The answer to the Rename button where a frontend cannot put words into the person's mouth."""
+    """The answer to the Rename button in frontends that cannot fill in the person's input field."""
     command = f"/avatars {avatar.token} --rename "
     return Message(
         say("What should it be called? For example: {example}", example=f"{command}{avatar.token[:14]}b"),
@@ -102,16 +102,16 @@ def first_picture(avatar: Avatar, key: str) -> Shown:
 
 
 def how_to_imagine(avatar: Avatar) -> Message:
-    """The answer to the Imagine button where a frontend cannot put words into the person's mouth."""
+    """The answer to the Imagine button in frontends that cannot fill in the person's input field."""
+    command = f"/imagine {avatar.token} {avatar.noun} "
     return Message(
-        say("Tell me what to draw, for example: {example}",
-            example=f"/imagine {avatar.token} {avatar.noun} in a suit"),
-        prompt=f"/imagine {avatar.token} {avatar.noun} ",
-    )  # fmt: skip
+        say("Tell me what to draw, for example: {example}", example=f"{command}in a suit"),
+        prompt=command,
+    )
 
 
 def confirm_delete(avatar: Avatar, count: int) -> Message:
-    """The question before anything is erased. count: its photos."""
+    """The question before an avatar is erased. count: the number of its photos."""
     text = say(
         "Erase {token} for good, with {photos}, what I learned and all its pictures? This can't be undone.",
         token=avatar.token,
@@ -125,7 +125,7 @@ def confirm_delete(avatar: Avatar, count: int) -> Message:
 
 
 def erased(avatar: Avatar, count: int) -> Message:
-    """The receipt of an erasure. count: files."""
+    """The receipt of an erasure. count: the number of files."""
     text = say(
         "{token} is erased, with its photos, pictures and training: {files} in all.",
         token=avatar.token,
@@ -135,5 +135,5 @@ def erased(avatar: Avatar, count: int) -> Message:
 
 
 def kept(avatar: Avatar) -> Message:
-    """The person thought better of it."""
+    """The person decided against the erasure."""
     return Message(say("All right, {token} stays.", token=avatar.token))

@@ -1,4 +1,4 @@
-"""The check of the photos, in words."""
+"""Texts about the check of the photos."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -80,7 +80,7 @@ def checking(avatar: Avatar, count: int, job: Job) -> Message:
 
 
 def checked(avatar_id: str, token: str | None, entries: Sequence[Facts], job_id: str) -> Message:
-    """The result of the inspection: what is good, what is not, and the buttons to go on."""
+    """The result of the inspection: which photos are good, which are not and why, and the buttons to continue."""
     verdicts = tuple(verdict(number, entry) for number, entry in enumerate(entries, start=1))
     bad = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "trouble"]
     good = len(verdicts) - len(bad)

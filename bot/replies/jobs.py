@@ -1,7 +1,7 @@
-"""What is said about jobs: on their way, at their end, and in answer to /status and /cancel.
+"""Texts about jobs: their progress, their end, and the answers to /status and /cancel.
 
-Replies stand here in English, and `say` looks them up in the reader's language. They are warm and short, and say what
-to do next. Nothing in this package decides anything or does any I/O.
+The texts are in English here; `say` translates them. They are warm and short, and say what to do next. Nothing in this
+package decides anything or does any I/O.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +21,17 @@ CARTOON = marked(
 )
 
 NOTICES: Mapping[str, str] = {"cartoon": CARTOON}
-"""What people must be told of a base model's pictures, by the code that the engine gives."""
+"""Remarks about a base model's pictures, by the engine's code."""
 
 
 def notice_of(result: Facts) -> str | None:
-    """The code of `NOTICES` for a job's result, if there is one."""
-    # Results of older engines have a truth value under "cartoon" instead.
+    """The key in `NOTICES` for a job's result, or None."""
+    # Results of older engines have a boolean "cartoon" instead.
     notice = result.get("notice") or ("cartoon" if result.get("cartoon") else None)
     return notice if notice in NOTICES else None
 
 
-# Jobs on their way
+# Jobs under way
 
 
 def _doing(job: Job, token: str | None) -> str:
@@ -53,7 +53,7 @@ def _cancel(job: Job) -> Button:
 
 
 def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str | None = None) -> Message:
-    """The one message that is edited while a job waits and runs; `code` and `facts` are those of the latest event."""
+    """The progress message of a job that waits or runs; `code` and `facts` are those of its latest event."""
     doing = _doing(job, token)
     progress = Progress(doing)
     if code == "queued":
@@ -89,13 +89,11 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
     if sample and code != "queued":
         who = say("{token} so far", token=token) if token else say("The avatar so far")
         shown = (Shown(sample, who),)
-    return Message(
-        text, job=job.id, prompt=_prompt(job), pictures=shown, progress=progress, buttons=(_cancel(job),)
-    )  # fmt: skip
+    return Message(text, job=job.id, prompt=_prompt(job), pictures=shown, progress=progress, buttons=(_cancel(job),))
 
 
 def ended(job: Job, token: str | None) -> Message:
-    """What the progress message says once its job is over; the answer itself is a message of its own."""
+    """The last text of the progress message; the answer is a separate message."""
     seconds = (job.finished - job.started).total_seconds() if job.finished and job.started else 0
     match job.kind:
         case JobKind.INSPECT:
@@ -117,15 +115,15 @@ def ended(job: Job, token: str | None) -> Message:
 
 
 def forgotten() -> Message:
-    """What a progress message says after its job was forgotten with its person."""
+    """The last text of a progress message whose job was erased by /forget."""
     return Message(say("Cancelled and forgotten."))
 
 
-# The answers, one for each job
+# Answers, one for each job
 
 
 def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
-    """The training is over: samples and what to do with them."""
+    """The answer to a training that succeeded: its samples, and what to do next."""
     if {"steps", "seconds"} <= result.keys():
         took = duration(result["seconds"])
         ready = say("{token} is ready: {steps} steps in {span}.", token=avatar.token, steps=result["steps"], span=took)
@@ -150,7 +148,7 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
 def drawn(
     job: Job, pictures: Sequence[tuple[str, int]], notice: str | None, owners: Sequence[tuple[str, str]] = ()
 ) -> Message:
-    """The pictures, each with its seed. owners: (token, name) of each avatar that is somebody else's."""
+    """The answer to /imagine: the pictures with their seeds. owners: (token, name) of each avatar of another person."""
     prompt = _prompt(job) or ""
     seeds = listing([str(seed) for _, seed in pictures]) if pictures else ""
     parts = [
@@ -174,7 +172,7 @@ def drawn(
 
 
 def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
-    """The answer to the Seed button: how to draw each picture again."""
+    """The answer to the Seed button: the command that draws each picture again."""
     lines = [line_of(replace(asked, count=1, seed=picture.seed)) for picture in pictures]
     if asked.original is not None:
         head = say("These are variations of a picture, so their seeds alone draw something else:")
@@ -188,7 +186,7 @@ def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
 
 
 def weaker() -> str:
-    """What a style with a smaller weight is, beside its completion."""
+    """The hint beside the completion of a style with a smaller weight."""
     return say("weaker")
 
 
@@ -210,10 +208,10 @@ def _bad_size(facts: Facts) -> str:
     refused = say("The base model can't draw that size.")
     if not {"low", "high", "multiple"} <= facts.keys():
         return f"{refused} " + say("Leave out --size to use its own.")
-    return f"{refused} " + say("Width and height go from {low} to {high} in steps of {multiple}.", **facts)
+    return f"{refused} " + say("Width and height must be from {low} to {high}, in steps of {multiple}.", **facts)
 
 
-# What ends a job, by the engine's code; any other is a fault of ours.
+# Reasons of failures by the engine's error code. Any other code is a bug of ours.
 FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "crashed": lambda facts: say(
         "It crashed several times, so I gave up. Please try once more; nothing of yours is lost."
@@ -246,7 +244,7 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
 
 
 def failed(job: Job) -> Message:
-    """The job did not work out."""
+    """The answer to a job that failed."""
     error = job.error or {}
     wording = FAILURES.get(error.get("code", ""))
     match job.kind:
@@ -278,7 +276,7 @@ def _retry(job: Job) -> tuple[Button, ...]:
 
 
 def cancelled(job: Job, token: str | None) -> Message:
-    """The one answer to a cancelled job."""
+    """The answer to a job that was cancelled."""
     match job.kind:
         case JobKind.INSPECT:
             what = say("The photo check is cancelled and the photos are erased.")
@@ -295,7 +293,7 @@ def cancelled(job: Job, token: str | None) -> Message:
 
 
 def status(jobs: Sequence[tuple[Job, Facts, str | None]]) -> Message:
-    """The answer to /status: each job with where it stands (`Desk.waiting`) and its avatar's token."""
+    """The answer to /status. jobs: each with the facts of `Desk.waiting` and its avatar's token."""
     if not jobs:
         return Message(say("You have no jobs under way. /imagine draws, /train makes an avatar."))
     lines = [

@@ -1,4 +1,4 @@
-"""What is said to operators, and by them to everybody."""
+"""Texts for operators, and their notices to everybody."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -62,13 +62,13 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     ),
     "quota_used": _quota_used,
     "notice_empty": lambda facts: say(
-        "What should I tell everybody? For example: /operator broadcast I take a break tonight at ten."
+        "What should I tell everybody? For example: /operator broadcast I'm taking a break tonight at ten."
     ),
 }
 
 
 def paused(waiting: int) -> Message:
-    """No job is taken from now on."""
+    """The engines start no more jobs."""
     return Message(
         say(
             "Paused. Running jobs finish; waiting jobs ({jobs}) and new ones wait. /operator resume continues.",
@@ -78,7 +78,7 @@ def paused(waiting: int) -> Message:
 
 
 def resumed(waiting: int) -> Message:
-    """Jobs are taken again."""
+    """The engines start jobs again."""
     text = several(
         "I'm back, and continue with {count} waiting job.",
         "I'm back, and continue with {count} waiting jobs.",
@@ -116,7 +116,7 @@ def _named(code: str) -> str:
 
 
 def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
-    """How many of everything there are."""
+    """The answer to /operator stats: how many people, avatars and jobs there are."""
 
     def row(name: str, title: str) -> str:
         counts = figures[name]
@@ -133,21 +133,22 @@ def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
 
 
 def banned(account: str, known: bool, stopped: int) -> Message:
-    """Somebody is banned."""
+    """An account was banned. known: it has written to the bot before. stopped: the number of its cancelled jobs."""
     if not known:
         return Message(say("{account} is banned, though I haven't met them yet.", account=account))
-    text = say("{account} is banned, and nobody can use their avatars. Stopped: {jobs}.", account=account,
-               jobs=jobs(stopped))  # fmt: skip
+    text = say(
+        "{account} is banned, and nobody can use their avatars. Stopped: {jobs}.", account=account, jobs=jobs(stopped)
+    )
     return Message(text)
 
 
 def unbanned(account: str) -> Message:
-    """A ban is lifted."""
+    """A ban was lifted."""
     return Message(say("{account} is welcome again.", account=account), tone="good")
 
 
 def quotas(quota: Mapping[str, int | None], account: str | None) -> Message:
-    """What the quotas are now."""
+    """The quotas in force. account: whose, or None for everybody."""
     learning, drawing = quota.get("trainings"), quota.get("pictures")
     each = listing(
         [
@@ -161,10 +162,10 @@ def quotas(quota: Mapping[str, int | None], account: str | None) -> Message:
 
 
 def broadcast(rooms: int) -> Message:
-    """The notice is on its way."""
+    """A notice will be posted. rooms: the number of rooms."""
     return Message(several("On its way to {count} room.", "On its way to {count} rooms.", rooms), tone="good")
 
 
 def notice(text: str) -> Message:
-    """What an operator tells a room: the text as it was written, announced in the readers' language."""
+    """An operator's notice to a room. Only its introduction is translated."""
     return Message(say("A message from the people who run this bot: {text}", text=text))

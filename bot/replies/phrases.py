@@ -1,4 +1,4 @@
-"""Short phrases: times, amounts and queue positions as people say them."""
+"""Short phrases: times, amounts and queue positions."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ Facts = Mapping[str, Any]
 
 
 def duration(seconds: float) -> str:
-    """A time that people say: '12 s', '3 min', '1 h 20 min'."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return say("{seconds} s", seconds=whole)
-    minutes = max(1, round(whole / 60))
+    """A length of time: '12 s', '3 min', '1 h 20 min'."""
+    rounded = max(0, round(seconds))
+    if rounded < 60:
+        return say("{seconds} s", seconds=rounded)
+    minutes = max(1, round(rounded / 60))
     if minutes < 60:
         return say("{minutes} min", minutes=minutes)
     hours, minutes = divmod(minutes, 60)
@@ -27,7 +27,7 @@ def queue_position(position: int) -> str:
 
 
 def until(moment: datetime | str) -> str:
-    """How long it is to a moment, given as such or in ISO's spelling: 'in 3 h 20 min', from two days on 'in 3 days'."""
+    """The time to a moment (a datetime or its ISO format): 'in 3 h 20 min', from two days on 'in 3 days'."""
     seconds = _seconds_to(moment)
     if seconds < 2 * 86400:
         return say("in {span}", span=duration(seconds))
@@ -35,7 +35,7 @@ def until(moment: datetime | str) -> str:
 
 
 def span_to(moment: datetime | str) -> str:
-    """As `until`, without the 'in'."""
+    """Like `until`, without the 'in'."""
     seconds = _seconds_to(moment)
     return duration(seconds) if seconds < 2 * 86400 else several("{count} day", "{count} days", round(seconds / 86400))
 
@@ -89,8 +89,8 @@ def files(count: int) -> str:
 
 
 def times(count: int) -> str:
-    """'1 time', '2 times'."""
-    return several("{count} time", "{count} times", count)
+    """'once', '2 times'."""
+    return several("once", "{count} times", count)
 
 
 def jobs(count: int) -> str:

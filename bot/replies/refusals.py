@@ -1,4 +1,4 @@
-"""What went wrong and what to do next, by the code of the UserError."""
+"""Errors that the user can fix: what went wrong and what to do next, by the code of the UserError."""
 
 from collections.abc import Callable, Mapping
 
@@ -11,7 +11,7 @@ from storage.errors import UserError
 
 CONSENT = marked("The person in these photos is an adult and has agreed to having an avatar of them made and drawn.")
 CONSENT_VERSION = "2"
-"""Rises with every change of the sentence CONSENT, so that the records know what somebody agreed to."""
+"""Raise it with every change of CONSENT: the records keep the version that a person agreed to."""
 PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
 
@@ -20,7 +20,7 @@ def _how_about(facts: Facts) -> str:
 
 
 def unknown_style(facts: Facts) -> str:
-    """There is no such style; which there are."""
+    """There is no such style; lists the styles that exist."""
     if not facts["styles"]:
         return say("There are no styles here. Leave out --style.")
     return say(
@@ -206,13 +206,13 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
 
 
 def refusal(error: UserError) -> Message:
-    """The kind answer to wrong input."""
+    """The answer to wrong input."""
     wording = REFUSALS.get(error.code)
     text = wording(error.facts) if wording else say("I can't do that. /help shows what I can do.")
     return Message(text, tone="warning")
 
 
 def apology(error_id: str) -> Message:
-    """The answer to a bug of ours; the id finds it in the log."""
+    """The answer to a bug of ours. error_id: its id in the log."""
     text = say("Sorry, something broke on my side. Please try again; if it keeps happening, mention {id}.", id=error_id)
     return Message(text, tone="trouble")

@@ -1,4 +1,4 @@
-"""What is said about sharing: who may draw whose avatar, and for how long."""
+"""Texts about sharing: who may draw whose avatar, and for how long."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from storage.records import Avatar
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One grant in words: `whom` is "Ben", "this group" or "another group"."""
+    """One grant. `whom`: the grantee as a phrase, such as "Ben" or "this group"."""
 
     grant_id: str
     token: str
@@ -46,34 +46,34 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
 
 
 def this_group() -> str:
-    """Whom a grant to this room names."""
+    """The grantee of a grant to this room."""
     return say("this group")
 
 
 def another_group() -> str:
-    """Whom a grant to another room names; which one is nobody's business here."""
+    """The grantee of a grant to another room, whose name stays private."""
     return say("another group")
 
 
 def somebody() -> str:
-    """Whom a grant names who has no account any more."""
+    """The grantee of a grant to a person whose account is gone."""
     return say("somebody")
 
 
 def belongs(token: str, name: str) -> str:
-    """Whose a shared avatar is."""
+    """Says whose avatar this is."""
     return say("{token} is {name}'s.", token=token, name=name)
 
 
 def line_of(share: Share) -> str:
-    """One grant, as a line of a list."""
+    """One grant as a line of a list."""
     if share.expires:
         return say("Shared with {whom} for another {span}.", whom=share.whom, span=span_to(share.expires))
     return say("Shared with {whom}, until you take it back.", whom=share.whom)
 
 
 def take_back(share: Share) -> Button:
-    """The one tap that ends a grant."""
+    """The button that ends a grant."""
     return Button(say("Take back from {whom}", whom=share.whom), f"revoke:{share.grant_id}")
 
 
@@ -82,7 +82,7 @@ def _ends(share: Share) -> list[str]:
 
 
 def shared_here(avatar: Avatar, name: str, share: Share) -> Message:
-    """Everybody in the group may draw the avatar; they all read this."""
+    """The public answer to /share: everybody in the group may draw the avatar."""
     text = say(
         "{name} shares {token} with this group: /imagine {token} {noun} in a suit.",
         name=name,
@@ -98,7 +98,7 @@ def shared_here(avatar: Avatar, name: str, share: Share) -> Message:
 
 
 def shared_with(avatar: Avatar, share: Share) -> Message:
-    """One person may draw the avatar; its owner reads this."""
+    """The owner's answer to /share: one person may draw the avatar."""
     text = say("{whom} can now draw {token} anywhere I am.", whom=share.whom, token=avatar.token)
     return Message(
         " ".join([text, *_ends(share)]),
@@ -109,7 +109,7 @@ def shared_with(avatar: Avatar, share: Share) -> Message:
 
 
 def unshared(token: str, whom: str, stopped: int, left: Sequence[Share]) -> Message:
-    """A grant was taken back."""
+    """A grant was taken back. stopped: the number of cancelled drawings. left: the grants that remain."""
     parts = [say("{token} is not shared with {whom} any more.", token=token, whom=whom)]
     if stopped:
         parts.append(say("Drawings under way there are stopped."))
@@ -119,6 +119,6 @@ def unshared(token: str, whom: str, stopped: int, left: Sequence[Share]) -> Mess
 
 
 def unshare_which(token: str, shares: Sequence[Share]) -> Message:
-    """It is shared elsewhere, so the person chooses."""
+    """The avatar is not shared there but elsewhere: the person chooses a grant to take back."""
     head = say("{token} is not shared there. These can draw it:", token=token)
     return Message("\n".join([head, *map(line_of, shares)]), buttons=tuple(map(take_back, shares[:4])))

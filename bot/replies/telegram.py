@@ -1,4 +1,4 @@
-"""What only Telegram has to say."""
+"""Texts for Telegram only."""
 
 from bot import limits
 from bot.language import marked, say, several
@@ -8,7 +8,7 @@ from bot.replies.refusals import CONSENT
 from bot.table import COMMANDS
 
 START = marked("Open our private chat and see what I can do")
-"""What /start does, for Telegram's list of commands."""
+"""The description of /start in Telegram's list of commands."""
 OPEN = marked("Open our private chat")
 ORIGINALS = marked("Originals")
 TAKEN = marked("I already have these photos.")
@@ -19,7 +19,7 @@ def welcome(name: str) -> Message:
     """The answer to /start."""
     return Message(
         say(
-            "Hello {name}! Show me {fewest} to {most} photos of a person, and I draw them in whatever you "
+            "Hello {name}! Show me {fewest} to {most} photos of a person, and I'll draw them in whatever you "
             "describe. Send the photos as an album with a caption such as {example}, or one by one. /help shows "
             "everything.",
             name=name,
@@ -31,7 +31,7 @@ def welcome(name: str) -> Message:
 
 
 def how_to(command: str) -> Message:
-    """The answer to a link that leads to one command."""
+    """The answer to a deep link to one command."""
     found = COMMANDS[command]
     parts = [say("{description}. For example: {example}", description=say(found.description), example=found.example)]
     if any(option.name == "photos" for option in found.options):
@@ -40,12 +40,12 @@ def how_to(command: str) -> Message:
 
 
 def in_private(command: str) -> Message:
-    """Photos do not belong into a group: this goes with a link to the private chat."""
+    """Photos are not taken in groups. Sent with a link to the private chat."""
     return Message(say("Photos stay between you and me: please send /{command} in our private chat.", command=command))
 
 
 def start_first() -> Message:
-    """The answer is for one person only, who never opened the private chat; this goes with a link to it."""
+    """The answer is private, and the person has not opened the private chat yet. Sent with a link to it."""
     return Message(say("The answer is for you alone. Open our private chat once, press Start and send this again."))
 
 
@@ -54,7 +54,7 @@ def _done(tray: str) -> Button:
 
 
 def waiting(count: int, tray: str, album: bool) -> Message:
-    """Photos that nobody has said anything about yet."""
+    """Photos have come without a command. album: they are one album."""
     example = COMMANDS["train"].example
     if album:
         text = say("{photos}. Who is it? Reply to them with {example}", photos=photos(count), example=example)
@@ -70,7 +70,7 @@ def waiting(count: int, tray: str, album: bool) -> Message:
 
 
 def collecting(line: str, count: int, tray: str) -> Message:
-    """The line is known, and photos are still to come."""
+    """The command has come, and more photos are needed."""
     got = say("{photos} so far.", photos=photos(count)) if count else say("Now send me the photos.")
     need = say(
         "I need {fewest} to {most} of this one person. Press Done when that is all.",
@@ -82,7 +82,7 @@ def collecting(line: str, count: int, tray: str) -> Message:
 
 
 def consent(line: str, count: int, tray: str) -> Message:
-    """The question before an album is taken in, since Telegram has no box to tick."""
+    """The question for consent, which Telegram has no checkbox for."""
     extra = count - limits.PHOTOS_MOST
     parts = [f"{line}: {photos(count)}."]
     if extra > 0:
@@ -100,7 +100,7 @@ def consent(line: str, count: int, tray: str) -> Message:
 
 
 def kept(refused: Message, count: int) -> Message:
-    """The line was refused; the photos need not be sent again."""
+    """The command was refused; the photos need not be sent again."""
     if not count:
         return Message(refused.text, tone=refused.tone)
     still = several(
@@ -112,7 +112,7 @@ def kept(refused: Message, count: int) -> Message:
 
 
 def needs_more(count: int) -> str:
-    """Done was pressed too early."""
+    """Done was pressed with too few photos."""
     return say(
         "{photos} so far, and I need at least {fewest}. Send some more first.",
         photos=photos(count),
@@ -121,17 +121,17 @@ def needs_more(count: int) -> str:
 
 
 def needs_line(count: int) -> str:
-    """Done was pressed, and it is still unknown who is on the photos."""
+    """Done was pressed before a command came."""
     return say("I have {photos}. Who is it? Send {example}", photos=photos(count), example=COMMANDS["train"].example)
 
 
 def which() -> Message:
-    """Several albums wait, and /train named none of them."""
+    """Several albums are waiting, and /train is a reply to none of them."""
     return Message(say("You sent me more than one album. Reply with this line to a photo of the one you mean."))
 
 
 def too_late() -> Message:
-    """A photo of an album that is being checked already."""
+    """A photo arrived after its album was closed."""
     text = say(
         "This photo came after its album was closed, so I left it out and did not keep it. To train with it, "
         "send the whole album again."
@@ -145,17 +145,17 @@ def no_picture() -> Message:
 
 
 def not_fetched() -> Message:
-    """Telegram did not hand the photo over."""
+    """The photo could not be downloaded from Telegram."""
     return Message(say("I could not fetch this photo from Telegram. Please send it once more."), tone="trouble")
 
 
 def dropped() -> Message:
-    """Gathered photos were thrown away on request."""
+    """Photos without a command were erased at the person's request."""
     return Message(say("All right, I have erased these photos. Send new ones whenever you like."))
 
 
 def expired(count: int) -> Message:
-    """Gathered photos lay about too long."""
+    """Photos without a command were erased after a day."""
     return Message(
         several(
             "I have erased the {count} photo you sent, because nothing more came for a day.",
@@ -166,15 +166,17 @@ def expired(count: int) -> Message:
 
 
 def no_command() -> Message:
-    """Words without a command."""
+    """A text without a command."""
     return Message(
-        say("Please use a command, for example {example} (or /help for all of them).",
-            example=COMMANDS["imagine"].example)
-    )  # fmt: skip
+        say(
+            "Please use a command, for example {example} (or /help for all of them).",
+            example=COMMANDS["imagine"].example,
+        )
+    )
 
 
 def nobody() -> Message:
-    """A command in the name of a group or channel."""
+    """A command was sent as a group or channel."""
     return Message(
         say(
             "You are writing as the group or a channel, but a command needs a person. Please send it again from "
@@ -184,18 +186,18 @@ def nobody() -> Message:
 
 
 def moment() -> Message:
-    """Stands where an answer comes within a moment."""
+    """The placeholder that the answer replaces within a moment."""
     return Message(say("Your answer is coming."))
 
 
 PICTURES = marked("Show the pictures")
-"""The button under an answer whose pictures may not have got through."""
+"""The button under an answer whose pictures may not have arrived."""
 
 FILE_UNSEEN = marked("The connection broke while I was sending the file. If it is not there, send the command again.")
 
 
 def unsure() -> Message:
-    """The line broke while a command was answered: the reply may be there or not, and it must not come twice."""
+    """The connection broke while a command was answered: the reply may have arrived, and must not be sent twice."""
     return Message(
         say("The connection broke while I was answering. If there is no answer above, please send that once more.")
     )

@@ -357,9 +357,9 @@ async def test_rooms_that_refuse_a_notice_do_not_block_the_rooms_after_them(bot:
         await bot.records.jobs.create(JobKind.IMAGINE, user.id, "chat", f"room {number:02}", Imagine("x"))
     await bot.records.notices.create("hello", datetime.now(UTC) - timedelta(hours=1))
     room.posts_to_fail = 25
-    await delivery_of(bot, room).tell_notices()
+    await delivery_of(bot, room).post_notices()
     assert len(room.messages) == 5
-    await delivery_of(bot, room).tell_notices()
+    await delivery_of(bot, room).post_notices()
     assert len(room.messages) == 30 and await bot.records.notices.pending("chat") == []
 
 

@@ -193,12 +193,12 @@ async def test_a_broadcast_reaches_every_room_once(bot: Any, caplog: pytest.LogC
     wall.closed = {"kitchen"}
     delivery = Delivery(bot.records, bot.events, wall, bot.commands.answer)
     for _ in range(2):
-        await delivery.tell_notices()
+        await delivery.post_notices()
     assert wall.rooms == ["studio"]
     assert wall.texts == ["A message from the people who run this bot: I rest at ten"]
     wall.closed = set()
-    await delivery.tell_notices()
-    await delivery.tell_notices()
+    await delivery.post_notices()
+    await delivery.post_notices()
     assert wall.rooms == ["studio", "kitchen"]
     assert "rest at ten" not in caplog.text
 
@@ -214,7 +214,7 @@ async def test_a_broadcast_is_announced_in_the_language_of_each_room(bot: Any) -
     with speaking("de"):
         await do(bot, "broadcast I rest at ten")
     wall = Wall()
-    await Delivery(bot.records, bot.events, wall, bot.commands.answer).tell_notices()
+    await Delivery(bot.records, bot.events, wall, bot.commands.answer).post_notices()
     assert dict(zip(wall.rooms, wall.texts, strict=True)) == {
         "studio": "A message from the people who run this bot: I rest at ten",
         "atelier": "Eine Nachricht von den Betreibern dieses Bots: I rest at ten",

@@ -36,8 +36,8 @@ def language_of(request: web.Request) -> str:
         tag, _, rest = wish.strip().partition(";")
         weight = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", rest)
         accepted.append((-float(weight[1]) if weight else -1.0, tag.strip()))
-    dearest = [tag for weight, tag in sorted(accepted, key=lambda pair: pair[0]) if weight]
-    return closest([request.cookies.get(CHOSEN), *dearest])
+    preferred = [tag for weight, tag in sorted(accepted, key=lambda pair: pair[0]) if weight]
+    return closest([request.cookies.get(CHOSEN), *preferred])
 
 
 async def page(request: web.Request) -> web.StreamResponse:

@@ -83,7 +83,7 @@ async def test_somebody_is_answered_in_their_language(world: World, studio: int)
     labels = [one["label"] for one in asked.data["components"]]
     assert labels == ["Name", "Was die Person ist", "Fotos", "Einwilligung"]
     await server.submit(asked, PHOTOS, token="mia7", noun="woman", consent=True)
-    await server.press(ANNA, await server.sees(ANNA, studio, "6 Fotos, alle gut"), "mia7 lernen")
+    await server.press(ANNA, await server.sees(ANNA, studio, "6 Fotos, alle gut"), "mia7 trainieren")
     notice = await server.sees(ANNA, studio, "Deine Antwort ist da")
     # The delivery loop says it in the language in which it was asked for, whatever process it is.
     await server.press(ANNA, notice, "Zeig es mir")

@@ -70,7 +70,7 @@ class World:
         await until(answered)
         await self.bot.delivery.sweep()
         await self.bot.delivery.flush()
-        await self.bot.delivery.tell_notices()
+        await self.bot.delivery.post_notices()
 
 
 @asynccontextmanager

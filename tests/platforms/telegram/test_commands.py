@@ -74,7 +74,7 @@ async def test_somebody_is_answered_in_their_language(world: World) -> None:
     asked = await server.until(mia.id, "Eine Frage, bevor ich sie mir ansehe.")
     await world.restart()
     await mia.press(asked, "Einverstanden")
-    await mia.press(await server.until(mia.id, "8 Fotos, alle gut."), "mia7 lernen")
+    await mia.press(await server.until(mia.id, "8 Fotos, alle gut."), "mia7 trainieren")
     await server.until(mia.id, "mia7 ist fertig: 400 Schritte in")
     await mia.say("/imagine mia7 woman in a suit")
     await server.until(mia.id, "Bitte schön (Seeds")

@@ -111,7 +111,7 @@ class World:
         await until(idle)
         await telegram.delivery.sweep()
         await telegram.delivery.flush()
-        await telegram.delivery.tell_notices()
+        await telegram.delivery.post_notices()
 
     async def trays_settled(self) -> None:
         """Return once the trays of all photos so far are settled: one that comes now is settled after them."""
