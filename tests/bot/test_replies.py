@@ -1,4 +1,4 @@
-"""The wording: every code has its own, and nothing in it is longer than the platforms carry."""
+"""Every error code has a sentence, and no text is longer than the platforms allow."""
 
 import ast
 import re
@@ -31,8 +31,8 @@ COMMAND_LINE = {
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone",
 }  # fmt: skip
-"""Codes that no job meets: its recipe is the automatic one, its words and photos were checked before, and without a
-usable base model there is no engine."""
+"""Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
+engine does not start without a usable base model."""
 
 
 def raised_by_jobs() -> dict[str, set[str]]:
@@ -43,8 +43,9 @@ def raised_by_jobs() -> dict[str, set[str]]:
             if not isinstance(call, ast.Call):
                 continue
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
-            place = {"UserError": 0, "_fail": 1}.get(name)
-            code = call.args[place] if place is not None and len(call.args) > place else None
+            # Subclasses of UserError with one code pass it to `super().__init__`.
+            position = {"UserError": 0, "__init__": 0, "_fail": 1}.get(name)
+            code = call.args[position] if position is not None and len(call.args) > position else None
             if isinstance(code, ast.Constant):
                 raised.setdefault(code.value, set()).update(word.arg for word in call.keywords if word.arg)
     return raised
@@ -54,13 +55,13 @@ def test_every_code_that_the_engine_ends_a_job_with_has_its_wording() -> None:
     raised = raised_by_jobs()
     assert {"out_of_memory", "wrong_base", "no_good_photos", "unknown_style", "internal", "timeout"} <= raised.keys()
     known = raised.keys() | sentences.SENTENCES.keys()
-    # What is wrong inside is told by the job's number alone.
+    # An internal error is answered with the job's number only.
     assert known - COMMAND_LINE - {"internal"} - jobs.FAILURES.keys() == set()
-    # The records end a job whose attempts are used up; all else that is worded, somebody raises.
+    # `crashed` comes from the records, after the last attempt; every other code with a sentence is raised somewhere.
     assert jobs.FAILURES.keys() - known == {"crashed"}
     assert known >= COMMAND_LINE and not COMMAND_LINE & jobs.FAILURES.keys()
     for code, wording in jobs.FAILURES.items():
-        # With the facts that come along, and no others.
+        # The sentence needs no other facts than those that are raised with the code.
         facts = {name: ["inks"] if name == "styles" else 5 for name in raised.get(code, ())}
         assert len(wording(facts).split()) > 3 and "{" not in wording(facts)
 
