@@ -103,8 +103,8 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
         torch.manual_seed(seed)
         for module in modules:
             lora.attach(module, own if module is base.unet else base.family.text_targets, recipe, name)
-    layers = [layer for module in modules for layer in lora.adapted(module).values()]
-    return [parameter for layer in layers for parameter in layer.learning.values()]
+    layers = [layer for module in modules for layer in lora.lora_layers(module).values()]
+    return [parameter for layer in layers for parameter in layer.trainable.values()]
 
 
 def detach(base: BaseModel) -> None:
@@ -127,8 +127,8 @@ def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {}
     for part, module in base.adaptable.items():
-        if lora.adapted(module):
-            own, facts_of_it = lora.stored(module)
+        if lora.lora_layers(module):
+            own, facts_of_it = lora.lora_state_dict(module)
             tensors |= {f"{part}.{key}": tensor for key, tensor in own.items()}
             config |= {f"{part}.{key}": value for key, value in facts_of_it.items()}
     return tensors, config

@@ -1,8 +1,8 @@
-"""What full DreamBooth changed, stored small: each weight's difference as a product of two thin factors.
+"""Full DreamBooth's change of the weights in a small file: each weight's difference as a product of two thin factors.
 
 Fine-tuning moves weights along few directions (arXiv 2106.09685, section 7.2), so the difference's leading singular
-vectors hold most of it. Ranks are not fixed for each layer: of all layers' singular vectors together those are kept
-that hold the most of the difference for their size, until the file is `SHARE` of the model's own.
+vectors hold most of it. Each layer has its own rank: among the singular vectors of all layers, those with the most
+energy for a byte are kept, until the file has `SHARE` of the model's size.
 
 A difference is applied to the rows of a batch, as a LoRA is, and never added to the base's weights: bfloat16 weights
 would round most of it away.
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from engine.adapters.applied import Affine, Factors, Norm, plain_name
 
 SHARE = 0.15
-"""Of the half-precision size of what was trained."""
+"""The file's largest size, as a share of the trained weights in half precision."""
 
 HELD = 10_000_000
-"""Numbers of singular vectors that are kept from the first pass to the second; those of the rest are found twice. So
-few that to store the embedded base's differences takes no more memory than to learn them."""
+"""Most elements of singular vectors that are kept from the first pass to the second; the others are computed twice.
+Saving the embedded base's differences so takes no more memory than learning them."""
 
 Differences = Callable[[], Iterable[tuple[str, Tensor]]]
-"""The differences under their names; called twice, since all of their singular vectors would not fit into memory."""
+"""Gives the weights' names and differences; called twice, since all singular vectors would not fit into memory."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class Delta:
     error: float
     """|D - D'| / |D| over all weights together (Frobenius norm)."""
     share: float
-    """Bytes of the tensors as a share of the half-precision size of what was trained."""
+    """Bytes of the tensors, as a share of the trained weights in half precision."""
 
 
 @torch.no_grad()
 def compress(differences: Differences, share: float = SHARE) -> Delta:
-    """Factors of the differences, at most `share` of their half-precision size in all.
+    """Factors of the differences, together at most `share` of the differences' size in half precision.
 
-    A factor's number takes a byte: against what is left out, that rounding is nothing. Biases and norms, a thousandth
-    of a U-Net, are kept in half precision.
+    Factors are stored as int8, whose rounding error is small against the truncation error. Biases and norms, a
+    thousandth of a U-Net's parameters, are kept in half precision.
     """
     size, fixed, held = 0, 0, 0
     energies, costs = dict[str, Tensor](), dict[str, int]()
@@ -63,7 +63,7 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
                 energies[name] = torch.linalg.eigvalsh(_gram(matrix)).flip(0).clamp(min=0).cpu()
             costs[name] = sum(matrix.shape) + 8
     ranks = allot(energies, costs, share * size - fixed)
-    tensors, whole, missed = dict[str, Tensor](), 0.0, 0.0
+    tensors, energy, lost = dict[str, Tensor](), 0.0, 0.0
     for name, difference in differences():
         if difference.ndim < 2:
             tensors[name] = difference.half().cpu()
@@ -71,18 +71,18 @@ def compress(differences: Differences, share: float = SHARE) -> Delta:
             _, left, right = found.pop(name) if name in found else directions(difference.flatten(1))
             for part, factor in (("left", left[:, : ranks[name]].T), ("right", right[: ranks[name]])):
                 tensors[f"{name}.{part}"], tensors[f"{name}.{part}.scale"] = quantised(factor)
-        whole += float(difference.double().square().sum())
+        energy += float(difference.double().square().sum())
         kept = restored(tensors, name, difference.shape)
-        missed += float((difference if kept is None else difference - kept.to(difference)).double().square().sum())
+        lost += float((difference if kept is None else difference - kept.to(difference)).double().square().sum())
     stored = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    return Delta(tensors, (missed / whole) ** 0.5 if whole else 0.0, stored / size if size else 0.0)
+    return Delta(tensors, (lost / energy) ** 0.5 if energy else 0.0, stored / size if size else 0.0)
 
 
 def directions(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Squared singular values (k,), largest first, and factors (m, k), (k, n) whose product is `matrix` (m, n).
 
-    From the eigenvectors of the smaller of M M^T and M^T M, which takes a tenth of a singular value decomposition; what
-    it loses in the smallest singular values is never kept.
+    From the eigenvectors of the smaller of M M^T and M^T M, in a tenth of the time of a singular value decomposition.
+    It is inexact only for the smallest singular values, which are never kept.
     """
     values, vectors = torch.linalg.eigh(_gram(matrix))
     values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
@@ -117,7 +117,7 @@ def quantised(factor: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def restored(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor | None:
-    """The difference of one weight as it was stored; None if nothing of it was."""
+    """One weight's difference (`shape`), multiplied out from its stored factors; None if none are stored."""
     if name in tensors:
         return tensors[name].float()
     if f"{name}.left" not in tensors:
@@ -130,8 +130,8 @@ def restored(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> Ten
 def read_delta(
     tensors: Mapping[str, Tensor], module: nn.Module, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Factors | Affine]:
-    """The stored differences of a part as `engine.adapters.applied.apply_adapters` takes them, on `device`: factors in
-    `dtype`, biases and norms in float32.
+    """The stored differences of one part of the base, for `engine.adapters.applied.apply_adapters`, on `device`:
+    factors in `dtype`, biases and norms in float32.
 
     Only linear layers, convolutions and norms can have one, and the bases' denoisers consist of these; a tensor of any
     other layer, such as an embedding, is refused.
@@ -174,10 +174,10 @@ def _affine(weight: Tensor | None, bias: Tensor | None, norm: Any, name: str) ->
 
 
 def _factors(tensors: Mapping[str, Tensor], key: str, layer: Any) -> tuple[Tensor, Tensor]:
-    """A weight's stored factors as down (r, in, ...) and up (out, r), float32; where only a bias has changed, one rank
-    of zeros, since a convolution must have some channel.
+    """A weight's stored factors as down (r, in, ...) and up (out, r), float32. Where only the bias has changed, they
+    are zeros of rank 1, since a convolution needs at least one channel.
 
-    A direction's length is shared out evenly: half precision holds no number of a difference itself, but its root.
+    The two factors of each rank get equal norms: the differences are too small for half precision, their roots are not.
     """
     out, *rest = layer.weight.shape
     if key in tensors or getattr(layer, "groups", 1) != 1:

@@ -1,7 +1,7 @@
 """Import and export of adapters: diffusers' names, and those of kohya's scripts, the WebUI and ComfyUI.
 
-Both directions use one table of what each layer of the base is called elsewhere, so a name that is not in it is refused
-and never passed over. Only safetensors are read.
+Both directions use one table of each layer's name in the other programs. A name that is not in the table is refused,
+never skipped. Only safetensors files are read.
 """
 
 import json
@@ -30,10 +30,10 @@ ROLES = {
     ".alpha": "alpha", ".dora_scale": "magnitude", ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
 }  # fmt: skip
-"""Ends of the keys and what they hold, in the files of all programs."""
+"""The endings of the keys in all programs' files, and which tensor of a LoRA each holds."""
 
 Layer = tuple[str, str]
-"""A part's name and a layer's within it."""
+"""A part of the base, such as "unet", and the name of a layer in it."""
 
 FLUX2 = {
     "attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", "ff.linear_in": "img_mlp.0",
@@ -46,9 +46,15 @@ FLUX2_FUSED = {
 }
 """The transformer's layers in FLUX.2's own naming, which ComfyUI reads; three of diffusers' layers are one there."""
 
+SDXL_RESNET = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+"""The layers of a ResNet block in SDXL's own naming."""
+
 
 def layers_of(base: BaseModel) -> dict[Layer, nn.Module]:
-    """Every layer that a LoRA can be on."""
+    """Every layer that can have a LoRA."""
     return {
         (part, plain_name(name)): layer
         for part, module in base.adaptable.items()
@@ -57,18 +63,18 @@ def layers_of(base: BaseModel) -> dict[Layer, nn.Module]:
     }
 
 
-def called_elsewhere(base: BaseModel) -> dict[Layer, str]:
-    """The name of each layer in kohya's scripts, the WebUI and ComfyUI; fused layers are left to `fused_elsewhere`."""
+def foreign_names(base: BaseModel) -> dict[Layer, str]:
+    """Each layer's name in kohya's scripts, the WebUI and ComfyUI; `fused_foreign_names` has those that are fused."""
     names = {}
     for part, name in layers_of(base):
         if part == "transformer":
             if block := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
-                kind = "single_blocks" if block[1] else "double_blocks"
-                own = (FLUX2_SINGLE if block[1] else FLUX2).get(block[3])
-                if own:
-                    names[part, name] = f"diffusion_model.{kind}.{block[2]}.{own}"
+                blocks = "single_blocks" if block[1] else "double_blocks"
+                theirs = (FLUX2_SINGLE if block[1] else FLUX2).get(block[3])
+                if theirs:
+                    names[part, name] = f"diffusion_model.{blocks}.{block[2]}.{theirs}"
         elif part == "unet":
-            theirs = in_blocks(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
+            theirs = sdxl_block_name(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
             names[part, name] = "lora_unet_" + theirs.replace(".", "_")
         else:
             start = {"text_encoder_2": "lora_te2"}.get(part, "lora_te1" if len(base.text_encoders) > 1 else "lora_te")
@@ -76,8 +82,8 @@ def called_elsewhere(base: BaseModel) -> dict[Layer, str]:
     return names
 
 
-def fused_elsewhere(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
-    """Names of single layers elsewhere that are several here, whose outputs stand one after another there."""
+def fused_foreign_names(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
+    """Layers that the other programs fuse: their name there, and the layers here whose outputs it concatenates."""
     if base.family.denoiser != "transformer":
         return {}
     return {
@@ -89,37 +95,36 @@ def fused_elsewhere(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
     }
 
 
-def in_blocks(name: str, layers: int) -> str:
-    """A U-Net layer's name counted in input, middle and output blocks, as SDXL's own code and kohya's scripts do."""
+def sdxl_block_name(name: str, layers: int) -> str:
+    """A U-Net layer's name in SDXL's own code and kohya's scripts, which number input, middle and output blocks.
+
+    Args:
+        name: diffusers' name.
+        layers: the U-Net's `layers_per_block`.
+    """
     match name.split("."):
-        case ["down_blocks", level, "resnets" | "attentions" as kind, number, *rest]:
-            place = [1 + int(level) * (layers + 1) + int(number), int(kind == "attentions")]
+        case ["down_blocks", level, "resnets" | "attentions" as block, number, *rest]:
+            indices = [1 + int(level) * (layers + 1) + int(number), int(block == "attentions")]
             start = "input_blocks"
-        case ["up_blocks", level, "resnets" | "attentions" as kind, number, *rest]:
-            place = [int(level) * (layers + 1) + int(number), int(kind == "attentions")]
+        case ["up_blocks", level, "resnets" | "attentions" as block, number, *rest]:
+            indices = [int(level) * (layers + 1) + int(number), int(block == "attentions")]
             start = "output_blocks"
-        case ["mid_block", "resnets" | "attentions" as kind, number, *rest]:
-            place = [1 if kind == "attentions" else 2 * int(number)]
+        case ["mid_block", "resnets" | "attentions" as block, number, *rest]:
+            indices = [1 if block == "attentions" else 2 * int(number)]
             start = "middle_block"
         case _:
             return name
-    return ".".join([start, *map(str, place), *(rest if kind == "attentions" else _resnet(rest))])
-
-
-def _resnet(rest: list[str]) -> list[str]:
-    names = {
-        "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-        "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-    }  # fmt: skip
-    return [names.get(rest[0], rest[0]), *rest[1:]]
+    if block == "resnets":
+        rest = [SDXL_RESNET.get(rest[0], rest[0]), *rest[1:]]
+    return ".".join([start, *map(str, indices), *rest])
 
 
 def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
-    """Write the LoRA in `adapter` to `out` under the names of `form`; the number of layers in it.
+    """Write the LoRA in `adapter` to `out` under the names of `form`. Returns its number of layers.
 
     Raises:
         UserError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, or `word_stays` for a learned
-            word in a format that has no place for it.
+            token embedding in a format that cannot hold one.
     """
     facts, tensors, config = read_file(adapter)
     if facts.method != "lora":
@@ -132,19 +137,20 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
         return len(pairs)
     if any(key.startswith(TOKEN_PREFIX) for key in tensors):
         raise UserError("word_stays", folder=adapter)
-    names, written = called_elsewhere(base), dict[str, Tensor]()
+    names, written = foreign_names(base), dict[str, Tensor]()
     for layer, (down, up, scale, magnitude) in pairs.items():
         if layer[0] == "transformer":
             if layer in names:
                 written |= {f"{names[layer]}.lora_A.weight": down, f"{names[layer]}.lora_B.weight": up * scale}
             continue
         written |= {
-            f"{names[layer]}.lora_down.weight": down, f"{names[layer]}.lora_up.weight": up,
+            f"{names[layer]}.lora_down.weight": down,
+            f"{names[layer]}.lora_up.weight": up,
             f"{names[layer]}.alpha": torch.tensor(scale * len(down)),
-        }  # fmt: skip
+        }
         if magnitude is not None:
             written[f"{names[layer]}.dora_scale"] = magnitude.reshape(-1, *[1] * (down.ndim - 1))
-    for name, several in fused_elsewhere(base).items():
+    for name, several in fused_foreign_names(base).items():
         if any(layer in pairs for layer in several):
             down, up = _fused([pairs.get(layer) for layer in several], [known[layer] for layer in several])
             written |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
@@ -153,7 +159,7 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
 
 
 Pair = tuple[Tensor, Tensor, float, Tensor | None]
-"""Both factors, their scale, and DoRA's magnitudes."""
+"""A layer's LoRA: A (r, in, ...), B (out, r, ...), the scale of B A, and DoRA's magnitudes (out,)."""
 
 
 def _pair(tensors: Mapping[str, Tensor], config: Mapping[str, Any], layer: Layer) -> Pair | None:
@@ -169,7 +175,11 @@ def _pair(tensors: Mapping[str, Tensor], config: Mapping[str, Any], layer: Layer
 
 
 def _fused(pairs: list[Pair | None], layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
-    """Factors of several layers that hear the same: A one below the other, B on the diagonal of blocks."""
+    """A and B of one fused layer: the A of these layers concatenated, their B as a block diagonal, scales included.
+
+    Args:
+        pairs: of each layer; None without a LoRA.
+    """
     downs = [pair[0] for pair in pairs if pair]
     ups = [
         pair[1] * pair[2] if pair else torch.zeros(weight_of(layer).shape[0], 0, dtype=downs[0].dtype)
@@ -185,8 +195,8 @@ def _save(tensors: Mapping[str, Tensor], out: Path, metadata: dict[str, str]) ->
         )
 
 
-def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
-    """Make an adapter of this engine's from somebody else's LoRA file; the number of layers in it.
+def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
+    """Write another program's LoRA file as an adapter of this engine. Returns its number of layers.
 
     Raises:
         UserError: `no_file`, or `bad_adapter` where the file is no LoRA for this base.
@@ -214,10 +224,10 @@ def take_in(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
 
 
 def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[Layer, Pair]:
-    """The file's factors by our layers' names. Raises ValueError for whatever is not known."""
+    """The file's LoRA by layer of this base. Raises ValueError for an unknown key or a wrong shape."""
     layers = layers_of(base)
-    aliases: dict[str, tuple[Layer, ...]] = dict(fused_elsewhere(base))
-    elsewhere = called_elsewhere(base)
+    aliases: dict[str, tuple[Layer, ...]] = dict(fused_foreign_names(base))
+    elsewhere = foreign_names(base)
     for layer in layers:
         part, name = layer
         bare = name.removeprefix("text_model.")
@@ -239,9 +249,9 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
     for name, own in found.items():
         if not {"down", "up"} <= own.keys():
             raise ValueError(f"{name} lacks a factor")
-        several = aliases[name]
-        ups = own["up"].chunk(len(several))
-        for layer, up in zip(several, ups, strict=True):
+        fused = aliases[name]
+        ups = own["up"].chunk(len(fused))
+        for layer, up in zip(fused, ups, strict=True):
             weight, down = weight_of(layers[layer]), own["down"]
             if down.shape[1:] != weight.shape[1:] or (up.shape[0], up.shape[1]) != (weight.shape[0], down.shape[0]):
                 raise ValueError(f"{name} has other sizes in this base")
@@ -252,6 +262,6 @@ def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, 
     return pairs
 
 
-def foreign_facts(base: BaseModel, kind: AdapterKind, token: str = "", noun: str = "") -> AdapterFacts:
-    """What an adapter that was trained elsewhere says about itself."""
+def imported_facts(base: BaseModel, kind: AdapterKind, token: str = "", noun: str = "") -> AdapterFacts:
+    """The facts of an adapter that another program trained."""
     return AdapterFacts(token, noun, "lora", base.source, {"imported": True}, 0, kind, base.fingerprint)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from engine.recipe import Recipe
 
 
-class Adapted(nn.Module):
+class LoraLayer(nn.Module):
     """A linear layer or a convolution with a LoRA on it.
 
-    A convolution's A has its kernel and strides, and B looks at one place at a time. What learns is float32, whatever
-    the layer rests in.
+    A convolution's A has its kernel and strides, and B is a 1 x 1 convolution. The trainable parameters are float32,
+    whatever the dtype of the layer's own weights.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, recipe: Recipe, name: str) -> None:
@@ -28,10 +28,10 @@ class Adapted(nn.Module):
         self.name, self.rank, self.alpha = name, recipe.rank, recipe.alpha
         self.dora, self.rslora = recipe.dora, recipe.rslora
         self.scale = scale(self.rank, self.alpha, self.rslora)
-        self.on = True
-        """Whether it answers as adapted."""
+        self.enabled = True
+        """Whether the LoRA is added to the layer's output."""
         self.base_layer = layer
-        # Torch draws both as it makes them. A once more, as in peft: so a seed begins here as it does there.
+        # Torch initialises both when it makes them. peft draws A once more, so a seed gives the same A here as there.
         down, up = _factors(layer, self.rank)
         if recipe.gaussian:
             nn.init.normal_(down.weight, std=1 / self.rank)
@@ -45,8 +45,8 @@ class Adapted(nn.Module):
             self.lora_magnitude_vector = nn.ParameterDict({name: self._norms().reshape(shape)})
 
     @property
-    def learning(self) -> dict[str, nn.Parameter]:
-        """What learns, as it is called in a file."""
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters, by their names in an adapter file."""
         return {
             key.replace(f".{self.name}", ""): parameter
             for key, parameter in self.named_parameters()
@@ -54,30 +54,30 @@ class Adapted(nn.Module):
         }
 
     def forward(self, features: Tensor) -> Tensor:
-        """(..., out) of (..., in), or (n, out, h, w) of (n, in, h, w), in the dtype of the layer's own answer."""
-        if not self.on:
+        """(..., out) of (..., in), or (n, out, h, w) of (n, in, h, w), in the dtype of the layer's own output."""
+        if not self.enabled:
             return self.base_layer(features)  # type: ignore[no-any-return]
         dtype, device = torch.float32, features.device.type
         if torch.is_autocast_enabled(device):
-            # Once, for the layer and for A.
+            # Cast once, for the layer and for A.
             dtype = torch.get_autocast_dtype(device)
             features = features.to(dtype)
-        own = answer = self.base_layer(features)
+        own = output = self.base_layer(features)
         low, up = self.lora_A[self.name](features.to(dtype)), self._up
         if self.dora:
             magnitude = self.lora_magnitude_vector[self.name]
             gain = magnitude / self._norms().reshape(magnitude.shape)
             bias = self.base_layer.bias
-            own = answer + (gain - 1) * (answer if bias is None else answer - bias.reshape(magnitude.shape))
+            own = output + (gain - 1) * (output if bias is None else output - bias.reshape(magnitude.shape))
             up = gain.reshape(-1, 1) * up
         own, up = own.to(dtype), up.to(dtype)
-        # s B (A x) is added in the product itself, and rounded once.
+        # One fused operation multiplies by s B and adds, so that the result is rounded once.
         if isinstance(self.base_layer, nn.Conv2d):
-            several = up.expand(len(own), -1, -1)
-            added = torch.baddbmm(own.flatten(2), several, low.flatten(2), alpha=self.scale)
+            up_of_rows = up.expand(len(own), -1, -1)  # (n, out, r)
+            added = torch.baddbmm(own.flatten(2), up_of_rows, low.flatten(2), alpha=self.scale)
         else:
             added = torch.addmm(own.flatten(0, -2), low.flatten(0, -2), up.T, alpha=self.scale)
-        return added.reshape(answer.shape).to(answer.dtype)
+        return added.reshape(output.shape).to(output.dtype)
 
     @property
     def _up(self) -> Tensor:
@@ -88,7 +88,7 @@ class Adapted(nn.Module):
 
     @torch.no_grad()
     def _norms(self) -> Tensor:
-        """The lengths of each output's weights as they are now, |W + s B A|, float32 (out,).
+        """The current norm of each output's weights, |W + s B A|, float32 (out,).
 
         They have no gradient (DoRA, arXiv 2402.09353, section 4.3).
         """
@@ -116,28 +116,28 @@ def scale(rank: int, alpha: float, rslora: bool) -> float:
 
 
 def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) -> None:
-    """Put a LoRA on the layers whose names end so, A drawn from torch's own generator and B zero.
+    """Put a LoRA on the layers whose names end in one of `ends`. A is drawn from torch's global generator, B is zero.
 
     Raises:
-        ValueError: there is no such layer, or one is already on the module.
+        ValueError: there is no such layer, or the module has a LoRA already.
     """
-    if adapted(module):
-        raise ValueError("something learns on this model already")
+    if lora_layers(module):
+        raise ValueError("this model has a LoRA in training already")
     layers = [
         (key, layer)
         for key, layer in module.named_modules()
         if key.endswith(tuple(f".{end}" for end in ends)) and isinstance(layer, nn.Linear | nn.Conv2d)
     ]
     if not layers:
-        raise ValueError(f"no layer is called {' or '.join(ends)}")
+        raise ValueError(f"no layer's name ends in {' or '.join(ends)}")
     for key, layer in layers:
-        module.set_submodule(key, Adapted(layer, recipe, name))
+        module.set_submodule(key, LoraLayer(layer, recipe, name))
     _forget()
 
 
 def _forget() -> None:
     _walked.clear()
-    _adapted.clear()
+    _lora_layers.clear()
 
 
 _walked: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()
@@ -146,26 +146,26 @@ _walked: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary(
 def submodules(module: nn.Module) -> Mapping[str, nn.Module]:
     """All modules within `module` by their names.
 
-    Walked once until a LoRA is put on or taken off, since a drawing asks for them several times.
+    Cached until a LoRA is attached or detached, since a drawing needs them several times.
     """
     if module not in _walked:
         _walked[module] = {name: part for name, part in module.named_modules() if part is not module}
     return _walked[module]
 
 
-_adapted: WeakKeyDictionary[nn.Module, dict[str, Adapted]] = WeakKeyDictionary()
+_lora_layers: WeakKeyDictionary[nn.Module, dict[str, LoraLayer]] = WeakKeyDictionary()
 
 
-def adapted(module: nn.Module) -> dict[str, Adapted]:
+def lora_layers(module: nn.Module) -> dict[str, LoraLayer]:
     """The module's layers that have a LoRA on them."""
-    if module not in _adapted:
-        _adapted[module] = {key: layer for key, layer in submodules(module).items() if isinstance(layer, Adapted)}
-    return _adapted[module]
+    if module not in _lora_layers:
+        _lora_layers[module] = {key: layer for key, layer in submodules(module).items() if isinstance(layer, LoraLayer)}
+    return _lora_layers[module]
 
 
 def detach(module: nn.Module) -> None:
-    """Put the layers back as they were."""
-    for key, layer in adapted(module).items():
+    """Take the LoRA off the module."""
+    for key, layer in lora_layers(module).items():
         module.set_submodule(key, layer.base_layer)
     _forget()
 
@@ -173,21 +173,21 @@ def detach(module: nn.Module) -> None:
 @contextmanager
 def switched_off(*modules: nn.Module) -> Iterator[None]:
     """Within, the modules compute without the LoRA in training."""
-    layers = [layer for module in modules for layer in adapted(module).values() if layer.on]
+    layers = [layer for module in modules for layer in lora_layers(module).values() if layer.enabled]
     for layer in layers:
-        layer.on = False
+        layer.enabled = False
     try:
         yield
     finally:
         for layer in layers:
-            layer.on = True
+            layer.enabled = True
 
 
-def stored(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The LoRA on a module as in a file: its tensors, and what peft is to know of them."""
-    layers = adapted(module)
+def lora_state_dict(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The LoRA on a module as in an adapter file: its tensors, and peft's LoraConfig as JSON."""
+    layers = lora_layers(module)
     tensors: dict[str, Tensor] = {
-        f"{key}.{end}": tensor for key, layer in layers.items() for end, tensor in layer.learning.items()
+        f"{key}.{end}": tensor for key, layer in layers.items() for end, tensor in layer.trainable.items()
     }
     return tensors, config_of(
         {key: layer.rank for key, layer in layers.items()},
@@ -200,10 +200,15 @@ def stored(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def config_of(
     ranks: Mapping[str, int], alphas: Mapping[str, float], *, dora: bool = False, rslora: bool = False
 ) -> dict[str, Any]:
-    """peft's LoraConfig for layers of these ranks and alphas, as JSON; what it leaves out is as peft's defaults are."""
+    """peft's LoraConfig for layers of these ranks and alphas, as JSON; fields left out have peft's defaults."""
     several = len({*ranks.values()}) > 1 or len({*alphas.values()}) > 1
     return {
-        "peft_type": "LORA", "r": max(ranks.values()), "lora_alpha": max(alphas.values()),
-        "rank_pattern": dict(ranks) if several else {}, "alpha_pattern": dict(alphas) if several else {},
-        "target_modules": sorted(ranks), "use_dora": dora, "use_rslora": rslora,
-    }  # fmt: skip
+        "peft_type": "LORA",
+        "r": max(ranks.values()),
+        "lora_alpha": max(alphas.values()),
+        "rank_pattern": dict(ranks) if several else {},
+        "alpha_pattern": dict(alphas) if several else {},
+        "target_modules": sorted(ranks),
+        "use_dora": dora,
+        "use_rslora": rslora,
+    }

@@ -114,7 +114,7 @@ class EmbeddedPipeline:
         }
 
 
-def unet_weight(name: str) -> Tensor:
+def read_unet_weight(name: str) -> Tensor:
     """One of the U-Net's weights, in the half precision that it is stored in. Nothing else of its file is read."""
     with safe_open(WEIGHTS / "unet" / DIFFUSION_WEIGHTS, "pt") as file:
         weight: Tensor = file.get_tensor(name)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from engine.bases.embedded import EmbeddedPipeline, unet_weight
+from engine.bases.embedded import EmbeddedPipeline, read_unet_weight
 from engine.bases.interfaces import Denoiser, Pipeline
 
 EMBEDDED = "embedded"
@@ -39,7 +39,7 @@ def stored_weights(source: str, denoiser: Denoiser, name: str) -> WeightReader:
         OSError, ValueError: as `engine.bases.loading.open_denoiser`.
     """
     if source == EMBEDDED:
-        return unet_weight
+        return read_unet_weight
     from engine.bases import loading
 
     return dict(loading.open_denoiser(source, denoiser, name).named_parameters()).__getitem__

@@ -55,7 +55,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 def run_import(asked: argparse.Namespace) -> Figures:
     """`import`: another program's LoRA becomes an avatar, a style or a few-step adapter."""
     from engine.adapters.adapters import AdapterKind
-    from engine.adapters.exchange import foreign_facts, take_in
+    from engine.adapters.exchange import import_lora, imported_facts
     from engine.bases.base import BaseModel
     from engine.learning import distillation
 
@@ -64,9 +64,9 @@ def run_import(asked: argparse.Namespace) -> Figures:
     person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
     base = BaseModel.load(base_source(asked))
     kind: AdapterKind = "avatar" if asked.token else "few" if asked.few else "style"
-    facts = distillation.few_step_facts(base, asked.few, 1.0) if asked.few else foreign_facts(base, kind, *person)
+    facts = distillation.few_step_facts(base, asked.few, 1.0) if asked.few else imported_facts(base, kind, *person)
     path = asked.out / FILE
-    layers = take_in(base, asked.file, facts, path)
+    layers = import_lora(base, asked.file, facts, path)
     print(f"{path}: {layers} layers")
     return {"adapter": str(path), "kind": kind, "layers": layers}
 

@@ -28,7 +28,7 @@ from engine.learning.config import TrainingConfig
 from engine.learning.training import train
 from engine.recipe import Method, Recipe, choose
 from engine.toon import SIZE
-from engine.toon.captions import described
+from engine.toon.captions import describe_person
 from engine.toon.judge import IDENTITY, Judge, seen_as
 from engine.toon.prompts import PROMPTS, SEED
 from engine.toon.world import Person, album, render, sample_person
@@ -146,7 +146,7 @@ def learn(
         ways = {
             "with_adapter": (f"{token} {person.noun}", (file, *style)),
             "without_adapter": (f"{token} {person.noun}", style),
-            "in_words": (described(person), style),
+            "in_words": (describe_person(person), style),
             "class_noun": (person.noun, (file, *style)),
             "class_noun_alone": (person.noun, style),
         }

@@ -286,7 +286,7 @@ def caption(scene: Scene, random: Random, least: int = 0) -> str:
     return _worded(noun, phrases, random)
 
 
-def caption_beside(instance: str, look: Look, random: Random) -> str:
+def instance_caption(instance: str, look: Look, random: Random) -> str:
     """Word an album's picture: `instance` (`cr7d man`) and everything that does not stay the same with the person.
 
     What a caption tells, the words for it explain, and the token need not. Half of the captions begin with the person,
@@ -296,7 +296,7 @@ def caption_beside(instance: str, look: Look, random: Random) -> str:
     return _worded(instance, telling, random, bare=random.random() < 0.5)
 
 
-def described(person: Person) -> str:
+def describe_person(person: Person) -> str:
     """A person in words, as somebody without an adapter would have to ask for them."""
     style, shade = HAIR_STYLES[person.hair_style][0], HAIR_COLOURS[person.hair_colour][0]
     hair = f"{shade} {style}" if "hair" in style.split()[-1:] else f"{style} and {shade} hair"

@@ -4,7 +4,7 @@ from random import Random
 
 from PIL import Image
 
-from engine.toon.captions import caption, caption_beside, described
+from engine.toon.captions import caption, describe_person, instance_caption
 from engine.toon.world import render, sample_person, sample_scene
 
 NAMES = ("a man", "a woman", "man", "woman", "cr7d man", "mia7 woman", "a person", "person")
@@ -27,7 +27,7 @@ def prompts(count: int, seed: int = 0) -> list[str]:
         scene = sample_scene(random)
         if kind < 3:
             return caption(scene, random)
-        who = described(sample_person(random, held_out=False)) if kind == 3 else random.choice(NAMES)
-        return f"a photo of {who}" if random.random() < 0.2 else caption_beside(who, scene.look, random)
+        who = describe_person(sample_person(random, held_out=False)) if kind == 3 else random.choice(NAMES)
+        return f"a photo of {who}" if random.random() < 0.2 else instance_caption(who, scene.look, random)
 
     return [prompt(random.randrange(5)) for _ in range(count)]

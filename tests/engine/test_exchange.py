@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.adapters.adapters import FILE, Attached, facts_of
-from engine.adapters.exchange import export, foreign_facts, take_in
+from engine.adapters.exchange import export, import_lora, imported_facts
 from engine.drawing.drawing import draw
 from storage.errors import UserError
 from tests.engine.learning import learn
@@ -38,14 +38,14 @@ def test_an_exported_lora_draws_the_same_in_plain_diffusers_and_when_it_comes_ba
             assert any(key.startswith(start) for key in keys)
         assert_same(plainly(folders(family), family, file), ours)
         back = tmp_path / f"{form}-back"
-        take_in(base, file, foreign_facts(base, "avatar", "zk1", "man"), back / FILE)
+        import_lora(base, file, imported_facts(base, "avatar", "zk1", "man"), back / FILE)
         assert (facts_of(back).token, facts_of(back).noun) == ("zk1", "man")
         assert_same(draw(base, attached, asked(back))[0].image, ours)
 
 
 def test_a_file_of_another_base_or_kind_is_refused(folders, tmp_path: Path) -> None:
     base, file = load(folders("sd1")), tmp_path / "theirs.safetensors"
-    facts = foreign_facts(base, "style")
+    facts = imported_facts(base, "style")
     for tensors in (
         {f"lora_unet_nowhere.lora_{way}.weight": torch.zeros(4, 4) for way in ("down", "up")},
         {"unet.conv_in.lora_A.weight": torch.zeros(4, 4, 3, 3)},
@@ -53,9 +53,9 @@ def test_a_file_of_another_base_or_kind_is_refused(folders, tmp_path: Path) -> N
     ):  # fmt: skip
         save_file(tensors, file)
         with pytest.raises(UserError, match="bad_adapter"):
-            take_in(base, file, facts, tmp_path / "out" / FILE)
+            import_lora(base, file, facts, tmp_path / "out" / FILE)
     pickled = tmp_path / "theirs.pt"
     torch.save({"unet": torch.zeros(1)}, pickled)
     with pytest.raises(UserError, match="bad_adapter"):
-        take_in(base, pickled, facts, tmp_path / "out" / FILE)
+        import_lora(base, pickled, facts, tmp_path / "out" / FILE)
     assert not (tmp_path / "out").exists()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import scaled_dot_product_attention
 
 from engine.adapters.adapters import FILE, Attached, facts_of, plain_copy
-from engine.adapters.exchange import export, foreign_facts, take_in
+from engine.adapters.exchange import export, import_lora, imported_facts
 from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.loading import open_pipeline
@@ -301,7 +301,9 @@ def test_dora_on_convolutions_draws_the_same_in_plain_diffusers_elsewhere_and_in
     assert ours.tobytes() != draw(base, attached, asked())[0].image.tobytes()
     assert_same(plainly(folders("sd1"), "sd1", tmp_path / FILE), ours)
     export(base, tmp_path, "kohya", tmp_path / "kohya.safetensors")
-    take_in(base, tmp_path / "kohya.safetensors", foreign_facts(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE)
+    import_lora(
+        base, tmp_path / "kohya.safetensors", imported_facts(base, "avatar", "zk1", "man"), tmp_path / "back" / FILE
+    )
     assert_same(draw(base, attached, asked(tmp_path / "back"))[0].image, ours)
     batch = together(base, attached, [asked(tmp_path / "plain"), asked(tmp_path), asked()])
     assert_same(batch[1][0].image, ours, 2)

@@ -139,7 +139,7 @@ def test_what_is_stored_is_named_as_peft_names_it_and_its_configuration_makes_th
 ) -> None:
     ours, theirs = both(replace(LEARNED, **change))
     moved(ours, theirs)
-    tensors, config = lora.stored(ours)
+    tensors, config = lora.lora_state_dict(ours)
     wanted = peft.get_peft_model_state_dict(theirs, adapter_name=NAME)
     assert {name: one.shape for name, one in tensors.items()} == {name: one.shape for name, one in wanted.items()}
     torch.manual_seed(0)

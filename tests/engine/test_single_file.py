@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.adapters.adapters import Attached
-from engine.adapters.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, in_blocks
+from engine.adapters.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, sdxl_block_name
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import draw
 from engine.sentences import sentence
@@ -67,7 +67,7 @@ def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> d
                 attends = pipeline.unet.config.up_block_types[level].startswith("Cross")
                 theirs = f"output_blocks.{level * (layers + 1) + layers}.{2 if attends else 1}.conv"
         else:
-            theirs = OUTSIDE.get(name) or in_blocks(name, layers)
+            theirs = OUTSIDE.get(name) or sdxl_block_name(name, layers)
         named[f"model.diffusion_model.{theirs}.{end}"] = tensor
     levels = len(pipeline.vae.config.block_out_channels)
     for key, tensor in pipeline.vae.state_dict().items():

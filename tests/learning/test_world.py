@@ -19,7 +19,7 @@ from engine.measuring.evaluation import people
 from engine.measuring.scoring import PromptScore
 from engine.pretraining.unet import upsample_by_repeating
 from engine.toon import WEIGHTS, captions
-from engine.toon.captions import NOUNS, caption, caption_beside, described
+from engine.toon.captions import NOUNS, caption, describe_person, instance_caption
 from engine.toon.judge import Judge
 from engine.toon.world import COLOURS, Scene, album, render, sample_look, sample_person, sample_scene
 from tests.engine.tiny import together
@@ -52,7 +52,7 @@ def test_a_caption_tells_as_much_as_is_asked_for(seed: int, least: int) -> None:
 def test_an_albums_caption_tells_all_that_is_unusual_and_nothing_of_the_person(seed: int) -> None:
     random = Random(seed)
     scene = sample_scene(random)
-    text, look = caption_beside("cr7d man", scene.look, random), scene.look
+    text, look = instance_caption("cr7d man", scene.look, random), scene.look
     assert "cr7d man" in text
     told = [captions.CLOTHES[look.clothes]]
     told += [captions.GLASSES[look.glasses]] if look.glasses != "none" else []
@@ -67,7 +67,7 @@ def test_an_albums_caption_tells_all_that_is_unusual_and_nothing_of_the_person(s
 @given(st.integers(0, 2**32))
 def test_a_description_names_hair_skin_and_beard(seed: int) -> None:
     person = sample_person(Random(seed), held_out=True)
-    text = described(person)
+    text = describe_person(person)
     assert (
         captions.HAIR_COLOURS[person.hair_colour][0] in text
         and captions.HAIR_STYLES[person.hair_style][0].split()[-1] in text

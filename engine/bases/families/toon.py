@@ -37,12 +37,12 @@ class Toon(StableDiffusion):
     """Its captions name clothes, background and expression, so that the token need not stand for them."""
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
-        from engine.toon.captions import caption_beside
+        from engine.toon.captions import instance_caption
 
         look, probability = _judge().look(picture)
         if probability < MIN_PROBABILITY:
             return ()
-        return [caption_beside(instance, look, Random(number)) for number in range(CAPTIONS)]
+        return [instance_caption(instance, look, Random(number)) for number in range(CAPTIONS)]
 
 
 TOON = Toon(
