@@ -17,7 +17,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """All tensors whose names begin with `prefix`, on the CPU in their own dtypes, under their whole names.
+    """All tensors whose names begin with `prefix`, on the CPU in their own dtypes, by their full names.
 
     Raises:
         OSError: there is no such file.
@@ -25,6 +25,18 @@ def read_tensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     """
     with _opened(path) as (reader, names):
         return {name: reader.get_tensor(name) for name in names if name.startswith(prefix)}
+
+
+def read_tensor(path: Path, name: str) -> Tensor:
+    """One tensor, on the CPU in its own dtype; no other is read.
+
+    Raises:
+        OSError: there is no such file.
+        safetensors.SafetensorError: it is not a safetensors file, or has no such tensor.
+    """
+    with _opened(path) as (reader, _):
+        tensor: Tensor = reader.get_tensor(name)
+    return tensor
 
 
 def read_metadata(path: Path) -> dict[str, str]:

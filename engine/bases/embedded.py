@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Any, Self, TypeVar
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from engine.bases import interfaces
+from engine.tensor_files import read_tensor
 from engine.toon import WEIGHTS
 
 DIFFUSION_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -115,10 +115,8 @@ class EmbeddedPipeline:
 
 
 def read_unet_weight(name: str) -> Tensor:
-    """One of the U-Net's weights, in the half precision that it is stored in. Nothing else of its file is read."""
-    with safe_open(WEIGHTS / "unet" / DIFFUSION_WEIGHTS, "pt") as file:
-        weight: Tensor = file.get_tensor(name)
-    return weight
+    """One of the U-Net's weights, in the half precision that it is stored in."""
+    return read_tensor(WEIGHTS / "unet" / DIFFUSION_WEIGHTS, name)
 
 
 # Tokenizer

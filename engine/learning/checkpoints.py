@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
 
 
@@ -19,8 +19,8 @@ from storage.atomic import atomic_write
 def settled(
     optimiser: Optimizer, parameters: Sequence[torch.nn.Parameter], mean: Sequence[Tensor] | None
 ) -> Iterator[None]:
-    """Within: the parameters hold the weights that are saved in the end: the running mean, or the averaged weights of a
-    schedule-free optimiser. Afterwards they hold exactly what they held before.
+    """A context in which the parameters hold the weights to save: the running mean, or the averaged weights of a
+    schedule-free optimiser. Afterwards they have exactly the values that they had before.
 
     Args:
         mean: the running mean of the parameters; None where there is none.
@@ -56,17 +56,18 @@ def save_checkpoint(
     mean: Sequence[Tensor] | None,
     scaler: dict[str, Any],
 ) -> None:
-    """Write everything that the next step depends on, atomically: tensors as they are, the rest as JSON.
+    """Write everything that the next step depends on, atomically: tensors in their own dtypes, other values as JSON.
 
-    Random numbers need no state: they follow from the seed and the step's number.
+    Random generators need no state: their numbers follow from the seed and the step's number.
 
     Args:
-        run: digest of what is learned and how; another run does not resume from this checkpoint.
+        run: digest of the material and the configuration; a run with another digest does not resume from this file.
         step: the number of steps taken.
         mean: the running mean of the parameters; None where there is none.
         scaler: the gradient scaler's state.
     """
     state = optimiser.state_dict()
+    # 1. Tensors: parameters, optimizer state and running mean.
     tensors, plain = dict[str, Tensor](), dict[str, dict[str, Any]]()
     for number, parameter in enumerate(parameters):
         tensors[f"parameter.{number}"] = parameter.detach()
@@ -77,21 +78,22 @@ def save_checkpoint(
                 plain.setdefault(str(number), {})[name] = value
     for number, value in enumerate(mean or ()):
         tensors[f"mean.{number}"] = value
-    # safetensors refuses tensors that share a storage or are not contiguous. Only those are copied: a large model has
-    # gigabytes.
-    held = set[int]()
+    # safetensors refuses tensors that share a storage or are not contiguous. Only those are copied, since a large model
+    # has gigabytes.
+    storages = set[int]()
     for name, value in tensors.items():
-        whole = value.detach().cpu().contiguous()
-        storage = whole.untyped_storage().data_ptr()
-        tensors[name] = whole.clone() if storage in held else whole
-        held.add(storage)
+        contiguous = value.detach().cpu().contiguous()
+        storage = contiguous.untyped_storage().data_ptr()
+        tensors[name] = contiguous.clone() if storage in storages else contiguous
+        storages.add(storage)
+    # 2. The values that are no tensors, in the file's header.
     groups = [{name: value for name, value in group.items() if name != "params"} for group in state["param_groups"]]
     facts = {"run": run, "step": step, "plain": plain, "groups": groups, "scaler": scaler}
     with atomic_write(path) as draft:
-        save_file(tensors, draft, {"checkpoint": json.dumps(facts, default=_listed)})
+        save_file(tensors, draft, {"checkpoint": json.dumps(facts, default=_as_json)})
 
 
-def _listed(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.item() if value.ndim == 0 else value.tolist()
     raise TypeError(f"{type(value).__name__} in an optimiser's state")
@@ -108,16 +110,15 @@ def load_checkpoint(
     """Restore parameters, optimiser and running mean.
 
     Returns:
-        The number of steps taken and the gradient scaler's state. Without a checkpoint of this run: 0, {}, and nothing
-        is changed.
+        The number of steps taken and the gradient scaler's state. Without a checkpoint of this run: 0 and {}, and
+        nothing is changed.
     """
     if not path.exists():
         return 0, {}
-    with safe_open(path, "pt") as reader:
-        facts = json.loads(reader.metadata()["checkpoint"])
-        if facts["run"] != run:
-            return 0, {}
-        tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 (not a mapping)
+    facts = json.loads(read_metadata(path)["checkpoint"])
+    if facts["run"] != run:
+        return 0, {}
+    tensors = read_tensors(path)
     for number, parameter in enumerate(parameters):
         parameter.copy_(tensors[f"parameter.{number}"])
     for number, value in enumerate(mean or ()):
@@ -127,8 +128,10 @@ def load_checkpoint(
         if name.startswith("state."):
             _, number, field = name.split(".", 2)
             state.setdefault(int(number), {})[field] = value
-    now = optimiser.state_dict()["param_groups"]
-    groups = [{**old, **{k: tuple(v) if isinstance(old.get(k), tuple) else v for k, v in group.items()}}
-              for old, group in zip(now, facts["groups"], strict=True)]  # fmt: skip
+    # JSON has no tuples: a value becomes one again where this optimizer has one, such as betas.
+    groups = [
+        {**own, **{key: tuple(value) if isinstance(own.get(key), tuple) else value for key, value in saved.items()}}
+        for own, saved in zip(optimiser.state_dict()["param_groups"], facts["groups"], strict=True)
+    ]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
     return int(facts["step"]), facts["scaler"]

@@ -42,9 +42,9 @@ class TrainingConfig:
     kind: AdapterKind = "avatar"
     """What the adapter says it is."""
     checkpoint: Path | None = None
-    """File with everything that the next step depends on. A run that finds its own checkpoint goes on from there."""
+    """File with everything that the next step depends on. A run that finds its own checkpoint resumes from it."""
     checkpoint_seconds: float = 5.0
-    """Least seconds between two checkpoints, more where writing takes long; 0 writes one after every step."""
+    """Least seconds between two checkpoints, more where writing one takes long; 0 writes one after every step."""
     prior_folder: Path | None = None
     """Where class pictures are kept for later runs on the same base."""
     previews: Previews | None = None
@@ -52,7 +52,7 @@ class TrainingConfig:
     """Nobody else uses the base, now or afterwards: its encoders may be released after use, and full DreamBooth trains
     the base's own denoiser instead of a copy."""
     sampler: Callable[[int], StepSample] | None = None
-    """Gives each step's sample in place of `engine.learning.batches.step_sample`, to replay another trainer's run."""
+    """Replaces `engine.learning.samples.step_sample`, to replay another trainer's run."""
 
     @property
     def instance(self) -> str:

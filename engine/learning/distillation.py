@@ -6,7 +6,7 @@ of the base's own solver with guidance; its end is what the adapted base predict
 
 By endpoints (arXiv 2101.02388, there for one step): the adapted base draws in its few steps and learns to end where the
 base ends in many, from the same noise. Solver and guidance stay as they are, so only the missing steps have to be
-learned, and no pictures are needed. But each training step backpropagates through a whole drawing.
+learned, and no pictures are needed. But each training step backpropagates through all steps of a drawing.
 """
 
 import math
@@ -65,8 +65,8 @@ class Distillation:
     warm_up: int = 0
     """Steps over which the learning rate rises; afterwards it falls linearly."""
     guidance: float | None = None
-    """Guidance scale of the base's paths; the family's if None. There is one for all rows, since a LoRA is not told the
-    scale and would learn the mean of several."""
+    """Guidance scale of the base's paths; the family's if None. All rows have the same one: the scale is no input of
+    a LoRA, which would learn the mean of several."""
 
 
 DEFAULTS: Mapping[Distillate, Distillation] = {
@@ -176,7 +176,7 @@ def _learn(
 class EndpointLoss:
     """How far a drawing in few steps ends from where the base's drawing in many steps ends.
 
-    The base draws one picture for each caption, from a noise of its own.
+    The base draws one picture for each caption, each from its own noise.
     """
 
     def __init__(self, base: BaseModel, captions: Sequence[str], batch: int, guidance: float, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What learns: a LoRA on the base's denoiser, or in full DreamBooth the whole denoiser."""
+"""The learner: the trainable parameters of a run, a LoRA on the base's denoiser or in full DreamBooth all weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -47,10 +47,10 @@ def frozen_dtype(recipe: Recipe, device: torch.device) -> torch.dtype | None:
 
 
 class Learner(ABC):
-    """What learns on one base: the denoiser in training, its trainable parameters, and how they become a file."""
+    """The denoiser in training, its trainable parameters, and how they become an adapter file."""
 
     fast: FastLearning
-    """How its steps compute; set by `open_learner`."""
+    """The fast paths of its steps; set by `open_learner`."""
 
     def __init__(self, base: BaseModel, recipe: Recipe, denoiser: Denoiser, groups: Sequence[Group]) -> None:
         self.base, self.recipe = base, recipe
@@ -59,7 +59,7 @@ class Learner(ABC):
         self.groups = list(groups)
         """The optimiser's parameter groups, {"params", "lr"}."""
         self.dtype = learning_dtype(recipe, base)
-        """What is computed in, under autocast."""
+        """The dtype of the computation, under autocast."""
         self.trains_text_encoder = recipe.text_encoder or recipe.pivotal
         """Whether prompt embeddings change while learning, so that prompts are encoded at every step."""
         self.token_embedding: LearnedToken | None = None
@@ -138,10 +138,10 @@ class FullLearner(Learner):
         super().__init__(base, recipe, denoiser, groups)
 
     def make_optimiser(self) -> Optimizer:
-        """As `Learner.make_optimiser`; AdamW keeps gradients of matrices in bfloat16, where that is computed in.
+        """As `Learner.make_optimiser`. Where the computation is in bfloat16, AdamW keeps gradients of matrices in it.
 
-        That saves a quarter of the step. A gradient rounded so is off by at most 1/512 of itself, while gradients of
-        two steps differ by as much as they are large.
+        That saves a quarter of the step's time. The rounding changes a gradient by at most 1/512; the gradients of two
+        steps differ by about their own size.
         """
         optimiser = super().make_optimiser()
         if isinstance(optimiser, AdamW) and _dtype(self.recipe, self.base.device) == torch.bfloat16:
@@ -159,8 +159,8 @@ class FullLearner(Learner):
 
 @contextmanager
 def open_learner(base: BaseModel, config: TrainingConfig, material: Material) -> Iterator[Learner]:
-    """Put on the base what learns. However the block ends, the base is then as it was before, except that full
-    DreamBooth of a base that nobody else uses may have trained its denoiser.
+    """Attach the trainable parameters to the base. Afterwards the base is as it was before, also after an error, except
+    that full DreamBooth of a base that nobody else uses may have trained the base's own denoiser.
 
     Raises:
         UserError: `quantised_base` if full DreamBooth finds rounded weights.

@@ -24,7 +24,7 @@ class StepSample:
     latent_noises: list[Tensor]
     """n times (c, h, w), standard normal: each instance row's latent is mean + deviation * latent_noise."""
     noises: list[Tensor]
-    """n + m times (c, h, w), standard normal: what the rows are noised with."""
+    """n + m times (c, h, w), standard normal: the noise that is added to each row's latent."""
     offsets: Tensor
     """(n + m, c, 1, 1), standard normal: offset noise."""
     timesteps: Tensor
@@ -76,5 +76,5 @@ def example_indices(count: int, rows: int, step: int, seed: int) -> list[int]:
 
 
 def _stratified(count: int, random: torch.Generator) -> Tensor:
-    """(count,), one random number in each of `count` equal parts of [0, 1): a small batch sees the whole schedule."""
+    """(count,), one random number in each of `count` equal parts of [0, 1): a small batch covers the full schedule."""
     return (torch.arange(count) + torch.rand(count, generator=random)) / count

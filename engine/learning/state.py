@@ -1,4 +1,4 @@
-"""What changes from step to step: weights, optimiser, running mean and gradient scaler; and when it is written."""
+"""The state of a training run: weights, optimizer, running mean and gradient scaler; and when it is checkpointed."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ CHECKPOINT_PAUSE = 20
 
 
 class TrainingState:
-    """Everything that the next step depends on, beside the material and the step's number."""
+    """Everything that the next step depends on, besides the material and the step's number."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner, self.recipe = learner, learner.recipe
@@ -63,7 +63,7 @@ class TrainingState:
 
 
 class Checkpoints:
-    """Writes the state from time to time, and reads it back."""
+    """Writes checkpoints of the state at intervals, and resumes from one."""
 
     def __init__(self, config: TrainingConfig, run: str, clock: Callable[[], float], began: float) -> None:
         """

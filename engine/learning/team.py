@@ -46,7 +46,7 @@ BUCKET = 6_000_000
 
 
 def group_by_size(items: Iterable[Item], most: int, numbers: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Consecutive items in groups of at most `most` numbers in all; a larger item gets a group of its own.
+    """Consecutive items in groups of at most `most` numbers in total; a larger item is a group by itself.
 
     Args:
         numbers: how many numbers an item has.
@@ -75,7 +75,7 @@ class Devices(Team):
     def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         from accelerate.utils import reduce
 
-        # Each message costs a round trip, so many small tensors travel as one.
+        # Each message costs a round trip, so small tensors are sent as one.
         for several in group_by_size(tensors, BUCKET, Tensor.numel):
             total = reduce(torch.cat([tensor.flatten().float() for tensor in several]), "sum")
             for tensor, part in zip(several, total.split([tensor.numel() for tensor in several]), strict=True):
