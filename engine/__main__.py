@@ -37,14 +37,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit status is 0 for success and 2 for a usage or input error, with one line on it."""
+    """Run one command. The exit status is 0 for success, and 2 for a usage or input error, which is printed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("arq", "httpx", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # The libraries are half a million objects that stay. Searching them for garbage while they are imported took a
-    # tenth of the time to the first step.
+    # The libraries allocate half a million objects that are never freed. Garbage collections while they are imported
+    # took a tenth of the time to the first step.
     gc.set_threshold(10_000)
     asked = parser().parse_args(arguments)
     command = COMMANDS[asked.command]

@@ -1,4 +1,4 @@
-"""The commands on adapters' files: `python -m engine export | import | distil`. Torch is imported when they run."""
+"""The commands for adapter files: `python -m engine export | import | distil`. They import torch only when they run."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("diffusers", "kohya"),
         default="diffusers",
-        help="names of the layers; kohya's are those of kohya's scripts, the WebUI and ComfyUI (default: diffusers)",
+        help="naming of the layers; kohya is for kohya's scripts, the WebUI and ComfyUI (default: diffusers)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     base_option(parser)
@@ -39,13 +39,15 @@ def run_export(asked: argparse.Namespace) -> Figures:
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a .safetensors file with diffusers', kohya's or ComfyUI's names")
-    parser.add_argument("--token", help="word under which the person was learned (default: none, it is a style)")
-    parser.add_argument("--class", dest="noun", help="class noun of the person, with --token (default: none)")
+    parser.add_argument("--token", help="token of the person that the LoRA was trained on (default: none, for a style)")
+    parser.add_argument("--class", dest="noun", help="class noun of the person; needs --token (default: none)")
     parser.add_argument(
+        "--few-step",
         "--few",
+        dest="few_step",
         type=int,
         metavar="STEPS",
-        help="number of steps that it draws in, as an LCM-LoRA does (default: none, it is no few-step adapter)",
+        help="import a few-step adapter, such as an LCM-LoRA, that draws in this many steps (default: none)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     base_option(parser)
@@ -63,8 +65,11 @@ def run_import(asked: argparse.Namespace) -> Figures:
         raise UserError("token_and_noun")
     person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
     base = BaseModel.load(base_source(asked))
-    kind: AdapterKind = "avatar" if asked.token else "few" if asked.few else "style"
-    facts = distillation.few_step_facts(base, asked.few, 1.0) if asked.few else imported_facts(base, kind, *person)
+    kind: AdapterKind = "avatar" if asked.token else "few" if asked.few_step else "style"
+    if asked.few_step:
+        facts = distillation.few_step_facts(base, asked.few_step, 1.0)
+    else:
+        facts = imported_facts(base, kind, *person)
     path = asked.out / FILE
     layers = import_lora(base, asked.file, facts, path)
     print(f"{path}: {layers} layers")
@@ -76,19 +81,19 @@ def _distil_options(parser: argparse.ArgumentParser) -> None:
         "--method",
         choices=get_args(Distillate),
         default="consistency",
-        help="consistency learns as LCM-LoRAs do; endpoints is closer to the base model and takes longer "
-        "(default: consistency)",
+        help="consistency distillation as for LCM-LoRAs, or endpoints, which is closer to the base model's pictures "
+        "and takes longer (default: consistency)",
     )
     parser.add_argument(
         "--dataset",
         type=Path,
-        help="folder of captioned pictures with metadata.jsonl (default: the embedded base model's drawn world)",
+        help="folder of pictures with metadata.jsonl (default: the drawn world of the embedded base model)",
     )
     parser.add_argument(
         "--pictures",
         type=int,
         default=2000,
-        help="number of pictures of the drawn world, or that the base model draws (default: 2000)",
+        help="number of pictures to take from the drawn world, or to draw with the base model (default: 2000)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     add_recipe_options(parser, DISTILLED)
@@ -136,10 +141,10 @@ COMMANDS = (
     Command("export", "write an avatar's LoRA for other programs", _export_options, run_export, single=True),
     Command(
         "import",
-        "make an avatar, a style or a few-step adapter of another program's LoRA",
+        "turn another program's LoRA into an avatar, a style or a few-step adapter",
         _import_options,
         run_import,
         single=True,
     ),
-    Command("distil", "learn a few-step adapter for a base model", _distil_options, run_distil, single=True),
+    Command("distil", "distil a base model into a few-step adapter", _distil_options, run_distil, single=True),
 )

@@ -30,19 +30,19 @@ def base_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         help="base model: a diffusers folder, a hub id, a .safetensors file or 'embedded' "
-        "(default: AVATAR_BASE_MODEL, or the embedded base where that is not set)",
+        "(default: AVATAR_BASE_MODEL, or the embedded base if that is not set)",
     )
 
 
 def seed_option(parser: argparse.ArgumentParser) -> None:
     """The seed."""
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random numbers (default: 0)")
 
 
 def json_option(parser: argparse.ArgumentParser) -> None:
     """Whether the figures are printed as JSON."""
     parser.add_argument(
-        "--json", action="store_true", help="print the figures as one JSON object in the last line (default: do not)"
+        "--json", action="store_true", help="print the figures as one JSON object on the last line (default: no)"
     )
 
 

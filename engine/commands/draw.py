@@ -26,18 +26,24 @@ def _imagine_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="folder or file of a style, written by finetune or import; may be repeated (default: none)",
     )
-    parser.add_argument("--few", type=Path, help="folder of a few-step adapter, written by distil (default: none)")
+    parser.add_argument(
+        "--few-step",
+        "--few",
+        dest="few_step",
+        type=Path,
+        help="folder of a few-step adapter, written by distil or import (default: none)",
+    )
     parser.add_argument(
         "--weight",
         type=float,
         action="append",
         default=[],
-        help="weight of the first avatar, then of the next, then of the styles; may be repeated (default: 1 each)",
+        help="weight of an adapter: avatars first, then styles, in their order; may be repeated (default: 1 each)",
     )
     parser.add_argument("--count", type=int, default=1, help="number of pictures (default: 1)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base model's)")
-    parser.add_argument("--guidance", type=float, help="strength of the guidance (default: the base model's)")
-    parser.add_argument("--negative", default="", help="what to avoid (default: nothing)")
+    parser.add_argument("--guidance", type=float, help="guidance scale (default: the base model's)")
+    parser.add_argument("--negative", default="", help="negative prompt: what to avoid (default: none)")
     parser.add_argument("--width", type=int, help="width in pixels (default: the base model's)")
     parser.add_argument("--height", type=int, help="height in pixels (default: the base model's)")
     parser.add_argument("--original", type=Path, help="a picture to vary (default: none)")
@@ -56,7 +62,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     from engine.drawing.drawing import Drawing, draw_together, make_plan
 
     # 1. The adapters with their weights. A missing one is reported before the base is loaded.
-    adapters = (*asked.avatar, *asked.style, *([asked.few] if asked.few else []))
+    adapters = (*asked.avatar, *asked.style, *([asked.few_step] if asked.few_step else []))
     for adapter in adapters:
         facts_of(adapter)
     if len(asked.weight) > len(adapters):
@@ -87,22 +93,22 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     [pictures] = draw_together(base, attached, [plan])
     seconds = round(time.monotonic() - began, 2)
 
-    # 3. The files and what is said of them.
+    # 3. The files and the report.
     paths = [asked.out / f"{number}.png" for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path, drawing, base.source)
         print(f"{path} (seed {picture.seed})")
     if base.family.notice:
         print(NOTICES[base.family.notice])
-    whole = base.fits(asked.prompt)
-    if not whole:
-        print("The prompt is longer than this base model reads; its end was left out.")
+    prompt_fits = base.fits(asked.prompt)
+    if not prompt_fits:
+        print("The prompt is longer than this base model can read; the end was cut off.")
     return {
         "prompt": asked.prompt,
         "seconds": seconds,
         "base": base.source,
         "notice": base.family.notice,
-        "whole_prompt_read": whole,
+        "whole_prompt_read": prompt_fits,
         "pictures": [{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
     }
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from engine.recipe import Learner, Recipe
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
-"""Suffixes of the files that `--photos DIR` takes for photos. Their content decides what they really are."""
+"""Suffixes of the files that `--photos DIR` reads. The format follows from the content, not from the suffix."""
 
 
 def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
@@ -53,19 +53,19 @@ def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
     parser.add_argument(
         "--method",
         choices=get_args(Method),
-        help="LoRA or full DreamBooth (default: lora, and dreambooth for the seed's recipe)",
+        help="LoRA or full DreamBooth (default: lora; dreambooth with --recipe seed)",
     )
     parser.add_argument(
         "--recipe",
         choices=get_args(Named),
         default="auto",
-        help="auto: by the number of photos; seed: the seed's own run; reference: the defaults of diffusers' scripts "
-        "(default: auto)",
+        help="auto: by the number of photos; seed: the settings of the original project; reference: the defaults of "
+        "diffusers' scripts (default: auto)",
     )
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
-    """What is reported and kept while it learns."""
+    """Reports, previews and checkpoints during training."""
     parser.add_argument(
         "--report-to",
         choices=("tensorboard", "wandb", "none"),
@@ -75,18 +75,18 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
         "--preview-every",
         type=int,
         default=0,
-        help="steps between two sample grids (default: 0, a quarter of all steps with a tracker and no grids without)",
+        help="steps between two sample grids (default: a quarter of the steps with a tracker, no grids without one)",
     )
     parser.add_argument(
         "--preview",
         action="append",
-        help="a prompt of the sample grids; may be repeated (default: prompts with what is learned)",
+        help="a prompt of the sample grids; may be repeated (default: prompts with the token, or of the dataset)",
     )
     parser.add_argument(
         "--checkpoint-seconds",
         type=float,
         default=60.0,
-        help="least seconds between two checkpoints (default: 60)",
+        help="minimum seconds between two checkpoints (default: 60)",
     )
 
 
@@ -138,7 +138,7 @@ def _learn(
     from engine.learning.training import train
     from engine.measuring.trackers import open_tracker
 
-    # 1. What is reported: to which tracker, which previews, scored by what.
+    # 1. The tracker, the previews and their scores.
     out: Path = asked.out
     kind: Any = asked.report_to or ("wandb" if getattr(asked, "recipe", None) == "seed" else "none")
     tracker = open_tracker(kind, out / "runs", recipe.as_json()) if kind != "none" and team.first else None
@@ -146,7 +146,7 @@ def _learn(
     shown = tuple(asked.preview or prompts)
     previews = Previews(shown, frozenset(range(every, recipe.steps, every)) | {recipe.steps}) if every else None
     likeness = score = None
-    if previews:  # loading what scores pictures costs time and memory
+    if previews:  # only then: loading the judge and CLIP takes time and memory
         from engine.measuring.likeness import likeness_of
         from engine.measuring.scoring import PromptScore
 
@@ -155,7 +155,7 @@ def _learn(
     without_token = [prompt.replace(f"{token} ", "") for prompt in shown]
     reporter = Reporter(out / "previews", team.first, tracker, likeness, score, without_token)
 
-    # 2. The training. Its checkpoint is of no use afterwards.
+    # 2. The training. Afterwards nobody needs its checkpoint.
     began = time.monotonic()
     checkpoint = out / "checkpoint.safetensors"
     config = TrainingConfig(
@@ -196,7 +196,7 @@ def _learn(
 
 
 def _captions(files: Sequence[Path]) -> list[str]:
-    """The captions of these photos, from the metadata.jsonl beside them."""
+    """The captions of these photos, from the metadata.jsonl in their folder."""
     from engine.photos.captioned import CAPTIONS, read_captioned
 
     folder = files[0].parent
@@ -209,7 +209,7 @@ def _captions(files: Sequence[Path]) -> list[str]:
 
 
 def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner], Recipe]") -> "tuple[Any, Recipe]":
-    """The base, in no more precision at rest than the recipe needs, and the recipe for its family."""
+    """The base, with the denoiser in the lowest precision that the recipe allows, and the recipe for its family."""
     from engine.bases.base import BaseModel
     from engine.device.precision import best_device
     from engine.learning.learner import frozen_dtype
@@ -265,7 +265,7 @@ def run_train(asked: argparse.Namespace) -> Figures:
     options = {"captions": _captions(files)} if recipe.captions else {}
     facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **options)
     if team.first:
-        # Full DreamBooth is stored small; this is what that costs.
+        # Full DreamBooth is stored as thin factors, which leave out a part of the change.
         lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
         cost = f"in {facts['steps']} steps, {facts['seconds']} s"
         print(f"Learned {token} {noun} from {len(album)} photos {cost}: {facts['adapter']}{lost}")
@@ -282,7 +282,7 @@ def _finetune_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_finetune(asked: argparse.Namespace) -> Figures:
-    """`finetune`: a captioned set becomes a style."""
+    """`finetune`: a captioned dataset becomes a style."""
     from engine.photos.captioned import read_captioned
 
     dataset = read_captioned(asked.dataset)
@@ -311,13 +311,13 @@ def _study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--multiples",
         default="10,25,50,75,100,150",
-        help="steps for each photo at which to judge, separated by commas (default: 10,25,50,75,100,150)",
+        help="steps for each photo at which to measure, separated by commas (default: 10,25,50,75,100,150)",
     )
     _common_options(parser, ALL - STUDIED)
 
 
 def run_study(asked: argparse.Namespace) -> Figures:
-    """`study`: one person is judged after several numbers of steps for each photo."""
+    """`study`: learn one person and measure after several numbers of steps for each photo."""
     import tempfile
     from dataclasses import asdict
 
@@ -390,6 +390,6 @@ def _priors() -> Path:
 
 COMMANDS = (
     Command("train", "learn a person from a folder of photos", _train_options, run_train),
-    Command("finetune", "learn a style from a captioned set of pictures", _finetune_options, run_finetune),
+    Command("finetune", "learn a style from captioned pictures", _finetune_options, run_finetune),
     Command("study", "learn a person and plot likeness and overfitting over the steps", _study_options, run_study),
 )

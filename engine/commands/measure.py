@@ -12,9 +12,12 @@ from storage.errors import UserError
 
 
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, help="files")
+    parser.add_argument("photos", nargs="+", type=Path, help="photo files")
     parser.add_argument(
-        "--class", dest="noun", default="person", help="class noun; things need no face (default: person)"
+        "--class",
+        dest="noun",
+        default="person",
+        help="class noun; a face is required only for people (default: person)",
     )
     json_option(parser)
 
@@ -36,20 +39,31 @@ def run_inspect(asked: argparse.Namespace) -> Figures:
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--world", action="store_true", required=True, help="use the drawn world, the only one there is so far"
+        "--world",
+        action="store_true",
+        required=True,
+        help="evaluate on people of the drawn world; required, since there is no other set yet",
     )
     parser.add_argument("--people", type=int, default=4, help="number of people (default: 4)")
     parser.add_argument(
-        "--processes", type=int, default=1, help="number of people at once, each on one thread (default: 1)"
+        "--processes", type=int, default=1, help="number of processes, each with one person at a time (default: 1)"
     )
-    parser.add_argument("--few", type=Path, help="folder of a few-step adapter to draw with (default: none)")
+    parser.add_argument(
+        "--few-step",
+        "--few",
+        dest="few_step",
+        type=Path,
+        help="folder of a few-step adapter to draw with (default: none)",
+    )
     parser.add_argument("--sheet", type=Path, help="PNG file for all pictures (default: none)")
     parser.add_argument(
         "--work",
         type=Path,
-        help="folder that keeps people's pictures, so that a stopped evaluation can go on (default: none)",
+        help="folder that keeps the pictures, so that a stopped evaluation can resume (default: none)",
     )
-    parser.add_argument("--method", choices=get_args(Method), default="lora", help="how to learn (default: lora)")
+    parser.add_argument(
+        "--method", choices=get_args(Method), default="lora", help="LoRA or full DreamBooth (default: lora)"
+    )
     add_recipe_options(parser, EVALUATED)
     json_option(parser)
 
@@ -62,7 +76,7 @@ def run_evaluate(asked: argparse.Namespace) -> Figures:
         asked.people,
         asked.method,
         processes=asked.processes,
-        few_step_adapter=asked.few and asked.few / FILE,
+        few_step_adapter=asked.few_step and asked.few_step / FILE,
         sheet=asked.sheet,
         work=asked.work,
         on_person=lambda line: print(line, flush=True),

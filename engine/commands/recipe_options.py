@@ -8,8 +8,8 @@ from engine.recipe import Crop, Optimiser, Precision, RateSchedule
 
 NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "steps": (int, "training steps"),
-    "batch": (int, "pictures that a device takes at once"),
-    "accumulation": (int, "batches in one step"),
+    "batch": (int, "pictures in a batch of one device"),
+    "accumulation": (int, "batches whose gradients are accumulated for one step"),
     "rank": (int, "rank of the LoRA"),
     "learning-rate": (float, "learning rate"),
     "warmup": (int, "steps over which the learning rate rises"),
@@ -17,30 +17,31 @@ NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "min-snr": (float, "gamma of min-SNR weighting, such as 5; 0 for none"),
     "noise-offset": (float, "scale of offset noise, such as 0.1; 0 for none"),
     "ema": (float, "decay of the moving average of the weights, such as 0.99; 0 for none"),
-    "face-weight": (float, "weight of an error in the face; an error elsewhere weighs 1"),
+    "face-weight": (float, "weight of the loss in the face; it is 1 elsewhere"),
     "prior-weight": (float, "weight of prior preservation; 0 for none"),
-    "prior-pictures": (int, "class pictures, drawn once for each base model and class noun"),
-    "prior-album": (int, "how many times each photo is among the class pictures, under the class noun"),
+    "prior-pictures": (int, "number of class pictures, which are drawn once for each base model and class noun"),
+    "prior-album": (int, "copies of each photo among the class pictures, with the class noun as prompt"),
     "steps-per-photo": (int, "training steps for each photo"),
     "size": (int, "side of the training pictures in pixels"),
 }
 CHOICES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "optimiser": (get_args(Optimiser), "optimiser"),
-    "schedule": (get_args(RateSchedule), "course of the learning rate after the warmup"),
+    "schedule": (get_args(RateSchedule), "schedule of the learning rate after the warmup"),
     "crop": (
         get_args(Crop),
-        "part of each photo: its middle, the largest face, or the whole in a bucket of its aspect",
+        "the part of each photo to learn: centre square, square around the largest face, or all of it in a bucket of "
+        "its aspect ratio",
     ),
-    "precision": (get_args(Precision), "number format of the computation"),
+    "precision": (get_args(Precision), "dtype of the computation"),
 }
 SWITCHES: Mapping[str, str] = {
     "text-encoder": "put a LoRA on the text encoder too",
-    "pivotal": "learn the token's own embedding too",
+    "pivotal": "learn a token embedding too (pivotal tuning)",
     "dora": "weight-decomposed LoRA (DoRA)",
     "rslora": "rank-stabilised scaling of the LoRA",
-    "flip": "learn mirror images too; wrong for faces",
-    "captions": "learn each photo under its caption in metadata.jsonl",
-    "checkpointing": "recompute activations to save memory; left to the engine, where memory is short",
+    "flip": "learn mirror images too; not for faces, which are not symmetric",
+    "captions": "learn each photo with its caption from metadata.jsonl",
+    "checkpointing": "gradient checkpointing, which saves memory; by default only where memory is short",
 }
 
 ALL = frozenset((*NUMBERS, *CHOICES, *SWITCHES))
@@ -48,7 +49,7 @@ ALL = frozenset((*NUMBERS, *CHOICES, *SWITCHES))
 PRIOR = frozenset(("prior-weight", "prior-pictures", "prior-album", "steps-per-photo"))
 """Options of a person's recipe that a style's does not have."""
 STUDIED = frozenset(("steps", "warmup", "schedule", "steps-per-photo"))
-"""Options that a study decides itself: it learns at a constant rate up to the largest of its multiples."""
+"""Options that a study does not have: it trains at a constant learning rate up to the largest of its multiples."""
 EVALUATED = frozenset(("steps", "learning-rate", "rank", "prior-weight", "prior-album"))
 """Options of an evaluation."""
 DISTILLED = frozenset(("steps", "batch", "rank", "learning-rate"))
@@ -60,7 +61,7 @@ FIELDS: Mapping[str, str] = {name: "side" if name == "size" else name.replace("-
 
 def add_recipe_options(parser: argparse.ArgumentParser, names: Collection[str] = ALL) -> None:
     """Add these options to a parser. Each is None by default, which leaves the value to the recipe."""
-    group = parser.add_argument_group("values in place of the recipe's (default: the recipe's)")
+    group = parser.add_argument_group("values that replace the recipe's (default: the recipe's)")
     for name, (kind, text) in NUMBERS.items():
         if name in names:
             group.add_argument(f"--{name}", dest=FIELDS[name], type=kind, help=text)

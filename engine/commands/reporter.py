@@ -1,4 +1,4 @@
-"""What the command line shows of a training run: a progress bar, a tracker's numbers, sample grids and their scores."""
+"""The command line's reports of a training run: progress bar, numbers for a tracker, sample grids and their scores."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -32,12 +32,12 @@ class Reporter(Listener):
     previews: Path
     """Folder of the sample grids."""
     shows: bool
-    """Whether this process draws the progress bar: one of a team does."""
+    """Whether this process draws the progress bar; only a team's main process does."""
     tracker: "Tracker | None" = None
     likeness: "Callable[[Sequence[Image.Image]], float] | None" = None
     score: "PromptScore | None" = None
     prompts: Sequence[str] = ()
-    """What the previews show, as the score takes it: without the token."""
+    """The previews' prompts without the token, which the score does not know."""
 
     def on_step(self, progress: Progress) -> None:
         if self.shows:
@@ -65,4 +65,4 @@ class Reporter(Listener):
             self.tracker.numbers(step, scores)
 
     def on_short_memory(self, rows: int) -> None:
-        print(f"Memory is short: {rows} pictures at once from now on.", flush=True)
+        print(f"Memory is short: training goes on with {rows} pictures at once.", flush=True)

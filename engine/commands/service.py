@@ -1,4 +1,4 @@
-"""The commands of a machine that serves: `python -m engine work | base`."""
+"""The commands of a worker machine: `python -m engine work | base`."""
 
 import argparse
 import asyncio
@@ -8,7 +8,7 @@ from engine.commands.command import Command, Figures, settings
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
-    """There are none: the settings say everything."""
+    """It has no options; the settings configure it."""
 
 
 def run_work(asked: argparse.Namespace) -> Figures:
@@ -24,7 +24,7 @@ def run_work(asked: argparse.Namespace) -> Figures:
 
 
 def _base_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--path", action="store_true", help="print its folder or hub id (default: the same)")
+    parser.add_argument("--path", action="store_true", help="print the folder or hub id (default: the same)")
 
 
 def run_base(asked: argparse.Namespace) -> Figures:

@@ -159,7 +159,7 @@ def test_four_steps_end_nearly_where_many_do(monkeypatch: pytest.MonkeyPatch) ->
         return float(np.mean([(np.asarray(a[0].image, float) - np.asarray(b[0].image, float)) ** 2 for a, b in pairs]))
 
     with_adapter = distance(Attached(base), 4)
-    monkeypatch.setattr(base, "family", replace(base.family, few=None))
+    monkeypatch.setattr(base, "family", replace(base.family, few_step_adapter=None))
     assert with_adapter < 0.5 * distance(Attached(base), 4)
 
 
