@@ -126,8 +126,8 @@ def load_checkpoint(
     state: dict[int, dict[str, Any]] = {int(number): values for number, values in facts["plain"].items()}
     for name, value in tensors.items():
         if name.startswith("state."):
-            _, number, field = name.split(".", 2)
-            state.setdefault(int(number), {})[field] = value
+            _, index, field = name.split(".", 2)
+            state.setdefault(int(index), {})[field] = value
     # JSON has no tuples: a value becomes one again where this optimizer has one, such as betas.
     groups = [
         {**own, **{key: tuple(value) if isinstance(own.get(key), tuple) else value for key, value in saved.items()}}
