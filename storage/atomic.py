@@ -1,7 +1,7 @@
 """Write a file so that a crash at any moment leaves either the old file or the new one, both complete.
 
-The content goes into a draft beside the file. The draft is synced to disk and then renamed over the file; POSIX makes
-the rename atomic. Syncing the folder makes the rename itself survive a power failure.
+The content goes into a draft in the same folder. The draft is synced to disk and then renamed over the file; POSIX
+makes the rename atomic. Syncing the folder makes the rename itself survive a power failure.
 """
 
 import os

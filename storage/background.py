@@ -1,4 +1,4 @@
-"""Work beside the work: tasks that an object starts and does not wait for at once."""
+"""Background tasks of an object."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """Tasks that run beside their owner, each held until it ends: the event loop alone would let go of them.
+    """Background tasks, each with a reference until it ends: the event loop itself holds only weak references.
 
     A task that fails is logged by name and type of error; it stops neither the others nor the owner.
     """

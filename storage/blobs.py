@@ -26,26 +26,26 @@ class Blobs(Protocol):
     """A store of bytes by key. A key is lower-case segments of [a-z0-9._-] joined by "/"; others raise ValueError."""
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
-        """Store data under the key and replace its blob, whole or not at all."""
+        """Store data under the key and replace its blob, completely or not at all."""
 
     async def get(self, key: str) -> bytes:
-        """The whole blob. Raises UnknownBlob."""
+        """The blob's bytes. Raises UnknownBlob."""
 
     def stream(self, key: str) -> AsyncIterator[bytes]:
         """The blob in chunks. Raises UnknownBlob before the first chunk."""
 
     async def store(self, key: str, path: Path) -> None:
-        """Store a file's content under the key and replace its blob, whole or not at all. The file stays.
+        """Store a file's content under the key and replace its blob, completely or not at all. The file stays.
 
-        The content is never whole in memory. File and blob may share their bytes on the disk afterwards, so the file
-        may be replaced or removed, but must not be written into. Raises FileNotFoundError; nothing has changed then.
+        The content is copied in chunks, or linked: file and blob may share their bytes on the disk afterwards. So the
+        file may be replaced or removed, but must not be written into. Raises FileNotFoundError; nothing has changed
+        then.
         """
 
     async def fetch(self, key: str, path: Path) -> None:
-        """Write the blob to the file `path`, in an existing folder, and replace that file, whole or not at all.
+        """Write the blob to the file `path`, in an existing folder, and replace that file, completely or not at all.
 
-        The content is never whole in memory. File and blob may share their bytes on the disk, as after `store`. Raises
-        UnknownBlob; nothing has changed then.
+        The content is copied in chunks, or linked, as in `store`. Raises UnknownBlob; nothing has changed then.
         """
 
     async def exists(self, key: str) -> bool:
@@ -212,7 +212,7 @@ class MemoryBlobs:
         return sorted(key for key in self._data if key.startswith(prefix) and self._stored[key] <= until)
 
     async def clear_drafts(self, age: timedelta) -> None:
-        """There are none: what is put is stored whole."""
+        """There are none: blobs in memory are never half stored."""
 
 
 def _older(path: Path, age: timedelta) -> bool:
@@ -232,7 +232,7 @@ def _open_new(path: Path) -> int:
 
 
 def _draft_for(path: Path) -> Path:
-    """A name beside `path` under which it is written first. A leading dot is no key, so nobody sees half a blob."""
+    """A name in the same folder, for writing the file first. No key starts with a dot, so nobody reads half a blob."""
     return path.parent / f".{uuid.uuid4().hex}"
 
 

@@ -1,4 +1,4 @@
-"""Work that must not stop halfway when its process is told to end."""
+"""Work that must not stop halfway when its task is cancelled."""
 
 import asyncio
 from collections.abc import Coroutine

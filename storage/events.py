@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class Event:
     """What happened to a job. `id` is given by `publish` and orders events; pass the last one seen to `subscribe`.
 
-    codes and facts: queued {place}, started {}, step {step, steps, seconds_left}, sample {key}, retaken {attempt},
-    done {}, failed {code}, cancelled {}
+    Codes and facts: started {}, retaken {attempt}, step {step, steps, seconds_left}, done {}, failed {code},
+    cancelled {}.
     """
 
     job_id: str

@@ -19,7 +19,7 @@ class State(StrEnum):
     FAILED = "failed"
     """Its error, a code and facts, is recorded."""
     CANCELLED = "cancelled"
-    """Its person cancelled it before it ended."""
+    """The user cancelled it before it ended."""
 
 
 PHOTOS_FEWEST = 5
@@ -60,8 +60,9 @@ class Train:
 class Imagine:
     """Draw `count` pictures. None leaves a value to the base model's family; sizes are in pixels.
 
-    original: blob key of a picture that is varied; None draws from noise alone. strength: of that, 0 to 1.
-    style: one of those that engines offer, beside the avatars. style_weight: how much it counts, 1 being as learned.
+    original: blob key of a picture to vary; None draws from noise alone. strength: how far a variation may go from its
+    original, 0 to 1. style: the name of a style that engines offer; it is combined with the avatars. style_weight: the
+    weight of its adapter; 1 is as learned.
     """
 
     prompt: str

@@ -37,7 +37,7 @@ MINORS = frozenset(
         "daughter",
     ]
 )
-"""Class nouns that say the person is a minor, whom nobody can train here."""
+"""Class nouns of minors, of whom no avatar can be trained."""
 
 COMMON_WORDS = frozenset(
     """
@@ -76,7 +76,7 @@ COMMON_WORDS = frozenset(
     vampire warrior witch wizard wolf worker
     """.split()
 )
-"""Words that a prompt uses for something else. A token among them would turn every such picture into the person."""
+"""Common English words. A token that is one of them would put the person into every picture with that word."""
 
 _TOKEN = re.compile(r"[a-z][a-z0-9]{1,15}")
 _NOUN = re.compile(r"[a-z]{2,20}")
@@ -97,7 +97,7 @@ def suggest_token(text: str, taken: Collection[str] = ()) -> str:
     root = "".join(re.findall(r"[a-z0-9]", plain)).lstrip("0123456789")[:14] or "me"
     if _TOKEN.fullmatch(root) and re.search(r"\d", root) and root not in taken:
         return root
-    # Seven first: it is the digit least like a letter, so it is not mistaken when read aloud or typed again.
+    # Seven first: it is the digit least like a letter.
     numbers = ("7", *(str(number) for number in range(1, 100) if number != 7))
     root = root.rstrip("0123456789")
     return next(root + number for number in numbers if root + number not in taken)
@@ -114,6 +114,6 @@ def noun(text: str) -> str:
 
 
 def _excerpt(text: str) -> str:
-    """Enough of a wrong word to recognise it by."""
+    """The start of a wrong word, for an error message."""
     shown = "".join(character if character.isprintable() else "?" for character in text.strip())
     return shown if len(shown) <= 24 else shown[:23] + "…"

@@ -1,10 +1,11 @@
-"""The queue: it wakes an engine when there is a job. arq is the wake-up; records are the truth.
+"""The queue: it tells engines that there is a job. The records are the truth; arq only wakes an engine.
 
-An entry of arq carries a job's id and nothing else. What the job is, whether it runs, which attempt it is and how it
-ended stands in the records. So a lost entry costs time, not a job (`Queue.reconcile` finds it), and a doubled entry
-costs nothing (a job has one lease, and attempts are fenced).
+An entry of arq holds a job's id and nothing else. The job's payload, state, attempt and result are in the records. So a
+lost entry delays a job, but does not lose it (`Queue.reconcile` finds it), and a duplicate entry does nothing (a job
+has one lease, and attempts are fenced).
 
-A running job is leased for a few seconds at a time, so that another engine takes the job of a killed one soon.
+A running job is leased for a few seconds at a time, so that another engine soon takes the job of an engine that was
+killed.
 """
 
 import asyncio
@@ -25,24 +26,24 @@ from storage.jobs import SPECS, JobKind, JobSpec, State
 from storage.records import Job, Records
 
 LEASE = 5.0
-"""Seconds after which the job of an engine that fell silent is free."""
+"""Seconds after which a lease that is not renewed ends, and another engine may take the job."""
 HEARTBEAT = 1.0
 """Seconds between two renewals of a lease."""
 POLL = 0.04
-"""Seconds between two reads of a queue: the longest idle gap between two jobs."""
+"""Seconds between two reads of a queue: the longest idle time between two jobs."""
 RECONCILE = 5.0
-"""Seconds between two searches for jobs that are in no queue and leased by nobody."""
+"""Seconds between two searches for active jobs without a queue entry and without a lease."""
 PATIENCE = 3.0
-"""Seconds after which an enqueue that Redis does not take is left to `reconcile`."""
+"""Seconds of trying to reach Redis before an enqueue is left to `reconcile`."""
 PAUSE = 2.0
-"""Seconds for which a job is put off while an operator has paused the engines."""
+"""Seconds for which a job is deferred while an operator has paused the engines."""
 DECLINED = 0.2
-"""Seconds for which a job is put off that this engine does not accept; others see it then."""
+"""Seconds for which a job is deferred that this engine does not accept, so that other engines can take it."""
 LEASED = 0.2
-"""Seconds for which an entry is put off whose job another engine has leased."""
+"""Seconds for which an entry is deferred whose job another engine has leased."""
 
 Handler = Callable[[Job], Awaitable[None]]
-"""Runs one job: claims it, renews while it works, finishes it, all through Records. Cancelled to hand it back."""
+"""Runs one job: claims, renews and finishes it through Records. If it is cancelled, the job goes back to the queue."""
 Accepts = Callable[[Job], Awaitable[bool]]
 """Whether this engine runs a job, or leaves it to other engines."""
 
@@ -62,12 +63,12 @@ class Queue:
         self.redis = self.connection()
 
     def connection(self) -> ArqRedis:
-        """A client of its own for a worker. The caller closes it."""
+        """A new Redis client, for a worker. The caller closes it."""
         return client(self._url)
 
     async def enqueue(self, job: Job) -> bool:
-        """Queue a job of the records. False if Redis is away: `reconcile` queues it when Redis is back."""
-        # arq refuses an id that it knows, and this one it knows only if an earlier round did reach Redis.
+        """Add an entry for a job of the records. False if Redis is away: `reconcile` adds it when Redis is back."""
+        # arq refuses an entry id that exists; this one exists only if an earlier try of this loop did reach Redis.
         entry = f"{job.id}-{time.time_ns() // 1_000_000}"
         try:
             async with asyncio.timeout(PATIENCE):
@@ -81,7 +82,7 @@ class Queue:
             return False
 
     async def reconcile(self, records: Records) -> list[Job]:
-        """Queue the active jobs that are in no queue and leased by nobody (Redis was emptied, or away); returns them.
+        """Queue the active jobs without an entry and without a lease (Redis was emptied, or away). Returns these jobs.
 
         Raises RedisError while Redis is away. Several processes may call this at the same time.
         """
@@ -103,7 +104,7 @@ class Queue:
         return {e.decode().rpartition("-")[0] for e in entries} | {k.decode().removeprefix(_LEASE_KEY) for k in leases}
 
     async def offer(self, styles: Collection[str], seconds: float = LEASE) -> None:
-        """Offer the styles that an engine has, beside those of other engines, for this long.
+        """Add the styles that an engine has to those on offer, for this many seconds.
 
         Does nothing while Redis is away.
         """
@@ -124,7 +125,7 @@ class Queue:
         return list(self._styles)
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the Redis client."""
         await self.redis.aclose()
 
 
@@ -139,9 +140,9 @@ async def work(
 ) -> None:
     """Run jobs of these kinds until cancelled; then the running ones are cancelled and handed back at once.
 
-    A handler that raises fails its job (UserError: with its code; anything else: internal), one that exceeds the
-    kind's time limit is cancelled and its job fails with timeout. `events`, if given, tells of the failure. A job that
-    this engine does not accept stays in the queue.
+    If a handler raises, its job fails, with the code of a UserError, or else `internal`. A handler that exceeds the
+    kind's time limit is cancelled, and its job fails with `timeout`. Failures are published to `events`, if given. A
+    job that this engine does not accept stays in the queue.
     """
     async with asyncio.TaskGroup() as group:
         for kind, handler in handlers.items():
@@ -197,7 +198,7 @@ class _Consumer:
                 await worker.run()
             except (RedisError, OSError) as error:
                 log.warning("queue %s unreadable, trying again: %s", self.spec.queue, type(error).__name__)
-                # Running jobs go on without Redis; a new worker beside this one would start a second job.
+                # Running jobs go on without Redis. A second worker at the same time would exceed `at_once`.
                 await worker.finish()
             finally:
                 await worker.stop()
@@ -205,7 +206,7 @@ class _Consumer:
 
     async def _run(self, ctx: dict[Any, Any], job_id: str) -> None:
         if first := self.running.get(job_id):
-            # Redis restarted or was emptied, and hands out a job that we run: join it, and claim nothing.
+            # Redis restarted or was emptied, and delivers a job that this engine already runs: wait for that run.
             return await asyncio.shield(first)
         task = asyncio.current_task()
         assert task
@@ -227,7 +228,7 @@ class _Consumer:
         if self.accepts is not None and not await self.accepts(job):
             raise Retry(defer=DECLINED)
         redis = self.queue.redis
-        # arq's own lease is on the entry; a job may have two of them after Redis was emptied.
+        # arq's own lease is on the entry, but a job may have two entries after Redis was emptied.
         if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):
             raise Retry(defer=LEASED)
         heart = asyncio.create_task(_beat(redis, in_progress_key(entry), _LEASE_KEY + job_id))
@@ -257,7 +258,7 @@ class _Consumer:
                 await self._fail(job, "internal", {})
 
     async def _fail(self, job: Job, code: str, facts: Mapping[str, Any]) -> None:
-        # The handler's claim made it one more; if another engine has claimed since, this writes nothing.
+        # The handler's claim raised the attempt by one. If another engine has claimed it since, nothing is written.
         attempt = job.attempt + 1
         written = await self.records.jobs.finish(
             job.id, attempt, State.FAILED, error={"code": code, "facts": dict(facts)}

@@ -1,1 +1,1 @@
-"""Service: jobs come in, news goes out."""
+"""The worker: it takes jobs from the queues and publishes their events."""

@@ -15,7 +15,7 @@ from storage.jobs import State
 from storage.records import AdapterOutcome, Job, Records
 
 RENEW = 1.0
-"""Seconds between two checks whether the job is still this attempt's and still wanted."""
+"""Seconds between two checks whether the job was cancelled or claimed by a later attempt."""
 
 
 class NotWanted(Exception):
@@ -23,7 +23,7 @@ class NotWanted(Exception):
 
 
 class Attempt:
-    """One attempt at a job, which was claimed: publishes its news, watches whether it is wanted, records its end."""
+    """One attempt at a claimed job: publishes its events, watches for cancellation, records its end."""
 
     def __init__(self, job: Job, records: Records, events: Events, renew: float = RENEW) -> None:
         self.job = job
@@ -32,12 +32,12 @@ class Attempt:
         self._background = Background()
 
     async def publish(self, code: str, /, **facts: Any) -> None:
-        """Publish news of the job."""
+        """Publish an event of the job."""
         await self._events.publish(Event(self.job.id, self.job.attempt, code, facts))
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the attempt, which does not end before it."""
-        self._background.start(work, name=f"beside job {self.job.id}")
+        """Run a background task. The attempt does not end before it."""
+        self._background.start(work, name=f"background of job {self.job.id}")
 
     async def wanted(self) -> bool:
         """Whether the job is still this attempt's and nobody has cancelled it."""
@@ -45,7 +45,7 @@ class Attempt:
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
-        """A context whose body is cancelled once the job is no longer wanted, and NotWanted is raised in its place."""
+        """A context that cancels its body once the job is no longer wanted, and then raises NotWanted."""
         body = asyncio.current_task()
         assert body
         unwanted = False
@@ -78,7 +78,7 @@ class Attempt:
         pictures: Sequence[tuple[str, int]] = (),
         adapter: AdapterOutcome | None = None,
     ) -> bool:
-        """Record the success, after what was started beside it. False if this attempt no longer runs the job.
+        """Wait for the background tasks and record the success. False if this attempt no longer runs the job.
 
         pictures: blob keys and seeds.
         """

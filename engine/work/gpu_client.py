@@ -1,6 +1,6 @@
-"""The supervisor's client of the GPU process: starts it, asks it, notices its death or silence, starts it again.
+"""The supervisor's client of the GPU process: starts it, sends requests, and restarts it when it dies or hangs.
 
-No torch here.
+Imports no torch.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ STALL = 600.0
 """Seconds of silence during a request before the GPU process is killed and restarted."""
 
 ENVIRONMENT: Mapping[str, str] = {
-    # Otherwise transformers says at every start that torchvision is missing, which nothing here needs.
+    # Otherwise transformers warns at every start that torchvision is missing, which nothing here needs.
     "TRANSFORMERS_VERBOSITY": "error",
-    # A thread that waits for another, whose core a third program has taken, would spin and keep that program from
-    # running (libgomp, in torch's builds for Linux). Two threads on two cores of which other programs took 70 %, pairs
-    # of runs in turn: 2.6 to 4.4 steps a second of a small training with spinning, 12.1 to 17.2 without.
+    # By default a waiting thread spins (libgomp, in torch's builds for Linux). If another program has taken a core, the
+    # spinning thread keeps that program from finishing. Two threads on two cores of which other programs took 70 %,
+    # runs in turn: 2.6 to 4.4 steps a second of a small training with spinning, 12.1 to 17.2 without.
     "OMP_WAIT_POLICY": "passive",
 }
-"""Environment variables that must be set before torch is loaded; the operator's own values come first."""
+"""Environment variables that must be set before torch is loaded. Values that the operator set take precedence."""
 
 STOPPING = 10.0
-"""Seconds for a cancelled request to stop, a step of a large model included. After them it is no longer waited for."""
+"""Seconds to wait until a cancelled request has stopped; a step of a large model takes some of them."""
 
 PROCESS = (sys.executable, "-m", "engine.work.gpu_process")
 """The command line of the GPU process."""
@@ -39,22 +39,22 @@ log = logging.getLogger(__name__)
 
 
 class GpuDied(Exception):
-    """The GPU process ended, or was killed for its silence, while it worked on this request."""
+    """The GPU process ended, or was killed because it hung, while it worked on this request."""
 
 
 class RequestFailed(Exception):
-    """A fault of the engine's own ended the request; the GPU process has named it on standard error."""
+    """An internal error of the engine ended the request; the GPU process has printed it on standard error."""
 
 
 class BaseUnusable(Exception):
-    """The GPU process cannot load the base model; it has said why on standard error."""
+    """The GPU process cannot load the base model; it has printed the reason on standard error."""
 
 
 class GpuClient:
-    """Owns one GPU process. The first request starts it, and so does the first one after its death.
+    """Owns one GPU process. The first request starts it, and so does the first request after it died.
 
-    A spare process, which has imported torch and holds neither base model nor GPU memory, replaces a dead one:
-    that import is most of a restart.
+    A spare process replaces a dead one. It has imported torch, which takes most of the time of a restart, and holds
+    neither base model nor GPU memory.
     """
 
     def __init__(self, base_model: str | None = None, stall: float = STALL, process: Sequence[str] = PROCESS) -> None:
@@ -112,7 +112,7 @@ class GpuClient:
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stdout
-        # Every request to this process, under way or yet to come, learns of its end.
+        # Requests add themselves to this dict, and all of them are notified when the process ends.
         waiting = self._waiting
         while line := await process.stdout.readline():
             news = json.loads(line)
@@ -129,15 +129,15 @@ class GpuClient:
             queue.put_nowait(None)
 
     async def run(self, task: str, on_news: Callable[[News], None] = lambda news: None, **request: Any) -> News:
-        """Ask for `task` and return the news `done`; other news goes to `on_news`.
+        """Send the request `task` and return its last message, `done`; earlier messages go to `on_news`.
 
-        Cancelling this coroutine cancels the request, and waits until it has stopped between two steps: until then it
+        Cancelling this coroutine cancels the request and waits until it has stopped between two steps: until then it
         may write into folders that the caller is about to remove.
 
         Raises:
-            GpuDied: the process ended or hung; asking again starts a new one.
-            UserError: the request cannot be done, and asking again would not help.
-            RequestFailed: a fault of the engine's own.
+            GpuDied: the process ended or hung; the next request starts a new one.
+            UserError: the request cannot be done, and repeating it would not help.
+            RequestFailed: an internal error of the engine.
         """
         await self.start()
         request_id = str(next(self._numbers))
@@ -158,7 +158,7 @@ class GpuClient:
             self._waiting.pop(request_id, None)
 
     async def _follow(self, queue: "asyncio.Queue[News | None]", on_news: Callable[[News], None]) -> News:
-        """The news that ends a request: `done`, or `cancelled` after a cancellation of ours."""
+        """The last message of a request: `done`, or `cancelled` after this client cancelled it."""
         while True:
             try:
                 async with asyncio.timeout(self._stall):
@@ -190,7 +190,7 @@ class GpuClient:
             self._process.kill()
 
     async def close(self) -> None:
-        """End the processes: gently, and after 5 s at once."""
+        """End the processes by closing their standard input; kill those that still run after 5 s."""
         await self._end(self._process)
         if self._reader:
             await self._reader

@@ -1,7 +1,7 @@
-"""The handlers of jobs: claim one, bring its files to the GPU process, publish the news, record how it ended.
+"""The handlers of jobs: claim a job, fetch its files, ask the GPU process to work, publish events, record the end.
 
-Files go between blobs and the attempt's folder by path: an adapter has up to 0.5 GB and a large model's checkpoint
-10 GB, which must neither fill the supervisor's memory nor hold up the event loop that renews leases of 5 s.
+Blobs are fetched and stored as files in the attempt's folder. An adapter has up to 0.5 GB and a large model's
+checkpoint 10 GB, which must neither fill the supervisor's memory nor block the event loop that renews leases of 5 s.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from storage.records import AdapterOutcome, Avatar, Job, Records
 CHECKPOINT = "checkpoint.safetensors"
 
 LEFT_BEHIND = 3600.0
-"""Seconds after which an attempt's folder that nobody touched belongs to a supervisor that was killed."""
+"""Age in seconds of an attempt's folder from which on it counts as left behind by a killed supervisor."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 class Handlers:
     """The handlers of the three kinds of jobs, on one GPU process and one storage.
 
-    work: the folder in which each attempt gets a folder of its own; `styles` and `priors` lie beside it.
+    work: the folder for the attempts' folders; `styles` and `priors` are in the same data folder.
     renew: seconds between two checks whether a job is still wanted.
     """
 
@@ -69,11 +69,10 @@ class Handlers:
     async def run(self, job: Job) -> None:
         """Work on a job until it is over, and leave no checkpoint of it behind.
 
-        A job that fails with a UserError is recorded as failed with its code and facts. What else is raised is left to
-        the queue.
+        A UserError is recorded as the job's failure, with its code and facts. Other exceptions are raised to the queue.
         """
         try:
-            # A GPU process that dies costs an attempt, not the job.
+            # If the GPU process dies, only the attempt fails; the job gets another one.
             while claimed := await self._records.jobs.claim(job.id):
                 if await self._ended(claimed):
                     break
@@ -111,7 +110,7 @@ class Handlers:
             await uninterrupted(asyncio.to_thread(folder.cleanup))
 
     async def _delete_checkpoint(self, job_id: str) -> None:
-        """Half-learned weights do not outlive their job, least of all the job of a person who was forgotten."""
+        """Delete the checkpoint of a job that is over, or was erased together with its person."""
         job = await self._records.jobs.get(job_id)
         if job is None or job.over:
             await self._blobs.delete(keys.checkpoints(job_id))
@@ -136,7 +135,7 @@ class Handlers:
         await attempt.succeed({"verdicts": verdicts})
 
     async def _train(self, attempt: Attempt, train: Train, folder: Path) -> None:
-        # 1. What is learned from, and the checkpoint of an earlier attempt.
+        # 1. The photos, and the checkpoint of an earlier attempt.
         avatar = await self._avatar(train.avatar_id)
         photos = await self._records.avatars.photos(avatar.id)
         good = [photo for photo in photos if photo.verdict is None or photo.verdict["ok"]]
@@ -147,11 +146,11 @@ class Handlers:
             await self._blobs.fetch(_checkpoint_key(attempt), checkpoint)
         paths = await self._fetch_photos([photo.key for photo in good], folder)
 
-        # 2. The training, with its news.
+        # 2. The training, with its events.
         storing = asyncio.Lock()
 
         async def store_checkpoint() -> None:
-            # One after another, so that an older one never replaces a newer one.
+            # The lock keeps the order, so that an older checkpoint never replaces a newer one.
             async with storing:
                 if await attempt.wanted():
                     await self._blobs.store(_checkpoint_key(attempt), checkpoint)
@@ -159,7 +158,7 @@ class Handlers:
         def on_news(news: News) -> None:
             if news["news"] == "step":
                 facts = {"step": news["step"], "steps": news["steps"], "seconds_left": round(news["seconds_left"], 1)}
-                # Short memory is told with the step, whose message stays in the chat.
+                # Short memory is a fact of the step event: its message stays in the chat.
                 attempt.start(attempt.publish("step", **facts, **({"short": True} if news.get("short") else {})))
             elif news["news"] == "checkpoint":
                 attempt.start(store_checkpoint())
@@ -178,7 +177,7 @@ class Handlers:
             priors=str(self._work.parent / "priors"),
         )
 
-        # 3. What it made. Keys hold the attempt, so that an attempt that was overtaken replaces no file of a later one.
+        # 3. The adapter and the samples. Keys contain the attempt, so that an attempt never overwrites a later one's.
         job = attempt.job
         adapter = keys.adapter(avatar.id, job.id, job.attempt, FILE)
         samples = [keys.sample(avatar.id, job.id, job.attempt, number) for number in range(len(done["samples"]))]
@@ -192,7 +191,7 @@ class Handlers:
             await self._delete([adapter, *samples])
 
     async def _imagine(self, attempt: Attempt, imagine: Imagine, folder: Path) -> None:
-        # 1. The adapters, and the picture that is varied.
+        # 1. The adapters, and the picture to vary.
         adapters: list[str] = []
         avatars: list[Avatar] = []
         for number, avatar_id in enumerate(imagine.avatar_ids):
@@ -271,7 +270,7 @@ class Handlers:
 
 
 async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:
-    """The photos' verdicts, from a process of its own: files from strangers may crash or bloat a decoder.
+    """The photos' verdicts, from a separate process: a file may crash a decoder or make it use too much memory.
 
     Raises RuntimeError if that process fails.
     """
@@ -295,7 +294,8 @@ async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:
 
 
 def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:
-    """The prompt with what the adapters learned in place of each token: "cr7d man", even if the avatar was renamed."""
+    """The prompt with each avatar's token replaced by what its adapter was trained on, such as "cr7d man": the token
+    before a renaming, and the class noun."""
     by_word = {avatar.learned_as: avatar for avatar in avatars} | {avatar.token: avatar for avatar in avatars}
     if not by_word:
         return prompt
@@ -323,7 +323,7 @@ def seed_of(job_id: str) -> int:
 
 
 def sweep(work: Path) -> None:
-    """Remove the folders that attempts of killed supervisors left in the work folder."""
+    """Remove folders of attempts from the work folder that killed supervisors left behind."""
     for folder in work.iterdir():
         if folder.is_dir() and time.time() - folder.stat().st_mtime > LEFT_BEHIND:
             shutil.rmtree(folder, ignore_errors=True)

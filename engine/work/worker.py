@@ -1,4 +1,4 @@
-"""`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process. No torch here."""
+"""`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process. Imports no torch."""
 
 import asyncio
 import signal
@@ -14,7 +14,7 @@ from storage.queue import HEARTBEAT, Queue, work
 
 
 async def run(settings: EngineSettings) -> None:
-    """Work until SIGTERM or SIGINT; jobs under way then go back to the queue with their checkpoints.
+    """Work until SIGTERM or SIGINT. Running jobs then go back to the queue; their checkpoints stay.
 
     Raises:
         BaseUnusable: the base model cannot be loaded.

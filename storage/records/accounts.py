@@ -20,7 +20,7 @@ from storage.records.rows import User
 from storage.records.server import get_value, put_value
 
 DAY = timedelta(days=1)
-"""How long an erasure remembers what was used up and which requests came; quotas count over a day too."""
+"""How long an erasure keeps the used quota and the fingerprints of requests; quotas count over a day too."""
 
 
 def select_accounts(*where: ColumnElement[bool]) -> Select[Any]:
@@ -56,7 +56,7 @@ async def person_id(connection: AsyncConnection, user_id: str) -> str:
 async def fingerprint(connection: AsyncConnection, platform: str, platform_id: str, request: str = "") -> str:
     """A keyed hash of an account, or of one request that it sent.
 
-    It tells accounts apart, and tells nobody who they are without this server's key.
+    Equal accounts have equal fingerprints, but without this server's key nobody can find the account of one.
     """
     key = await get_value(connection, "key")
     if key is None:

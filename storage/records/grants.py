@@ -82,5 +82,5 @@ class Grants:
                 for job in await jobs_about(connection, [avatar_id])
                 if job.state not in TERMINAL
                 and (owner is None or job.user_id != owner.id)
-                and not granted & {("user", job.user_id), ("room", job.place or f"{job.frontend}:{job.room}")}
+                and not granted & {("user", job.user_id), ("room", job.grant_scope or f"{job.frontend}:{job.room}")}
             ]

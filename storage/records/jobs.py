@@ -22,9 +22,9 @@ ACTIVE = (State.QUEUED, State.RUNNING)
 JOBS_MOST = 100
 """Jobs of a person that one query returns, unless its caller says otherwise."""
 RECENT_MOST = 20
-"""Jobs of a kind whose times give the usual one."""
+"""How many of the latest jobs of a kind `usual_seconds` takes the median of."""
 _ID_LETTERS = "23456789bcdfghjkmnpqrstvwxz"
-"""No letter or digit that is easily taken for another when an id is read aloud."""
+"""Without letters and digits that are easily confused when an id is read aloud."""
 _ID_LENGTH = 10
 
 
@@ -74,7 +74,7 @@ class Jobs:
         frontend: str,
         room: str,
         payload: Payload,
-        place: str | None = None,
+        grant_scope: str | None = None,
         language: str | None = None,
         *,
         request: str | None = None,
@@ -82,8 +82,8 @@ class Jobs:
         """Create a queued job, once for each request of a person.
 
         `request` is a key of what the platform delivered, such as "telegram:<update id>". If this person made a job by
-        the same request before, that job is returned as it is now and nothing is written. Requests are told apart by
-        person, so that nobody receives the job of another person who sent the same key.
+        the same request before, that job is returned in its present state and nothing is written. Keys are unique for
+        each person, so that nobody receives the job of another person who sent the same key.
 
         Raises TypeError if the payload is another kind's, ValueError if the request made a job of another kind, and
         UserError forgotten if the person, or the person who sent this request, was erased.
@@ -100,7 +100,7 @@ class Jobs:
             "state": State.QUEUED.value,
             "attempt": 0,
             "cancel_requested": False,
-            "place": place,
+            "place": grant_scope,
             "language": language,
             "request": request,
         }
@@ -164,7 +164,7 @@ class Jobs:
     # The queue
 
     async def queue_position(self, job_id: str) -> int:
-        """How many queued jobs of its kind it waits for, itself included: 1 is next, 0 is no longer queued."""
+        """The job's position among the queued jobs of its kind: 1 is next, 0 is not queued any more."""
         table = tables.jobs
         own = table.alias()
         earlier = or_(table.c.created < own.c.created, and_(table.c.created == own.c.created, table.c.id <= own.c.id))

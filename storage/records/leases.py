@@ -1,4 +1,4 @@
-"""Leases: a key that one process at a time holds, until it releases the key or falls silent."""
+"""Leases: one process at a time holds a key, until it releases the key or stops renewing it."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from storage.records import tables
 from storage.records.database import Database
 
 LEASES = "holds"
-"""The space of notes that leases are: {"until"}, in seconds since 1970; the note's owner is the holder."""
+"""The space of the notes that store leases: {"until"}, in seconds since 1970; the note's owner is the holder."""
 
 
 class Leases:
@@ -19,7 +19,7 @@ class Leases:
         self._database = database
 
     async def acquire(self, key: str, holder: str, seconds: float) -> bool:
-        """Hold a key for this long from now. False while another holder has it."""
+        """Take the lease of a key for this many seconds from now. False while another holder has it."""
         table = tables.notes
         async with self._database.write() as connection:
             query = select(table.c.owner, table.c.body).where(*_lease(key))
@@ -32,14 +32,14 @@ class Leases:
             return True
 
     async def renew(self, holder: str, seconds: float) -> None:
-        """Hold all keys of this holder for this long from now."""
+        """Extend all leases of this holder to this many seconds from now."""
         table = tables.notes
         async with self._database.write() as connection:
             update = table.update().where(table.c.space == LEASES, table.c.owner == holder)
             await connection.execute(update.values(body=self._until(seconds)))
 
     async def release(self, key: str, holder: str) -> None:
-        """Hold a key no longer, if this holder does."""
+        """Give up the lease of a key, if this holder has it."""
         table = tables.notes
         async with self._database.write() as connection:
             await connection.execute(table.delete().where(*_lease(key), table.c.owner == holder))

@@ -1,4 +1,4 @@
-"""Notes: what a frontend has to remember of its platform."""
+"""Notes: small values that a frontend stores, by space and key."""
 
 from collections.abc import Mapping
 from datetime import datetime

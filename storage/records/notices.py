@@ -1,4 +1,4 @@
-"""Notices: what an operator tells every room, until the frontends have posted it."""
+"""Notices: an operator's messages to all rooms, until the frontends have posted them."""
 
 import uuid
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What operators decide and look at."""
+"""What operators control and see: a pause, bans and statistics."""
 
 from typing import Any
 
@@ -18,17 +18,18 @@ class Operators:
         self._database = database
 
     async def paused(self) -> bool:
-        """Whether engines take no jobs for now."""
+        """Whether engines take no new jobs at the moment."""
         async with self._database.read() as connection:
             return await get_value(connection, "paused") is True
 
     async def pause(self, paused: bool) -> None:
-        """Let engines take no jobs from now on, or let them again. Running jobs go on."""
+        """Stop engines from taking jobs, or let them again. Running jobs go on."""
         async with self._database.write() as connection:
             await put_value(connection, "paused", paused)
 
     async def ban(self, platform: str, platform_id: str) -> User | None:
-        """Ban the person with this account. Returns None if nobody has it yet: the ban holds once they come."""
+        """Ban the person with this account. Returns None if nobody has it yet; the ban then applies to the first user
+        who does."""
         async with self._database.write() as connection:
             return await set_ban(connection, platform, platform_id, self._database.now())
 

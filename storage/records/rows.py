@@ -15,10 +15,10 @@ GranteeKind = Literal["room", "user"]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person's account on one platform; `platform_id` is their id there.
+    """A person's account on one platform; `platform_id` is its id there.
 
-    `id` is the person's: the same on every platform that they linked. quota: {"trainings": int, "pictures": int} a day,
-    if an operator gave this person their own.
+    `id` is the person's, which all linked accounts share. quota: {"trainings": int, "pictures": int} a day, if an
+    operator set it for this person.
     """
 
     id: str
@@ -32,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Avatar:
-    """A person that is learned, or will be. `adapter_key` is a blob once the state is ready."""
+    """A person to learn, or a learned one. `adapter_key` is the key of a blob once the state is ready."""
 
     id: str
     owner_id: str
@@ -43,19 +43,20 @@ class Avatar:
     details: dict[str, Any]
     created: datetime
     word: str | None = None
-    """The token under which it was learned, if it was renamed since."""
+    """The token that it was trained with, if it was renamed since."""
     preferred: datetime | None = None
-    """When its owner made it the default. The avatar with the latest time is the owner's default."""
+    """When its owner made it the default. The owner's default is the avatar with the latest time."""
 
     @property
     def learned_as(self) -> str:
-        """The word that the adapter answers to."""
+        """The token that the adapter was trained with."""
         return self.word or self.token
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterOutcome:
-    """What a training gives its avatar, which is then ready: the adapter's blob, and details that replace the old."""
+    """The result of a training, which makes its avatar ready: the adapter's blob key, and details that replace the
+    avatar's."""
 
     avatar_id: str
     adapter_key: str
@@ -93,12 +94,12 @@ class Job:
     cancel_requested: bool
     progress_ref: str | None
     delivered: datetime | None
-    place: str | None = None
-    """The room in which its person asked for it, as the grantee_id of a grant names a room."""
+    grant_scope: str | None = None
+    """The room that the request came from, named as in `Grant.grantee_id`: "platform:room". None for old jobs."""
     language: str | None = None
-    """The language of its person's request, such as `de`; the answer is in the same language."""
+    """The language of the request, such as `de`; the answer is in the same language."""
     request: str | None = None
-    """The key of the platform's request that made it; unique among its person's jobs."""
+    """The key of the platform's request that made it; unique among the user's jobs."""
 
     @property
     def over(self) -> bool:
@@ -107,20 +108,22 @@ class Job:
 
 
 def job_from_row(row: Row[Any]) -> Job:
-    """A row of `jobs` with its typed payload."""
+    """The job of a row of `jobs`."""
     return job_from_values(dict(row._mapping))
 
 
 def job_from_values(values: Mapping[str, Any]) -> Job:
-    """The values of a row of `jobs` with their typed payload."""
-    kind = JobKind(values["kind"])
-    payload = from_json(kind, values["payload"])
-    return Job(**{**values, "kind": kind, "state": State(values["state"]), "payload": payload})
+    """The job of a row of `jobs`, given as values by column."""
+    fields = dict(values)
+    kind = JobKind(fields.pop("kind"))
+    payload = from_json(kind, fields.pop("payload"))
+    grant_scope = fields.pop("place")  # the column's older name
+    return Job(kind=kind, state=State(fields.pop("state")), payload=payload, grant_scope=grant_scope, **fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One picture a job drew, and the seed that draws it again."""
+    """A picture that a job drew, and the seed that draws it again. `position` counts from 0 within the job."""
 
     id: str
     job_id: str
@@ -132,9 +135,9 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """An owner's permission to a room or a user to draw the avatar, until `expires`, or for good if that is None.
+    """An owner's permission for a room or a user to draw the avatar, until `expires`, or without end if that is None.
 
-    grantee_id: a user's id, or "platform:room", since two platforms may call different rooms the same.
+    grantee_id: a user's id, or "platform:room", since rooms of two platforms may have the same id.
     """
 
     id: str
@@ -171,7 +174,7 @@ class ChatMessage:
 @dataclass(frozen=True, slots=True)
 class Linked:
     """Two accounts that became one person. renamed: the old and the new token of each avatar that was renamed because
-    both had one of that token."""
+    both accounts had an avatar with that token."""
 
     user: User
     others: tuple[User, ...]
@@ -180,9 +183,9 @@ class Linked:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What an erasure took out of the records, and the blobs to erase too: keys, and prefixes that end in a slash.
+    """What an erasure deleted, and the blobs to delete too: keys, and prefixes that end in a slash.
 
-    stopped: the jobs, erased or emptied, that were under way.
+    stopped: the erased or emptied jobs that were queued or running.
     """
 
     keys: list[str]
@@ -203,9 +206,9 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something a frontend has to remember of its platform. `key` is unique in its `space`.
+    """A JSON value that a frontend stores. `key` is unique in its `space`.
 
-    owner: the account it is about, as platform:id; None if it is about nobody.
+    owner: the account that the note is about, as platform:id; None if it is about nobody.
     """
 
     space: str

@@ -1,4 +1,4 @@
-"""The few values that the server as a whole has, by name."""
+"""Values that belong to the server and not to a person, by name."""
 
 from typing import Any
 

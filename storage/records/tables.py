@@ -70,7 +70,7 @@ users = Table(
     Column("platform_id", String(255), nullable=False),
     Column("name", String(255), nullable=False),
     _created(),
-    # The account that owns what this person has; null is this one.
+    # The account that owns this person's avatars and jobs; null if it is this one.
     Column("person_id", String(32), ForeignKey("users.id"), index=True),
     Column("banned", Moment),
     Column("quota", _json),
@@ -88,9 +88,9 @@ avatars = Table(
     Column("adapter_key", String(255)),
     Column("details", _json, nullable=False),
     _created(),
-    # What it was learned as, where a new name came later.
+    # The token that it was trained with, if it was renamed since.
     Column("word", String(64)),
-    # When its owner made it the default; the latest is.
+    # When its owner made it the default; the avatar with the latest time is the default.
     Column("preferred", Moment),
 )
 Index(
@@ -132,9 +132,9 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("progress_ref", String(255)),
     Column("delivered", Moment),
-    # Where its person was when it was asked for, as grants to a room name it.
+    # Job.grant_scope: the room that the request came from, named as in grants.
     Column("place", String(255)),
-    # What its person reads; null if that is not known.
+    # The language of the request; null if it is not known.
     Column("language", String(16)),
     # What the platform delivered, such as "telegram:<update id>", so that a second delivery makes no second job.
     Column("request", String(255)),
@@ -187,7 +187,7 @@ messages = Table(
     _created(),
     UniqueConstraint("room", "dedupe"),
     Index("ix_messages_room_id", "room", "id"),
-    # or SQLite would give the id of a deleted last message out again
+    # Otherwise SQLite would reuse the id of a deleted last message.
     sqlite_autoincrement=True,
 )
 
@@ -232,7 +232,7 @@ notes = Table(
     Column("key", String(255), primary_key=True),
     Column("body", _json, nullable=False),
     _created(),
-    # The account that it is about, as platform:id, so that it goes when that person is forgotten. No row of `users`
-    # has to be there: people send photos before they give a command.
+    # The account that it is about, as platform:id, so that it is deleted when that person is erased. It needs no row of
+    # `users`: people may send photos before their first command.
     Column("owner", String(300), index=True),
 )

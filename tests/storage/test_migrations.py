@@ -68,7 +68,7 @@ async def test_an_existing_database_keeps_what_it_has(tmp_path: Path) -> None:
         ("u2", None),
     ]
     job = await records.jobs.get("j1")
-    assert job and (job.state, job.place, job.request) == ("queued", None, None)
+    assert job and (job.state, job.grant_scope, job.request) == ("queued", None, None)
     await records.close()
 
 

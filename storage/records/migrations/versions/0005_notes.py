@@ -1,4 +1,4 @@
-"""Notes: what a frontend has to remember of its platform, and of whom."""
+"""Notes: values that frontends store, and the accounts that they are about."""
 
 import sqlalchemy as sa
 from alembic import op
