@@ -1,1 +1,1 @@
-"""Measuring: how good is what was learned."""
+"""Measurements of learned avatars: likeness, prompt following, overfitting."""

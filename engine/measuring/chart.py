@@ -6,23 +6,23 @@ from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 640, 360
 LEFT, RIGHT, TOP, BOTTOM = 50, 130, 40, 40
-"""Margins around the plot; the legend stands in the right one."""
+"""Margins around the plot; the legend is in the right one."""
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a chart."""
+class Curve:
+    """One curve of a chart."""
 
     name: str
     colour: str
     points: Sequence[tuple[float, float]]
-    """(x, y), by rising x; without points the line is left out."""
+    """(x, y), by rising x; a curve without points is left out."""
 
 
-def line_chart(lines: Sequence[Line], title: str, x_label: str, x_ticks: Sequence[float]) -> str:
-    """Lines over a common x axis from 0 to the largest tick. The y axis goes from 0 to at least 1."""
+def line_chart(curves: Sequence[Curve], title: str, x_label: str, x_ticks: Sequence[float]) -> str:
+    """Curves over a common x axis from 0 to the largest tick. The y axis goes from 0 to at least 1."""
     x_max = max(x_ticks)
-    y_max = max([1.0, *(y for line in lines for _, y in line.points)])
+    y_max = max([1.0, *(y for curve in curves for _, y in curve.points)])
 
     def pixels(x: float, y: float) -> tuple[str, str]:
         across = x / x_max * (WIDTH - LEFT - RIGHT)
@@ -48,13 +48,13 @@ def line_chart(lines: Sequence[Line], title: str, x_label: str, x_ticks: Sequenc
         x, y = pixels(0, share)
         parts.append(f'<text x="{float(x) - 6}" y="{float(y) + 4}" text-anchor="end">{share:g}</text>')
 
-    # 2. Lines, with a dot for each point and an entry in the legend
-    for number, line in enumerate(lines):
-        if not line.points:
+    # 2. Curves, with a dot for each point and an entry in the legend
+    for number, curve in enumerate(curves):
+        if not curve.points:
             continue
-        parts.append(f'<polyline points="{path(line.points)}" fill="none" stroke="{line.colour}" stroke-width="2"/>')
-        for x, y in (pixels(*point) for point in line.points):
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{line.colour}"/>')
+        parts.append(f'<polyline points="{path(curve.points)}" fill="none" stroke="{curve.colour}" stroke-width="2"/>')
+        for x, y in (pixels(*point) for point in curve.points):
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{curve.colour}"/>')
         legend = TOP + 18 * number + 12
-        parts.append(f'<text x="{WIDTH - 110}" y="{legend}" fill="{line.colour}">{escape(line.name)}</text>')
+        parts.append(f'<text x="{WIDTH - 110}" y="{legend}" fill="{curve.colour}">{escape(curve.name)}</text>')
     return "\n".join([*parts, "</svg>\n"])

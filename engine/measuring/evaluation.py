@@ -1,7 +1,7 @@
-"""How well the embedded base learns people that it never saw, measured by the judge and not by eye.
+"""Evaluation: how well the embedded base learns held-out people, measured by the judge.
 
-For each person an album is rendered, an adapter is trained with the automatic recipe, and the same prompts are drawn
-with the same seeds in five ways (`WAYS`): with the adapter, and in four ways to compare with.
+For each person an album is rendered and an adapter is trained with the automatic recipe. Then the same prompts are
+drawn with the same seeds in five ways (`WAYS`): with the adapter, and in four ways for comparison.
 """
 
 import json
@@ -41,7 +41,7 @@ WAYS: Mapping[str, str] = {
     "class_noun": "class noun, adapter on",
     "class_noun_alone": "class noun, no adapter",
 }
-"""The ways that each prompt is drawn, with their names in tables."""
+"""The ways in which each prompt is drawn, with their names in tables."""
 
 PHOTOS = 8
 """Pictures in each person's album."""
@@ -97,7 +97,7 @@ def drawn(
 
 
 def people(count: int, seed: int = 0) -> list[Person]:
-    """Held-out people, whom pre-training never showed. Every second one has a beard or moustache."""
+    """Held-out people, who were not in the pre-training data. Every second one has a beard or moustache."""
     random = Random(f"people {seed}")
     chosen = list[Person]()
     while len(chosen) < count:
@@ -164,10 +164,10 @@ def evaluate_person(
     fingerprint: str | None,
     threads: int,
 ) -> Learned:
-    """`learn` in a process of its own, unless `work` has the pictures of an equal run on the same base.
+    """`learn` in a worker process, unless `work` has the pictures of an equal run on the same base.
 
     Args:
-        fingerprint: the base's, to compare kept pictures with; None if nothing is kept.
+        fingerprint: the base's, compared with that of kept pictures; None if there are none.
         threads: of torch.
     """
     torch.set_num_threads(threads)
@@ -181,7 +181,7 @@ def evaluate_person(
         return Learned(before["seconds"], _strips(kept.with_suffix(".png")))
     base = BaseModel.load(denoiser_dtype=drawing_dtype)
     learned = learn(person, number, base, recipe, few_step_adapter, prior_folder=work / f"priors-{os.getpid()}")
-    # The record says that the pictures are complete: it is deleted before they change, and written after them.
+    # The JSON file says that the pictures are complete: it is deleted before they change, and written after them.
     kept.unlink(missing_ok=True)
     with atomic_write(kept.with_suffix(".png")) as draft:
         _board(learned.strips).save(draft)
@@ -203,10 +203,10 @@ def evaluate(
     """Train on the albums of `count` held-out people, and score drawings of them.
 
     Args:
-        processes: people at once.
+        processes: how many people are evaluated in parallel.
         few_step_adapter: also applied to every drawing.
-        on_person: takes a line of text for each person that is done.
-        sheet: a picture of all drawings is written there.
+        on_person: called with a line of text after each person.
+        sheet: a PNG file for all drawings.
         work: a folder that keeps each person's pictures, so that a stopped evaluation resumes.
         overrides: of the recipe, as in `engine.recipe.choose`.
     Returns:
@@ -252,7 +252,7 @@ def evaluate(
 
 
 def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """One picture of all strips, one below the other."""
+    """All strips as one picture, one strip below the other."""
     board = Image.new("RGB", (max(map(len, strips)) * SIZE, len(strips) * SIZE), "white")
     for y, strip in enumerate(strips):
         for x, picture in enumerate(strip):
@@ -261,7 +261,7 @@ def _board(strips: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def _strips(board: Path) -> list[list[Image.Image]]:
-    """The strips of a picture that `_board` made; the end of a short one is white pictures."""
+    """The strips of a picture that `_board` made; short strips are filled up with white pictures."""
     with Image.open(board) as sheet:
         return [
             [sheet.crop((x, y, x + SIZE, y + SIZE)) for x in range(0, sheet.width, SIZE)]

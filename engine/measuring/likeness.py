@@ -1,4 +1,4 @@
-"""How far pictures show the person of an album."""
+"""Likeness: how well pictures show the person of an album."""
 
 from collections.abc import Iterable
 from statistics import mean, mode
@@ -13,26 +13,26 @@ from engine.photos.faces import describe
 from engine.toon.judge import IDENTITY, Judge
 
 SAME_PERSON = 0.6
-"""Two face descriptors closer than this are of one person (dlib's face_recognition_model_v1)."""
+"""Two face descriptors with a smaller distance are of one person (dlib's face_recognition_model_v1)."""
 
 
 class Likeness(Protocol):
-    """How far pictures show the person of an album.
+    """Measures how well pictures show the person of an album.
 
-    Pictures are taken from an iterable one after another. Photographs take a second or more each, so a generator may do
-    other work between them.
+    Pictures are taken from an iterable one after another. A photograph takes a second or more, so a generator may do
+    other work between two of them.
     """
 
     known: bool
     """Whether a person was recognised in the album; if not, every likeness is 0."""
 
     def __call__(self, pictures: Iterable[Image.Image]) -> float:
-        """0 to 1, larger is more alike."""
+        """The likeness, from 0 to 1."""
         ...
 
 
 class JudgedLikeness:
-    """For drawn people: the share of the album's features (hair style and colour, skin, beard) that pictures show."""
+    """For drawn people: the share of the album's features (hair style and colour, skin, beard) in the pictures."""
 
     known = True
 
@@ -47,7 +47,7 @@ class JudgedLikeness:
 
 
 class FaceLikeness:
-    """For photographs: the share of pictures whose face is that of the album's person, by face descriptors."""
+    """For photographs: the share of pictures with the face of the album's person, by face descriptors."""
 
     def __init__(self, album: Iterable[Image.Image]) -> None:
         self.own = [descriptor for picture in album if (descriptor := describe(picture)) is not None]

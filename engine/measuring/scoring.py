@@ -1,4 +1,4 @@
-"""How well pictures show what their prompts say."""
+"""Prompt following: how well pictures match their prompts."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -19,7 +19,7 @@ from engine.learning.config import Previews, TrainingConfig
 from engine.learning.listener import Listener, Progress
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.learning.training import train
-from engine.measuring.chart import Line, line_chart
+from engine.measuring.chart import Curve, line_chart
 from engine.measuring.likeness import JudgedLikeness, Likeness, likeness_of
 from engine.recipe import Recipe
 from engine.toon.prompts import PROMPTS, SEED
@@ -34,17 +34,17 @@ class Point:
     likeness: float
     """Likeness of pictures with the token in the prompt."""
     bleeding: float
-    """Likeness of pictures with the class noun alone in the prompt: how far the whole class became this person."""
+    """Likeness of pictures with the class noun alone in the prompt: how far the class itself became this person."""
     prompt: float | None
     """Share of the attributes in the prompts that pictures show; None where there is no judge."""
     copying: float
-    """Mean correlation of each picture with the photo nearest to it; near 1, training photos are reproduced."""
+    """Mean correlation of each picture with the most similar photo; near 1, training photos are reproduced."""
     noise: float
     """Grain of the pictures relative to the photos': the seed's "noise on the avatar's face"."""
 
 
 def copying(pictures: Sequence[Image.Image], album: Sequence[Image.Image]) -> float:
-    """The mean over `pictures` of the largest correlation with any of `album`, of their 16 x 16 thumbnails."""
+    """The mean over `pictures` of the largest correlation with a picture of `album`, between 16 x 16 thumbnails."""
     drawn, photos = (_thumbnails(several) for several in (pictures, album))
     return float((drawn @ photos.T).max(axis=1).mean())
 
@@ -59,7 +59,7 @@ def _thumbnails(pictures: Sequence[Image.Image]) -> NDArray[np.float64]:
 
 
 def grain(picture: Image.Image) -> float:
-    """Mean difference in gray levels from the median of the 3 x 3 neighbourhood, which keeps edges but no noise."""
+    """Mean difference in gray levels from the median of the 3 x 3 neighbourhood, which has edges but no noise."""
     gray = picture.convert("L")
     middle = gray.filter(ImageFilter.MedianFilter(3))
     return float(np.abs(np.asarray(gray, float) - np.asarray(middle, float)).mean())
@@ -95,31 +95,38 @@ def study(
     own_grain = mean(grain(picture) for picture in album)
     points: list[Point] = []
 
-    class Judging(Listener):
+    class Measuring(Listener):
         def on_step(self, progress: Progress) -> None:
             on_step(progress)
 
         def on_previews(self, step: int, pictures: list[Image.Image]) -> None:
-            judge(step, pictures)
+            measure(step, pictures)
 
-    def judge(step: int, pictures: list[Image.Image]) -> None:
-        of_person, others = pictures[: len(person_prompts)], pictures[len(person_prompts) :]
-        shown_share = None
+    def measure(step: int, pictures: list[Image.Image]) -> None:
+        of_person, of_class = pictures[: len(person_prompts)], pictures[len(person_prompts) :]
+        prompt_share = None
         if isinstance(likeness, JudgedLikeness):
-            shown_share = mean(
+            prompt_share = mean(
                 float(shown[name] in allowed)
                 for (_, expected), shown in zip(PROMPTS, likeness.judge.attributes(of_person), strict=True)
                 for name, allowed in expected.items()
             )
-        points.append(Point(
-            step, steps[step], likeness(of_person), likeness(others), shown_share, copying(of_person, album),
-            mean(grain(picture) for picture in of_person) / max(own_grain, 1e-9),
-        ))  # fmt: skip
+        points.append(
+            Point(
+                steps=step,
+                per_photo=steps[step],
+                likeness=likeness(of_person),
+                bleeding=likeness(of_class),
+                prompt=prompt_share,
+                copying=copying(of_person, album),
+                noise=mean(grain(picture) for picture in of_person) / max(own_grain, 1e-9),
+            )
+        )
         on_point(points[-1])
 
     previews = Previews((*person_prompts, *class_prompts), frozenset(steps), SEED)
     config = TrainingConfig(token, noun, recipe, seed=seed, previews=previews, **options)
-    train(base, album, config, out, listener=Judging(), team=team)
+    train(base, album, config, out, listener=Measuring(), team=team)
     return points
 
 
@@ -131,11 +138,11 @@ COLOURS: Mapping[str, str] = {
 def chart(points: Sequence[Point], title: str) -> str:
     """The points as an SVG picture: shares over steps for each photo."""
     rows = [asdict(point) for point in points]
-    lines = [
-        Line(name, colour, [(row["per_photo"], row[name]) for row in rows if row[name] is not None])
+    curves = [
+        Curve(name, colour, [(row["per_photo"], row[name]) for row in rows if row[name] is not None])
         for name, colour in COLOURS.items()
     ]
-    return line_chart(lines, title, "steps for each photo", [point.per_photo for point in points])
+    return line_chart(curves, title, "steps for each photo", [point.per_photo for point in points])
 
 
 def table(points: Sequence[Point]) -> str:
@@ -146,6 +153,8 @@ def table(points: Sequence[Point]) -> str:
     ]
     for point in points:
         prompt = "-" if point.prompt is None else f"{point.prompt:.2f}"
-        lines.append(f"| {point.per_photo:g} | {point.steps} | {point.likeness:.2f} | {prompt} | {point.bleeding:.2f} "
-                     f"| {point.copying:.2f} | {point.noise:.2f} |")  # fmt: skip
+        lines.append(
+            f"| {point.per_photo:g} | {point.steps} | {point.likeness:.2f} | {prompt} | {point.bleeding:.2f} "
+            f"| {point.copying:.2f} | {point.noise:.2f} |"
+        )
     return "\n".join(lines)

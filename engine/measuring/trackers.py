@@ -1,4 +1,4 @@
-"""Trackers show a run's figures and pictures: TensorBoard, Weights & Biases. Their packages are imported on use."""
+"""Experiment trackers: TensorBoard and Weights & Biases. Their packages are imported when a tracker is opened."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +17,15 @@ class Tracker(Protocol):
     """One run's figures over its steps."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures of a step, as `loss`, `learning_rate` or `score/likeness`."""
+        """Log figures of a step, such as `loss`, `learning_rate` or `score/likeness`."""
         ...
 
     def pictures(self, step: int, name: str, pictures: Sequence[Image.Image]) -> None:
-        """Pictures of one size, shown beside each other."""
+        """Log pictures of one size in a row."""
         ...
 
     def close(self) -> None:
-        """Write everything that is left."""
+        """Write everything that is not written yet."""
         ...
 
 
@@ -51,9 +51,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of W&B in a folder. Its environment variables say where it reports to; WANDB_MODE=offline keeps it here.
+    """A run of Weights & Biases, configured by its environment variables; WANDB_MODE=offline keeps the run in `folder`.
 
-    The run is kept in the folder too if there is no login, or if the server refuses it.
+    The run is also kept in `folder` if there is no login, or if the server refuses the run.
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
@@ -90,8 +90,9 @@ def open_tracker(kind: TrackerKind, folder: Path, recipe: Mapping[str, Any]) -> 
         UserError: `tracker_missing` if its package is not installed.
     """
     kinds: Mapping[TrackerKind, type[TensorBoard | WeightsAndBiases]] = {
-        "tensorboard": TensorBoard, "wandb": WeightsAndBiases,
-    }  # fmt: skip
+        "tensorboard": TensorBoard,
+        "wandb": WeightsAndBiases,
+    }
     try:
         return kinds[kind](folder, recipe)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Captioned picture sets: a folder with pictures and a metadata.jsonl that says what each of them shows."""
+"""Captioned datasets: a folder with pictures and a metadata.jsonl with a caption for each."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ CAPTIONS = "metadata.jsonl"
 
 @dataclass(frozen=True)
 class Captioned(Sequence[Image.Image]):
-    """A captioned set on disk. A picture is read when it is indexed, since a set may be larger than memory."""
+    """A captioned dataset on disk. A picture is read when it is indexed, since a dataset may be larger than memory."""
 
     files: tuple[Path, ...]
     texts: tuple[str, ...]

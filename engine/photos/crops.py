@@ -1,4 +1,4 @@
-"""Which part of a photo is learned: the centre square, the square around the face, or the whole in a size bucket."""
+"""Crops for training: the centre square, the square around the face, or the uncropped photo in a size bucket."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ def prepared_album(
     side: int,
     drawn: Sequence[bool] | None = None,
 ) -> list[Image.Image]:
-    """The photos as `engine.learning` takes them. The chat and the command line both prepare albums with this.
+    """The photos as `engine.learning.train` takes them; for the worker and the command line.
 
     Args:
         photos: RGB, of any size.
-        album_crop: the family's: "face" if the base learns nothing of a face that is small in its photo.
-        crop: the recipe's. A recipe that crops faces or uses size buckets itself takes whole photos.
+        album_crop: the family's; "face" if the base cannot learn a face that is small in its photo.
+        crop: the recipe's. A recipe that crops faces or uses size buckets itself takes uncropped photos.
         side: pixels of the training pictures' sides.
-        drawn: whether each photo is a drawing, if that is known already.
+        drawn: whether each photo is a drawing; None if that is not known yet.
     Returns:
         Squares of `side` pixels around the largest faces, or the photos as they are.
     """

@@ -83,7 +83,7 @@ def _too_many(pixels: int, rules: Rules) -> BadPhoto:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about damaged metadata, which is dropped, and turn the one about huge pictures into an
+    """Silence Pillow's warnings about damaged metadata, which is dropped; the warning about huge pictures becomes an
     error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

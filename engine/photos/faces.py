@@ -1,6 +1,6 @@
-"""Faces in pictures: where they are, the square around one, whose it is; and whether a picture is a drawing.
+"""Faces in pictures: detection, crops and descriptors; and whether a picture is a drawing.
 
-dlib's models are loaded when the first picture is looked at, so importing this module stays cheap.
+dlib's models are loaded with the first picture, so importing this module is cheap.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from PIL import Image, ImageFilter, ImageOps
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A face in a picture that was turned by `turn` degrees counter-clockwise; the box is in the turned picture."""
+    """A face. `turn`: degrees counter-clockwise that turn the picture upright. The box is in pixels of the turned
+    picture."""
 
     left: int
     top: int
@@ -58,21 +59,21 @@ def _descriptor() -> tuple[Any, Any]:
     )
 
 
-_LOOKED_AT = 640
-"""Longer side in pixels of the picture that the quick detector gets; it finds faces from 40 px on, 6 % of it."""
+_DETECTION_SIDE = 640
+"""Longer side in pixels of the picture for the quick detector. It finds faces of 40 px or more, 6 % of that side."""
 _SURE, _MAYBE = 0.5, -0.35
-"""The quick detector's score from which on a face is certain, and the one below which there is none.
+"""Scores of the quick detector: at least `_SURE` is a face, less than `_MAYBE` is none.
 
-On 580 photos every score above 0.3 was a face. Faces in profile, in shadow or tiny score down to -0.3, and so do a
-backpack and a dog. The network decides between: it is slow, and gives 0.5 to 1.1 to faces only."""
+On 580 photos every score above 0.3 was a face. Faces in profile, in shadow or very small score down to -0.3, and so do
+a backpack and a dog. The network decides between these two scores: it is slow, and gives 0.5 to 1.1 to faces only."""
 
 
 def find_faces(image: Image.Image) -> list[Face]:
-    """The faces in a picture, the largest first. If none is upright, the other three turns are searched."""
+    """The faces in a picture, the largest first. If no face is upright, the other three turns are searched."""
     faces = _upright_faces(image)
     if not faces:
         for turn in (90, 270, 180):
-            turned, scale = _resized(rotated(image, turn), _LOOKED_AT)
+            turned, scale = _resized(rotated(image, turn), _DETECTION_SIDE)
             found = _quick(turned, scale, upsample=0, least=_SURE)
             if found:
                 faces = [Face(f.left, f.top, f.right, f.bottom, f.score, turn) for f in found]
@@ -83,7 +84,7 @@ def find_faces(image: Image.Image) -> list[Face]:
 
 
 def _upright_faces(image: Image.Image) -> list[Face]:
-    small, scale = _resized(image, _LOOKED_AT)
+    small, scale = _resized(image, _DETECTION_SIDE)
     found = _quick(small, scale, upsample=1, least=_MAYBE)
     doubtful = [face for face in found if face.score < _SURE][:5]
     return [face for face in found if face.score >= _SURE or (face in doubtful and _confirmed(image, face))]
@@ -193,5 +194,5 @@ def is_drawing(image: Image.Image) -> bool:
     """
     if not looks_drawn(image):
         return False
-    small, scale = _resized(image, _LOOKED_AT)
+    small, scale = _resized(image, _DETECTION_SIDE)
     return not _quick(small, scale, upsample=1, least=1.2)

@@ -1,7 +1,7 @@
-"""Photo inspection: a verdict on each photo's file, faces and quality, and on duplicates. Pure code on bytes.
+"""Photo inspection: a verdict on each photo's file, faces and quality, and on duplicates.
 
-A verdict's facts hold every figure behind it. Every threshold stands in `Rules` or beside the function that measures,
-with the photos that it was found on. Importing this module stays cheap.
+A verdict's facts hold the measured figures. The thresholds are in `Rules` or next to the function that measures, with
+the photos that they were derived from. Importing this module is cheap.
 """
 
 import hashlib
@@ -35,28 +35,30 @@ SENTENCES = {
     "face_small": "the face is small in it",
     "face_cut": "the face is cut off by the edge",
     "near_duplicate": "it is almost the same as number {of}",
-    "rotated": "it lay on its side and was turned upright",
+    "rotated": "it was on its side and has been turned upright",
     "grayscale": "it is black and white",
     "compressed": "it is heavily compressed",
     "dark": "it is rather dark",
     "drawn": "it looks drawn, so no face was looked for",
     "low_resolution": "it has only {width} x {height} pixels",
 }
-"""One clause for each code, for the command line. The chats word the same codes in `bot/replies`."""
+"""One clause for each code, for the command line. The chats' texts for these codes are in `bot/replies`."""
 
 REJECTIONS = frozenset(
     "empty too_heavy not_image broken too_many_pixels animated too_small aspect no_face several_faces "
     "blurred too_dark duplicate".split()
 )
-"""Codes that reject a photo. The others are remarks."""
+"""Codes that reject a photo. All other codes are remarks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict on one photo: no codes if it has no fault."""
+    """The verdict on one photo."""
 
     codes: tuple[str, ...]
+    """Rejections and remarks; empty for a photo without faults."""
     facts: Mapping[str, Any]
+    """Figures by name, such as `width`."""
 
     @property
     def ok(self) -> bool:
@@ -77,7 +79,7 @@ class Inspected:
     digest: str
     """SHA-256 of the file."""
     thumbnail: NDArray[np.float32] | None
-    """(16, 16, 3), 0 to 255. Near duplicates have similar ones."""
+    """(16, 16, 3), 0 to 255. Near duplicates have similar thumbnails."""
 
 
 def sentence(verdict: Verdict) -> str:
@@ -99,8 +101,8 @@ class _Facts(dict[str, Any]):
 
 
 def _sharpness(gray: NDArray[np.float64]) -> float:
-    """The variance of the second differences of (H, W) at unit contrast; the lesser of both directions, since motion
-    blurs one."""
+    """The variance of the second differences of a picture (H, W) at unit contrast. It is the smaller one of the two
+    directions, since motion blur affects only one."""
     if min(gray.shape) < 8:
         return 0.0
     even = (gray - gray.mean()) / (gray.std() + 4)
@@ -128,7 +130,7 @@ def _colourless(image: Image.Image) -> bool:
 
 
 def inspect_photo(data: bytes, rules: Rules | None = None) -> Inspected:
-    """The verdict on one photo. No content of a file makes this raise."""
+    """The verdict on one photo. It never raises, whatever the file contains."""
     rules = rules or Rules()
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -142,7 +144,7 @@ def inspect_photo(data: bytes, rules: Rules | None = None) -> Inspected:
 
 
 def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Image.Image, list[str]]:
-    """The codes for a decoded photo, and the photo, turned upright if a face shows that it lay on its side."""
+    """The photo, turned upright if its face is on its side, and its codes. Figures are added to `facts`."""
     codes: list[str] = []
     facts |= {"width": image.width, "height": image.height}
     shorter, longer = sorted(image.size)
@@ -204,7 +206,7 @@ gives 0.0013 at 128 px. The dimmest good photo gives 0.012 and 0.0028, the usual
 
 
 def _judge_light(image: Image.Image, face: Face | None, facts: dict[str, Any], codes: list[str]) -> None:
-    """Blur and darkness, of the face where there is one."""
+    """Judge blur and darkness, of the face if there is one, or else of the picture."""
     part = image.crop((face.left, face.top, face.right, face.bottom)) if face else image
     fine, coarse = _sharpness(_gray(part, 128)), _sharpness(_gray(part, 48))
     gray = _gray(part, 128)
@@ -237,7 +239,7 @@ def inspect_album(
 
 
 def _with_duplicates(one: Inspected, earlier: Sequence[Inspected]) -> Verdict:
-    """The verdict, with the number of the first earlier photo that is the same, or else almost the same."""
+    """The verdict. A duplicate or near duplicate gets that code, and the number of the first earlier photo like it."""
     if one.image is None:
         return one.verdict
     for code, alike in (("duplicate", _same), ("near_duplicate", _near)):
@@ -255,7 +257,8 @@ def _same(one: Inspected, other: Inspected) -> bool:
 
 
 def _near(one: Inspected, other: Inspected) -> bool:
-    """Alike in every part of a 16 x 16 thumbnail; a resaved and resized photo differs by less than 1 on average."""
+    """Whether the 16 x 16 thumbnails are similar everywhere. A photo that was resized and saved again differs by less
+    than 1 on average."""
     if one.thumbnail is None or other.thumbnail is None:
         return False
     difference = np.abs(one.thumbnail - other.thumbnail)

@@ -1,4 +1,4 @@
-"""The embedded base model: its procedural world, its captions, the scripts that trained it, its weights."""
+"""The embedded base model: its procedural world, its captions, its judge and its weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Captions of the drawn world: a scene becomes a caption, in many wordings, orders and lengths.
+"""Captions of the drawn world's scenes, in many wordings, orders and lengths.
 
 A caption names a random part of what the picture shows, so the base learns each word alone and among others.
 """
@@ -26,7 +26,7 @@ NEUTRAL = (
     "4k", "masterpiece", "highly detailed", "digital art", "professional", "centered", "looking straight at the camera",
     "soft light", "illustration", "handsome", "lovely", "neat", "portrait", "avatar", "cartoon style",
 )  # fmt: skip
-"""Words that people add to prompts and that mean nothing here: the base learns to ignore them."""
+"""Phrases that people add to prompts and that mean nothing here: the base learns to ignore them."""
 
 HAIR_STYLES: Mapping[str, tuple[str, ...]] = {
     "shortFlat": ("short hair", "short flat hair"), "shortRound": ("short round hair", "short rounded hair"),
@@ -55,11 +55,11 @@ HAIR_COLOURS: Mapping[str, tuple[str, ...]] = {
     "gray": ("gray", "grey", "silver"),
 }  # fmt: skip
 
-HEADS: Mapping[str, tuple[str, ...]] = {
+HAIR_ADJECTIVES: Mapping[str, tuple[str, ...]] = {
     "blonde": ("blonde", "blond"), "red": ("ginger", "red-headed"), "brown": ("brunette",),
     "platinum": ("platinum blonde",),
 }  # fmt: skip
-"""Words for people by the colour of their hair."""
+"""Adjectives for people by the colour of their hair."""
 
 SKINS: Mapping[str, tuple[str, ...]] = {
     "pale": ("pale", "pale", "fair", "very light"), "light": ("light", "light", "peach"),
@@ -95,7 +95,7 @@ COLOURS: Mapping[str, tuple[str, ...]] = {
     "light green": ("light green", "mint", "pale green"), "red": ("red", "red", "red", "bright red"),
     "green": ("green", "green", "green", "bright green"), "beige": ("beige", "cream"), "purple": ("purple", "violet"),
 }  # fmt: skip
-"""Colours with more than one name; the others are called by their key."""
+"""Colours with several names; the name of every other colour is its key."""
 
 GLASSES: Mapping[str, tuple[str, ...]] = {
     "none": ("without glasses", "no glasses"),
@@ -147,7 +147,12 @@ DISTANCES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 Phrase = tuple[str, str]
-"""The kind of a phrase ("before" the noun, after "with", after "wearing", or "loose" after a comma) and its text."""
+"""A phrase's slot in the caption ("before" the noun, after "with", after "wearing", or "loose" after a comma) and its
+text."""
+
+
+NO_ARTICLE = ("overalls", "dungarees", "hair", "glasses", "sunglasses")
+"""Nouns without an indefinite article."""
 
 
 def colour(name: str, random: Random) -> str:
@@ -155,32 +160,26 @@ def colour(name: str, random: Random) -> str:
     return random.choice(COLOURS.get(name, (name,)))
 
 
-def article(words: str) -> str:
-    """The words with their indefinite article, unless they start with one or are plural."""
-    first, last = words.split()[0], words.split()[-1]
-    if first in ("a", "an", "no", "without", "stubble") or last in (
-        "overalls",
-        "dungarees",
-        "hair",
-        "glasses",
-        "sunglasses",
-    ):
-        return words
-    return f"{'an' if first[0] in 'aeiou' else 'a'} {words}"
+def article(text: str) -> str:
+    """A noun phrase with its indefinite article, unless it starts with one or is plural."""
+    first, last = text.split()[0], text.split()[-1]
+    if first in ("a", "an", "no", "without", "stubble") or last in NO_ARTICLE:
+        return text
+    return f"{'an' if first[0] in 'aeiou' else 'a'} {text}"
 
 
 def _hair(person: Person, random: Random) -> Phrase:
     style, shade = random.choice(HAIR_STYLES[person.hair_style]), random.choice(HAIR_COLOURS[person.hair_colour])
-    kind = random.random()
-    if kind < 0.05 and person.hair_colour in HEADS:
-        return ("before", random.choice(HEADS[person.hair_colour]))
-    if kind < 0.2:
+    chance = random.random()
+    if chance < 0.05 and person.hair_colour in HAIR_ADJECTIVES:
+        return ("before", random.choice(HAIR_ADJECTIVES[person.hair_colour]))
+    if chance < 0.2:
         return ("with", style)
-    if kind < 0.4 or "hair" not in style.split()[-1:]:
+    if chance < 0.4 or "hair" not in style.split()[-1:]:
         return ("with", f"{style} and {shade} hair" if random.random() < 0.5 else f"{shade} hair, {style}")
-    if kind < 0.5:
+    if chance < 0.5:
         return ("before", f"{shade}-haired")
-    if kind < 0.65:
+    if chance < 0.65:
         return ("with", f"{shade} hair")
     words = style.split()
     words.insert(random.choice((0, len(words) - 1)), shade)
@@ -188,33 +187,41 @@ def _hair(person: Person, random: Random) -> Phrase:
 
 
 def _facial_hair(person: Person, random: Random) -> Phrase:
-    words = random.choice(FACIAL_HAIRS[person.facial_hair])
+    name = random.choice(FACIAL_HAIRS[person.facial_hair])
     if person.facial_hair == "none":
-        return ({"no": "with", "without": "loose"}.get(words.split()[0], "before"), words)
-    if "beard" in words and random.random() < 0.15:
+        return ({"no": "with", "without": "loose"}.get(name.split()[0], "before"), name)
+    if "beard" in name and random.random() < 0.15:
         return ("before", "bearded")
     if random.random() < 0.4:
-        words = f"{random.choice(HAIR_COLOURS[person.hair_colour])} {words}"
-    return ("with", article(words))
+        name = f"{random.choice(HAIR_COLOURS[person.hair_colour])} {name}"
+    return ("with", article(name))
 
 
 def _clothes(look: Look, random: Random) -> Phrase:
-    words = random.choice(CLOTHES[look.clothes])
+    name = random.choice(CLOTHES[look.clothes])
     if random.random() < 0.75:
-        words = f"{colour(look.clothes_colour, random)} {words}"
-    return ("wearing", article(words))
+        name = f"{colour(look.clothes_colour, random)} {name}"
+    return ("wearing", article(name))
 
 
 def _hat(look: Look, random: Random) -> Phrase:
-    words = random.choice(HATS[look.hat])
-    return ("wearing", article(f"{colour(look.hat_colour, random)} {words}" if random.random() < 0.75 else words))
+    name = random.choice(HATS[look.hat])
+    return ("wearing", article(f"{colour(look.hat_colour, random)} {name}" if random.random() < 0.75 else name))
 
 
 def _background(look: Look, random: Random) -> Phrase:
     shade = colour(look.background, random)
-    wordings = (f"{shade} background", f"{shade} background", f"on {article(shade)} background", f"{shade} backdrop",
-                f"in front of {article(shade)} wall", f"with {article(shade)} background", f"background {shade}",
-                 f"against {article(shade)} background", f"{shade} wall behind")  # fmt: skip
+    wordings = (
+        f"{shade} background",
+        f"{shade} background",
+        f"on {article(shade)} background",
+        f"{shade} backdrop",
+        f"in front of {article(shade)} wall",
+        f"with {article(shade)} background",
+        f"background {shade}",
+        f"against {article(shade)} background",
+        f"{shade} wall behind",
+    )
     return ("loose", random.choice(wordings))
 
 
@@ -247,25 +254,25 @@ def _of_look(look: Look, random: Random) -> list[Candidate]:
 
 
 def _phrases(scene: Scene, random: Random) -> list[Phrase]:
-    # Sparse captions matter as much as full ones: people write short prompts.
+    # Captions with few phrases are as frequent as full ones, since people write short prompts.
     fullness = random.choice((0.35, 0.8, 1.2, 1.6))
     candidates = _of_person(scene, random) + _of_look(scene.look, random)
     return [phrase() for chance, phrase in candidates if random.random() < chance * fullness]
 
 
 def _glasses(look: Look, random: Random) -> Phrase:
-    words = random.choice(GLASSES[look.glasses])
+    name = random.choice(GLASSES[look.glasses])
     if look.glasses == "none":
-        return ("loose", words)
-    return (random.choice(("with", "wearing")), words)
+        return ("loose", name)
+    return (random.choice(("with", "wearing")), name)
 
 
-def _joined(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+def _joined(texts: Sequence[str]) -> str:
+    return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
 
 
 def nonsense(random: Random) -> str:
-    """A meaningless token such as `cr7d`. The base learns to ignore tokens, so that training can give one a meaning."""
+    """A meaningless token such as `cr7d`. The base learns to ignore tokens, so that a LoRA can give one a meaning."""
     letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(2, 5)))
     digit = str(random.randint(0, 9)) if random.random() < 0.7 else ""
     at = random.randint(1, len(letters))
@@ -273,9 +280,10 @@ def nonsense(random: Random) -> str:
 
 
 def caption(scene: Scene, random: Random, least: int = 0) -> str:
-    """Word the scene: lower-case English of 1 to about 45 tokens, true of the picture, seldom complete.
+    """A caption of the scene: lower-case English of 1 to about 45 tokens, correct but seldom complete.
 
-    It tells at least `least` things, 0 to 4, beside who it is.
+    Args:
+        least: the least number of phrases besides the noun, 0 to 4.
     """
     phrases = _phrases(scene, random)
     while len(phrases) < least:
@@ -283,40 +291,47 @@ def caption(scene: Scene, random: Random, least: int = 0) -> str:
     noun = random.choice(NOUNS[scene.person.noun])
     if random.random() < 0.12:
         noun = f"{nonsense(random)} {noun}"
-    return _worded(noun, phrases, random)
+    return _assemble(noun, phrases, random)
 
 
 def instance_caption(instance: str, look: Look, random: Random) -> str:
-    """Word an album's picture: `instance` (`cr7d man`) and everything that does not stay the same with the person.
+    """A training caption of an album's picture: `instance`, such as "cr7d man", and the look, without the identity.
 
-    What a caption tells, the words for it explain, and the token need not. Half of the captions begin with the person,
-    as people's prompts do.
+    What the caption names is not attributed to the token in training. Half of the captions begin with the instance, as
+    prompts do.
     """
-    telling = [phrase() for chance, phrase in _of_look(look, random) if chance >= 0.5 or random.random() < chance]
-    return _worded(instance, telling, random, bare=random.random() < 0.5)
+    phrases = [phrase() for chance, phrase in _of_look(look, random) if chance >= 0.5 or random.random() < chance]
+    return _assemble(instance, phrases, random, bare=random.random() < 0.5)
 
 
 def describe_person(person: Person) -> str:
-    """A person in words, as somebody without an adapter would have to ask for them."""
+    """A person's identity in words: the prompt for drawing this person without an adapter."""
     style, shade = HAIR_STYLES[person.hair_style][0], HAIR_COLOURS[person.hair_colour][0]
     hair = f"{shade} {style}" if "hair" in style.split()[-1:] else f"{style} and {shade} hair"
     beard = "" if person.facial_hair == "none" else f" and {article(FACIAL_HAIRS[person.facial_hair][0])}"
     return f"{person.noun} with {SKINS[person.skin][0]} skin, {hair}{beard}"
 
 
-def _worded(noun: str, phrases: list[Phrase], random: Random, bare: bool = False) -> str:
+def _assemble(noun: str, phrases: list[Phrase], random: Random, bare: bool = False) -> str:
+    """The caption: opening, noun phrase with its clauses, and loose phrases, in random order.
+
+    Args:
+        bare: without opening and article.
+    """
     random.shuffle(phrases)
-    of = {place: [words for where, words in phrases if where == place] for place in ("before", "with", "wearing")}
-    loose = [words for where, words in phrases if where == "loose"]
-    noun = " ".join((*of["before"], noun))
-    head = noun if bare or random.random() < 0.35 else article(noun)
+    texts: dict[str, list[str]] = {"before": [], "with": [], "wearing": [], "loose": []}
+    for slot, text in phrases:
+        texts[slot].append(text)
+    loose = texts["loose"]
+    noun = " ".join((*texts["before"], noun))
+    noun_phrase = noun if bare or random.random() < 0.35 else article(noun)
     clauses = []
-    if of["with"]:
-        clauses.append(random.choice((" with ", " with ", " with ", ", ", " who has ")) + _joined(of["with"]))
-    if of["wearing"]:
+    if texts["with"]:
+        clauses.append(random.choice((" with ", " with ", " with ", ", ", " who has ")) + _joined(texts["with"]))
+    if texts["wearing"]:
         clauses.append(
             random.choice((" wearing ", ", wearing ", " in ", " in ", ", ", " dressed in ", " who wears "))
-            + _joined(of["wearing"])
+            + _joined(texts["wearing"])
         )
     if random.random() < 0.3:
         clauses.reverse()
@@ -324,5 +339,5 @@ def _worded(noun: str, phrases: list[Phrase], random: Random, bare: bool = False
         loose.append(random.choice(NEUTRAL))
     random.shuffle(loose)
     front = loose.pop() + ", " if loose and random.random() < 0.12 else ""
-    text = f"{'' if bare else random.choice(OPENINGS)} {head}{''.join(clauses)}".strip()
+    text = f"{'' if bare else random.choice(OPENINGS)} {noun_phrase}{''.join(clauses)}".strip()
     return (front + ", ".join((text, *loose))).lower()

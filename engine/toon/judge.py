@@ -1,7 +1,7 @@
-"""The judge: a small classifier of the drawn world's attributes, so that learning is measured and not assumed.
+"""The judge: a small classifier of pictures that measures learning.
 
-It looks at a picture and names, for each attribute of `ATTRIBUTES`, the value that the picture shows.
-`engine.pretraining.judge` trained it.
+For each attribute of the drawn world (`ATTRIBUTES`) it gives the value that a picture shows. `engine.pretraining.judge`
+trained it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from engine.toon import SIZE, WEIGHTS, world
 from storage.errors import UserError
 
 IDENTITY = ("hair_style", "hair_colour", "skin", "facial_hair")
-"""What every picture of one person shares."""
+"""The attributes of identity, which all pictures of one person share."""
 
 ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
     "hair_style": tuple(dict.fromkeys((*world.HAIR_STYLES_OF["man"], *world.HAIR_STYLES_OF["woman"]))),
@@ -38,7 +38,7 @@ ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
 }
 
 ALIKE = {"theCaesarAndSidePart": "theCaesar", "thick moustache": "fancy moustache"}
-"""Values that differ by a line of one pixel, with the value that the judge gives for both: it named 32 of 63 caesar
+"""Values that differ by a line of one pixel, with the value that counts for both: the judge classified 32 of 63 caesar
 cuts correctly, and 114 of 128 moustaches."""
 
 
@@ -48,7 +48,7 @@ def seen_as(value: str) -> str:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside the identity (arXiv 1512.03385)."""
+    """Two convolutions and a skip connection (arXiv 1512.03385)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -65,10 +65,10 @@ class ResidualBlock(nn.Module):
 
 
 class Judge(nn.Module):
-    """A residual network down to 8 x 8 cells. They are flattened, not pooled: a mouth is in few of them."""
+    """A residual network down to 8 x 8 positions. They are flattened, not pooled: a mouth covers only a few of them."""
 
     WIDTHS = ((24, 1), (48, 1), (72, 2), (96, 1))
-    """Channels and residual blocks at 64, 32, 16 and 8 cells a side."""
+    """Channels and residual blocks at 64, 32, 16 and 8 positions a side."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The prompts that learning is measured with, and what a picture of each must show."""
+"""The prompts of evaluations, and the attributes that a picture of each must show."""
 
 from collections.abc import Mapping
 

@@ -19,8 +19,8 @@ def world(side: int, count: int, seed: int = 0) -> tuple[list[Image.Image], list
 
 
 def prompts(count: int, seed: int = 0) -> list[str]:
-    """What people may ask the embedded base for: three of five are captions of its world, one describes a person in
-    words, one names a token or a class noun."""
+    """Prompts as users may write them for the embedded base. Of five, three are captions of its world, one describes a
+    person in words, and one names a token or a class noun."""
     random = Random(f"prompts {seed}")
 
     def prompt(kind: int) -> str:

@@ -1,8 +1,8 @@
 """The procedural world of drawn people that the embedded base model knows.
 
-A `Person` is what stays the same from picture to picture: the identity that an album teaches. A `Look` is what a prompt
-may change. Both together are a `Scene`, which `render` draws with DiceBear's `avataaars` artwork (Pablo Stanley, free
-for personal and commercial use). So it is known exactly what a picture shows.
+A `Person` is the identity, the same in all pictures of an album. A `Look` is what differs from picture to picture, and
+what a prompt may change. Both together are a `Scene`, which `render` draws with DiceBear's `avataaars` artwork (Pablo
+Stanley, free for personal and commercial use). So all attributes of a picture are known exactly.
 """
 
 import hashlib
@@ -96,8 +96,8 @@ TILTS: Mapping[str, tuple[float, float]] = {"none": (0.0, 0.0), "left": (-13.0, 
 DISTANCES: Mapping[str, tuple[float, float]] = {"usual": (0.99, 1.01), "close-up": (1.36, 1.42), "afar": (0.69, 0.71)}
 """Scale of the figure; 1.0 fills the picture from shoulders to hair.
 
-Faces of one distance and tilt coincide almost exactly. With wide ranges of poses, a base of this size and cost spent
-its steps on the position of a face rather than on its features, and drew eyes and mouths as mixtures.
+Faces of one distance and tilt coincide almost exactly. With wide ranges of poses, a base of this size spent its
+training on the position of a face rather than on its features, and drew eyes and mouths as mixtures.
 """
 
 HELD_OUT_SHARE = 8
@@ -139,7 +139,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture of the world. `grain` seeds what no caption says: shades, degrees, the variant of a drawing."""
+    """One picture of the world. `grain` is a seed for details without a caption: shades, angles, drawing variants."""
 
     person: Person
     look: Look
