@@ -14,10 +14,10 @@ from bot.commands.commands import Completion
 from bot.frontends.discord import rendering
 from bot.frontends.discord.form import UPLOADS, form
 from bot.frontends.discord.registry import completions, slash_command
-from bot.frontends.discord.rendering import FILE, handed_out, pictures, render
+from bot.frontends.discord.rendering import FILE, files_of, pictures, render
 from bot.frontends.telegram import calls
 from bot.frontends.telegram.inline import RESULTS_MOST
-from bot.frontends.telegram.outbox import FILE_MOST, Outbox
+from bot.frontends.telegram.outbox import FILE_MOST, TelegramOutbox
 from bot.frontends.telegram.pace import Pace, Rate
 from bot.frontends.telegram.rendering import CAPTION_MOST, TEXT_MOST, clipped, keyboard, pieces, units
 from bot.frontends.telegram.rooms import ChatMigrations, Room
@@ -158,7 +158,7 @@ async def test_files_for_discord_stay_below(monkeypatch: pytest.MonkeyPatch) -> 
     [whole] = await pictures(blobs, [Shown("pictures/a/0.png", "x")], len(file.getvalue()))
     assert whole.fp.read() == file.getvalue()
     assert len(await pictures(blobs, [Shown("pictures/a/0.png", "x")] * 11)) == 10
-    fit, lacking = await handed_out(blobs, [File("a", "x", content="x" * 11)], 10)
+    fit, lacking = await files_of(blobs, [File("a", "x", content="x" * 11)], 10)
     assert (fit, len(lacking)) == ([], 1)
     monkeypatch.setattr(rendering, "FILES", 2 * len(file.getvalue()) - 1)
     both = await pictures(blobs, [Shown("pictures/a/0.png", "x")] * 2)
@@ -258,7 +258,7 @@ async def test_albums_and_files_for_telegram_stay_below(
         await blobs.put(f"pictures/a/{n}.png", drawing(n))
     shown = tuple(Shown(f"pictures/a/{n}.png", "x" * 1025, n) for n in range(11))
     async with served(server) as address, Bot(TOKEN, base_url=f"{address}/bot") as bot:
-        outbox = Outbox(bot, records, blobs, ChatMigrations(records), Pace())
+        outbox = TelegramOutbox(bot, records, blobs, ChatMigrations(records), Pace())
         await outbox.say(Room(ben.id), Message("Eleven", pictures=shown))
         albums = [body["media_group_id"] for body in server.of_bot(ben.id) if "media_group_id" in body]
         alone = [body for body in server.of_bot(ben.id) if "photo" in body and "media_group_id" not in body]

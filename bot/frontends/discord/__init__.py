@@ -1,12 +1,12 @@
 """Discord: slash commands, a form for photos, buttons, and messages that follow a job.
 
-Everything comes in as an interaction; the bot reads no messages and asks for no intent to. Who sees what:
+All input arrives as interactions; the bot reads no messages and needs no intent for that. Who sees what:
 
 - in the private chat with the bot, ordinary messages;
-- elsewhere, answers that only the asking person sees, through the interaction's token while it is fresh. Work that may
-  outlast the token is followed in an ordinary message without pictures or prompt; what becomes ready too late for
-  the token waits behind a [Show me] button, and [Post here] shows private pictures to everybody;
-- where the bot cannot write, the private chat takes the place of the channel.
+- elsewhere, answers that only the person who asked sees, through the interaction's token while it is valid. A job that
+  may outlast the token is followed in an ordinary message without pictures or prompt. An answer that is too late for
+  the token is opened by a [Show me] button. [Post here] shows private pictures to everybody;
+- where the bot cannot write, the private chat is used instead of the channel.
 """
 
 from bot.frontends.discord.bot import serve

@@ -1,4 +1,4 @@
-"""Answering an interaction: acknowledge it in time, run its command, show the reply, and follow its job."""
+"""Answers interactions: acknowledge in time, run the command, show the reply, and follow its job."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import discord
 from bot.delivery import Delivery
 from bot.frontends.crowd import CROWD, Crowd
 from bot.frontends.discord.interactions import TOKEN_LIFE
-from bot.frontends.discord.outbox import TROUBLE, Outbox, insist, reason, refused
+from bot.frontends.discord.outbox import TROUBLE, DiscordOutbox, insist, reason, refused
 from bot.frontends.discord.rendering import Rendered, complete, fitted, notice, pictures, render
 from bot.frontends.discord.rooms import NAME, ChannelKind, Room
 from bot.messages import Caller, Message, Reply
@@ -28,18 +28,18 @@ Callback = discord.InteractionCallbackResponse[Any] | None
 OPEN = "discord/open"
 """`<interaction>`: {"token", "room", "message", "limit"}: acknowledged, and not answered yet."""
 _TRY_SECONDS = (0.6, 1.2, 1.2)
-"""Seconds of each try of a first answer. Discord waits for three, and the library's pauses between its own tries are a
-second and longer."""
+"""Time limits of the tries of a first answer, in seconds: Discord waits for three in all, and the library's own retries
+pause for a second or longer."""
 _REMEMBERED = 10_000
-"""Interactions that are remembered, in case Discord sends one again."""
+"""How many interactions are remembered to recognise repeated ones."""
 _ACKNOWLEDGED = 40060
-"""Discord's code for an interaction that was answered before."""
+"""Discord's error code for an interaction that has an answer already."""
 
 
 class Answering:
     """Answers the interactions of one client."""
 
-    def __init__(self, records: Records, blobs: Blobs, outbox: Outbox, delivery: Delivery) -> None:
+    def __init__(self, records: Records, blobs: Blobs, outbox: DiscordOutbox, delivery: Delivery) -> None:
         self._records = records
         self._blobs = blobs
         self._outbox = outbox
@@ -50,11 +50,11 @@ class Answering:
     # The first answer, for which Discord waits three seconds
 
     async def acknowledge(self, interaction: Interaction, **how: bool) -> bool:
-        """Tell Discord that an answer will come. False if nothing must be done: it is too late, or came twice."""
+        """Tell Discord that an answer will follow. False if there is nothing to do: too late, or repeated."""
         return await self.respond(interaction, lambda: interaction.response.defer(**how))
 
     async def respond(self, interaction: Interaction, answer: Callable[[], Awaitable[Callback]]) -> bool:
-        """Give the first answer. False if nothing must be done: it is too late, or came twice."""
+        """Give the first answer. False if there is nothing to do: too late, or repeated."""
         if interaction.id in self._received:
             return False
         self._received.append(interaction.id)
@@ -66,8 +66,8 @@ class Answering:
     async def converse(
         self, interaction: Interaction, call: Callable[[Caller], Awaitable[Reply]], pressed: bool = False
     ) -> None:
-        """Acknowledge at once, run the command, and show its reply. `pressed`: a button was pressed, whose message
-        stays as it is."""
+        """Acknowledge at once, run the command, and show its reply. `pressed`: by a button, whose message stays
+        unchanged."""
         room = Room.of(interaction)
         thinking = {} if pressed else {"thinking": True, "ephemeral": room.kind != ChannelKind.DM}
         if not await self.acknowledge(interaction, **thinking):
@@ -88,13 +88,13 @@ class Answering:
             await self._catch_up(interaction)
 
     async def _note_open(self, interaction: Interaction, room: Room, pressed: bool) -> None:
-        """Write down what the next process needs to answer, should this one die before it answers."""
+        """Store what the next process needs to answer if this one dies first."""
         message = None if pressed else interaction.extras.get("message")
         body = {"token": interaction.token, "room": str(room), "limit": interaction.filesize_limit, "message": message}
         await self._records.notes.add(OPEN, str(interaction.id), body, f"{NAME}:{interaction.user.id}")
 
     async def say(self, interaction: Interaction, message: Message, pressed: bool) -> None:
-        """Show a message to the person alone: in the private chat, or unseen by others."""
+        """Show a message to the person only: in the private chat, or ephemeral elsewhere."""
         await self._or_privately(interaction, message, self._show(interaction, message, pressed))
 
     async def _announce(self, interaction: Interaction, message: Message, pressed: bool) -> None:
@@ -109,7 +109,7 @@ class Answering:
         await self._or_privately(interaction, message, sending)
 
     async def _or_privately(self, interaction: Interaction, message: Message, sending: Awaitable[object]) -> None:
-        """Send the message to the private chat if the interaction does not take it any more."""
+        """Await `sending`; if the interaction has expired, send the message to the private chat."""
         try:
             await sending
         except TROUBLE as error:
@@ -118,7 +118,7 @@ class Answering:
                 await quietly(self._outbox.tell(Room.of(interaction), message, str(interaction.user.id)))
 
     async def _show(self, interaction: Interaction, message: Message, pressed: bool) -> int:
-        """Show the person a message through the interaction; its id."""
+        """Show the person a message through the interaction. Return its id."""
         kind, limit = Room.of(interaction).kind, interaction.filesize_limit
 
         async def send(rendered: Rendered) -> int:
@@ -141,7 +141,7 @@ class Answering:
         else:
             sent = await quietly(self._show(interaction, message, pressed))
             if sent is None and not pressed:
-                # The acknowledgement is there, and can still become the answer.
+                # The acknowledgement exists, and the answer can still be edited into it.
                 sent = interaction.extras.get("message")
             ref = f"{room}/{sent}" if sent and room.kind == ChannelKind.DM else ""
             ref = ref or await self._follow_in(interaction, room, job, sent)
@@ -150,7 +150,7 @@ class Answering:
     async def _follow_openly(
         self, interaction: Interaction, room: Room, message: Message, job: Job, pressed: bool
     ) -> str:
-        """Follow a job that may outlast the interaction's token, in an ordinary message."""
+        """Follow a job that may outlast the interaction's token in an ordinary message."""
         try:
             ref = await self._outbox.post(str(room), message, dedupe=f"progress:{job.id}")
         except TROUBLE as error:
@@ -172,7 +172,7 @@ class Answering:
         return await self._outbox.follow_in(room, job.id, message, str(interaction.user.id))
 
     async def _catch_up(self, interaction: Interaction) -> None:
-        """Tell the person of answers that could be shown nowhere, now that they are here."""
+        """Offer the person the answers that could not be delivered before."""
         for job_id in await self._outbox.missed(str(interaction.user.id)):
             hidden = Room.of(interaction).kind != ChannelKind.DM
             sending = interaction.followup.send(**notice(job_id, None).to_send(), ephemeral=hidden, wait=True)
@@ -188,7 +188,7 @@ async def _respond_in_time(interaction: Interaction, answer: Callable[[], Awaita
                     interaction.extras["message"] = callback.message_id
             return True
         except TROUBLE as error:
-            # A try that seemed to fail may have got through.
+            # An earlier try that seemed to fail may have arrived.
             if isinstance(error, discord.HTTPException) and error.code == _ACKNOWLEDGED:
                 return True
             if refused(error) or number == len(_TRY_SECONDS):
@@ -198,7 +198,7 @@ async def _respond_in_time(interaction: Interaction, answer: Callable[[], Awaita
 
 
 def caller_of(interaction: Interaction) -> Caller:
-    """The person of an interaction. Discord may deliver one again, under the same id."""
+    """The caller of an interaction. Discord may deliver an interaction twice, under the same id."""
     user = interaction.user
     room, group = Room.of(interaction), str(interaction.guild_id or "")
     return Caller(
@@ -213,12 +213,12 @@ def caller_of(interaction: Interaction) -> Caller:
 
 
 def request_of(interaction_id: int | str) -> str:
-    """The key of an interaction's request, by which its job is known."""
+    """The interaction's `Caller.request`."""
     return f"{NAME}:{interaction_id}"
 
 
 async def quietly(sending: Awaitable[Any]) -> Any:
-    """What Discord returns, or None if it refuses; the job goes on either way."""
+    """The result of `sending`, or None if Discord refuses or is unreachable; the job continues either way."""
     try:
         return await sending
     except TROUBLE as error:

@@ -1,4 +1,4 @@
-"""The Discord client: people's interactions run commands, and the replies are shown."""
+"""The Discord client: interactions run commands, and the replies are shown."""
 
 import asyncio
 import logging
@@ -15,8 +15,8 @@ from bot.delivery import Delivery
 from bot.frontends.discord.address import point_at
 from bot.frontends.discord.answering import Answering, Interaction, caller_of
 from bot.frontends.discord.buttons import Buttons, ready
-from bot.frontends.discord.form import File, Filled, filled_in, form
-from bot.frontends.discord.outbox import TROUBLE, Outbox
+from bot.frontends.discord.form import FormFile, SubmittedForm, form, submitted_form
+from bot.frontends.discord.outbox import TROUBLE, DiscordOutbox
 from bot.frontends.discord.photos import Photos
 from bot.frontends.discord.registry import Translations, slash_command, values_of, wants_form
 from bot.frontends.discord.rendering import Press
@@ -35,14 +35,14 @@ from storage.open import Storage
 log = logging.getLogger(__name__)
 
 _COMPLETING_MOST = 2.0
-"""Seconds that a completion may take; Discord waits for three."""
+"""Time limit of a completion, in seconds; Discord waits for three."""
 
 
 class DiscordBot(discord.Client):
-    """One connection to Discord over one storage.
+    """One connection to Discord.
 
-    operators: accounts as platform:id. clock: seconds since 1970, by which interaction tokens grow old. edit_every and
-    sweep_every: seconds, as for `Delivery`. options: of the library's client.
+    operators: accounts as platform:id. clock: seconds since 1970, for the age of interaction tokens. edit_every and
+    sweep_every: seconds, as in `Delivery`. options: passed to the library's client.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class DiscordBot(discord.Client):
         sweep_every: float = 5.0,
         **options: Any,
     ) -> None:
-        # The bot has no voice, so the library's warnings that voice lacks packages would only puzzle operators.
+        # The bot uses no voice, so the library need not warn that packages for it are missing.
         discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         super().__init__(
             intents=discord.Intents(guilds=True),
@@ -67,7 +67,7 @@ class DiscordBot(discord.Client):
         )
         records, blobs = storage.records, storage.blobs
         self.commands = Commands(records, blobs, storage.queue, storage.events, operators)
-        self.outbox = Outbox(self, records, blobs, clock)
+        self.outbox = DiscordOutbox(self, records, blobs, clock)
         self.delivery = Delivery(
             records,
             storage.events,
@@ -92,7 +92,7 @@ class DiscordBot(discord.Client):
         try:
             await self.tree.sync()
         except (*TROUBLE, app_commands.AppCommandError):
-            # Those that were registered before go on working.
+            # The commands of the last registration keep working.
             log.exception("the commands were not registered")
         await self.outbox.tidy()
         await self._unanswered.start()
@@ -105,31 +105,31 @@ class DiscordBot(discord.Client):
 
     @property
     def connected(self) -> bool:
-        """Whether Discord's gateway is ready and alive: the library closes one that leaves a heartbeat unanswered."""
+        """Whether the gateway is ready and alive: the library closes it after an unanswered heartbeat."""
         return self.is_ready() and not self.is_closed() and self.ws.open
 
     # Interactions
 
     async def run_command(self, interaction: Interaction, command: Command, given: Mapping[str, Any]) -> None:
-        """A slash command. One that needs several photos and came without opens a form."""
+        """Run a slash command. If it needs several photos and has none, open a form."""
         _set_language(interaction)
         values, attached = values_of(command, given)
         if wants_form(command) and not attached:
             modal = form(command, values)
             await self._answering.respond(interaction, lambda: interaction.response.send_modal(modal))
             return
-        files = [File(attachment.url, attachment.size) for attachment in attached]
+        files = [FormFile(attachment.url, attachment.size) for attachment in attached]
         await self._answering.converse(
             interaction, lambda caller: self.commands.run(caller, command.name, values, self._photos.uploads(files))
         )
 
     async def on_interaction(self, interaction: Interaction) -> None:
-        """A form that was submitted. The library dispatches everything else."""
+        """Run the command of a submitted form. The library dispatches everything else."""
         if interaction.type != discord.InteractionType.modal_submit:
             return
         _set_language(interaction)
         try:
-            filled = filled_in(interaction)
+            filled = submitted_form(interaction)
         except UserError as error:
             refusal = Reply(refusals.refusal(error), private=True)
             await self._answering.converse(interaction, lambda caller: ready(refusal))
@@ -137,14 +137,14 @@ class DiscordBot(discord.Client):
         if filled is not None:
             await self._answering.converse(interaction, lambda caller: self._submit(caller, filled))
 
-    async def _submit(self, caller: Caller, filled: Filled) -> Reply:
+    async def _submit(self, caller: Caller, filled: SubmittedForm) -> Reply:
         if filled.job:
             return await self.commands.edit(caller, filled.job, filled.shown, filled.values)
         photos = self._photos.uploads(filled.files)
         return await self.commands.run(caller, filled.command.name, filled.values, photos)
 
     async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
-        """A button, of whatever age."""
+        """Handle a press of a button of any age."""
         _set_language(interaction)
         await self._buttons.pressed(interaction, verb, subject)
 
@@ -158,12 +158,12 @@ class DiscordBot(discord.Client):
 
 
 def _set_language(interaction: Interaction) -> None:
-    """Reply in the language that the person's Discord is in."""
+    """Reply in the language of the person's Discord client."""
     speak(closest([interaction.locale.value]))
 
 
 async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], None]) -> None:
-    """Talk to Discord and deliver until cancelled. `ready` gets the bot's name once people can use it.
+    """Run the bot until cancelled. `ready` is called with the bot's name once people can use it.
 
     Raises PermissionError if Discord does not accept the token, ConnectionError if it turns the bot away later.
     """
@@ -173,16 +173,16 @@ async def serve(storage: Storage, settings: BotSettings, ready: Callable[[str], 
         try:
             await bot.login(token.get_secret_value() if token else "")
             ready(str(bot.user))
-            beside = [
+            background = [
                 asyncio.create_task(bot.delivery.run()),
                 asyncio.create_task(beating(settings.health_file, lambda: bot.connected)),
             ]
             try:
                 await bot.connect()
             finally:
-                for task in beside:
+                for task in background:
                     task.cancel()
-                await asyncio.gather(*beside, return_exceptions=True)
+                await asyncio.gather(*background, return_exceptions=True)
         except discord.LoginFailure:
             raise PermissionError(wording.wrong_token()) from None
         except (discord.DiscordException, aiohttp.ClientError) as error:

@@ -1,4 +1,4 @@
-"""The buttons that only Discord has, under the answer of a job."""
+"""The buttons under a job's answer that exist on Discord only."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -20,11 +20,11 @@ from storage.jobs import Imagine
 from storage.records import Records
 
 _POSTING_MOST = timedelta(minutes=1)
-"""Age from which on a post that was begun and is not noted as sent was left by a dead process."""
+"""Age from which on an unfinished post is taken to be that of a dead process."""
 
 
 class Buttons:
-    """Handles presses. The subject of each is a job, or a picture of it as "2:job", counted from 1."""
+    """Handles presses. The subject of a press is a job, or one of its pictures as "2:job", counted from 1."""
 
     def __init__(
         self, records: Records, blobs: Blobs, commands: Commands, answering: Answering, ledger: Ledger
@@ -42,7 +42,7 @@ class Buttons:
         }
 
     async def pressed(self, interaction: Interaction, verb: str, subject: str) -> None:
-        """A button, of whatever age. A verb that is not Discord's own runs the action `subject`."""
+        """Handle a press of a button of any age. A verb that is not listed here runs the action `subject`."""
         if verb in self._own:
             await self._own[verb](interaction, subject)
         else:
@@ -51,12 +51,12 @@ class Buttons:
             )
 
     async def _show(self, interaction: Interaction, job_id: str) -> None:
-        """[Show me]: the answer, for its person alone."""
+        """[Show me]: show the answer to its person only."""
         if await self._answering.acknowledge(interaction, thinking=True, ephemeral=True):
             await self._answering.say(interaction, await self._answer(interaction, job_id), pressed=False)
 
     async def _pick(self, interaction: Interaction, subject: str) -> None:
-        """[U1] to [U4]: this picture alone, in its full size."""
+        """[U1] to [U4]: show this one picture in full size."""
         number, job_id = subject.split(":", 1)
         hidden = Room.of(interaction).kind != ChannelKind.DM
         if not await self._answering.acknowledge(interaction, thinking=True, ephemeral=hidden):
@@ -68,7 +68,7 @@ class Buttons:
         await self._answering.say(interaction, message, pressed=False)
 
     async def _edit_prompt(self, interaction: Interaction, job_id: str) -> None:
-        """[Edit prompt]: the form of /imagine, filled in with the options of the job."""
+        """[Edit prompt]: open the form of /imagine, filled in with the job's options."""
         job = await self._records.jobs.get(job_id)
         message = await self._answer(interaction, job_id)
         if job is None or message.job is None or not isinstance(job.payload, Imagine):
@@ -79,7 +79,7 @@ class Buttons:
         await self._answering.respond(interaction, lambda: interaction.response.send_modal(modal))
 
     async def _post_here(self, interaction: Interaction, job_id: str) -> None:
-        """[Post here]: the pictures, for everybody in the channel, once."""
+        """[Post here]: post the pictures for everybody in the channel, once."""
         if not await self._answering.acknowledge(interaction):
             return
         say = partial(self._answering.say, interaction, pressed=True)
@@ -101,14 +101,14 @@ class Buttons:
             await say(wording.not_posted())
 
     async def _open(self, entry: Entry) -> bool:
-        """Write down that the post begins. False if it was sent, or another process is sending it."""
+        """Enter the post in the ledger. False if it was sent, or another process is sending it."""
         earlier = await self._ledger.find(entry.key)
         if earlier and earlier.body["ref"] is None and datetime.now(UTC) - earlier.created > _POSTING_MOST:
             await self._ledger.discard(entry)  # that process died before it sent the post
         return await self._ledger.open(entry, {"ref": None}) is None
 
     async def _answer(self, interaction: Interaction, job_id: str) -> Message:
-        """The answer of a job for the person who asked for it, or a refusal, which names no job."""
+        """The job's answer if it is the person's own job; otherwise a refusal, which has no `job`."""
         caller = caller_of(interaction)
         job = await self._records.jobs.get(job_id)
         person = await self._records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
@@ -122,5 +122,5 @@ class Buttons:
 
 
 async def ready(reply: Reply) -> Reply:
-    """A reply that is known already, as if a command returned it."""
+    """A finished reply as an awaitable, for `Answering.converse`."""
     return reply

@@ -1,7 +1,7 @@
-"""The form that a command with photos opens: Discord's modal with a file upload.
+"""The form of a command with photos: Discord's modal with a file upload.
 
-What is sent in is read from the interaction itself and not from a form kept in memory, so that a form that was open
-during a restart still counts.
+A submitted form is read from the interaction and not from a form in memory, so that a form that was open during a
+restart still works.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,13 +20,13 @@ from bot.table import COMMANDS, Command, Option, OptionKind
 from storage.errors import UserError
 
 FIELDS = 5
-"""Fields of a form."""
+"""Most fields of a form."""
 LABEL = 45
-"""Characters over a field."""
+"""Most characters of a field's label."""
 DESCRIPTION = 100
-"""Characters under a field's label, or beside a box."""
+"""Most characters of a field's description, or of a checkbox's label."""
 UPLOADS = 10
-"""Files of one upload."""
+"""Most files of one upload."""
 _ID = "form:"
 _TICKED = "yes"
 _PART = discord.ComponentType.label.value
@@ -35,34 +35,34 @@ _WORD, _TEXT = 100, 4000
 
 
 @dataclass(frozen=True, slots=True)
-class File:
-    """A file that somebody sent. `size`: bytes as Discord tells them."""
+class FormFile:
+    """An attached file. `size`: in bytes, as Discord states it."""
 
     url: str
     size: int
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
-    """A form that was sent in. `shown`: the names of its fields. `job`: the one whose request it changes, or ""."""
+class SubmittedForm:
+    """A submitted form. `shown`: the names of its fields. `job`: the job whose options it changes, or ""."""
 
     command: Command
     shown: frozenset[str]
     values: Mapping[str, Value]
-    files: Sequence[File]
+    files: Sequence[FormFile]
     job: str
 
 
 def form(command: Command, given: Mapping[str, Value], job: str = "") -> ui.Modal:
-    """The form of a command, filled in with what was given already. What has no room keeps its default, or with a
-    `job` what that was asked for with.
+    """The form of a command, filled in with the given values.
 
-    What the command requires comes first, then what was given, in its order.
+    Required options come first, then the given ones in their order. Options beyond FIELDS keep their default, or the
+    value of the `job`.
     """
     custom_id = f"{_ID}{command.name}:{job}" if job else f"{_ID}{command.name}"
     modal = ui.Modal(title=wording.form_title(command.name), custom_id=custom_id)
-    place = {name: number for number, name in enumerate(given)}
-    ranked = sorted(command.options, key=lambda option: (not option.required, place.get(option.name, len(place))))
+    order = {name: number for number, name in enumerate(given)}
+    ranked = sorted(command.options, key=lambda option: (not option.required, order.get(option.name, len(order))))
     for option in ranked[:FIELDS]:
         sentence = refusals.CONSENT if option.name == "consent" else option.description
         description = say(sentence)
@@ -76,10 +76,10 @@ def form(command: Command, given: Mapping[str, Value], job: str = "") -> ui.Moda
     return modal
 
 
-def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
-    """A form that was sent in; None if it is no form of ours.
+def submitted_form(interaction: discord.Interaction[Any]) -> SubmittedForm | None:
+    """The submitted form of an interaction; None if it is not one of ours.
 
-    Raises UserError for text where a number belongs.
+    Raises UserError not_a_number for text in a number's field.
     """
     data: Mapping[str, Any] = interaction.data or {}
     custom_id = str(data.get("custom_id", ""))
@@ -89,7 +89,7 @@ def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
         return None
     options = {option.name: option for option in command.options}
     values: dict[str, Value] = {}
-    files: list[File] = []
+    files: list[FormFile] = []
     shown: set[str] = set()
     attachments = data.get("resolved", {}).get("attachments", {})
     for part in data.get("components", ()):
@@ -100,12 +100,12 @@ def filled_in(interaction: discord.Interaction[Any]) -> Filled | None:
         shown.add(option.name)
         if field.get("type") == _FILES:
             found = [attachments[file] for file in field.get("values", ()) if file in attachments]
-            files += [File(str(file["url"]), int(file["size"])) for file in found]
+            files += [FormFile(str(file["url"]), int(file["size"])) for file in found]
         elif option.kind == OptionKind.FLAG:
             values[option.name] = _TICKED in field.get("values", ())
         elif text := str(field.get("value") or "").strip():
             values[option.name] = _number(option, text)
-    return Filled(command, frozenset(shown), values, files, job)
+    return SubmittedForm(command, frozenset(shown), values, files, job)
 
 
 def _field(option: Option, given: Value | None) -> ui.Item[Any]:

@@ -1,4 +1,4 @@
-"""Messages that belong to an interaction. Only its person sees them; the bot edits them while its token is fresh."""
+"""Messages that belong to an interaction. Only its person sees them; the bot edits them while its token is valid."""
 
 import time
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from bot.frontends.discord.rooms import NAME
 from storage.records import Records
 
 TOKEN_LIFE = 15 * 60.0
-"""Seconds for which Discord accepts an interaction's token."""
+"""How long Discord accepts an interaction's token, in seconds."""
 _FRESH = TOKEN_LIFE - 60.0
-"""Seconds for which the bot uses it: a minute less, for retries."""
+"""How long the bot uses it, in seconds: a minute less, for retries."""
 _MESSAGES = "discord/doors"
 """`<job>`: the fields of `InteractionMessage`."""
 
@@ -22,8 +22,8 @@ _MESSAGES = "discord/doors"
 class InteractionMessage:
     """A message in an interaction.
 
-    token: the interaction's. message: the id. until: when the token is too old, in seconds since 1970. limit: the most
-    bytes of a file there.
+    token: of the interaction. message: its id. until: when the token expires, in seconds since 1970. limit: most bytes
+    of a file there.
     """
 
     token: str
@@ -33,7 +33,7 @@ class InteractionMessage:
 
 
 class InteractionMessages:
-    """The progress messages of jobs that belong to an interaction, written down by job. `clock`: seconds since 1970."""
+    """The progress messages that belong to an interaction, stored by job. `clock`: seconds since 1970."""
 
     def __init__(self, client: discord.Client, records: Records, clock: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -42,24 +42,24 @@ class InteractionMessages:
         self._known: dict[str, InteractionMessage] = {}
 
     def new(self, token: str, message: int, limit: int) -> InteractionMessage:
-        """A message of an interaction that has just come."""
+        """A message of an interaction that has just arrived."""
         return InteractionMessage(token, message, self._clock() + _FRESH, limit)
 
     def hook(self, token: str) -> discord.Webhook:
         """The webhook that an interaction's token gives the bot."""
         hook = discord.Webhook.partial(self._client.application_id or 0, token, client=self._client)
-        hook.type = discord.WebhookType.application  # or it may send nothing that only one person sees
+        hook.type = discord.WebhookType.application  # required for ephemeral messages
         return hook
 
     async def add(self, job_id: str, message: InteractionMessage, person: str) -> None:
-        """This message follows the job from now on."""
+        """Show the job's progress in this message from now on."""
         now = self._clock()
         self._known = {job: known for job, known in self._known.items() if known.until > now}
         self._known[job_id] = message
         await self._records.notes.put(_MESSAGES, job_id, asdict(message), f"{NAME}:{person}")
 
     async def usable(self, job_id: str) -> InteractionMessage | None:
-        """The message of a job, if there is one whose token is fresh."""
+        """The message of a job if its token is still valid, or None."""
         known = self._known.get(job_id)
         if known is None and (note := await self._records.notes.get(_MESSAGES, job_id)) is not None:
             known = self._known[job_id] = InteractionMessage(**note.body)
@@ -69,10 +69,10 @@ class InteractionMessages:
         return known
 
     async def forget(self, job_id: str) -> None:
-        """The message is not edited any more."""
+        """Stop using the job's message."""
         self._known.pop(job_id, None)
         await self._records.notes.delete(_MESSAGES, job_id)
 
     async def tidy(self) -> None:
-        """Forget the messages whose tokens are too old."""
+        """Delete the messages whose tokens have expired."""
         await self._records.notes.prune(_MESSAGES, datetime.now(UTC) - timedelta(seconds=TOKEN_LIFE))

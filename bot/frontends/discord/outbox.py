@@ -1,12 +1,12 @@
-"""What the bot sends: the delivery loop's port to Discord.
+"""Sending and editing messages: the delivery loop's port to Discord.
 
 A reference is "<room>/<message>" for an ordinary message, which the bot can always edit with its own token;
 "<room>/@<job>" for a message that belongs to an interaction, which can be edited while the interaction's token is
-fresh; "<room>/-" for a message that could be shown nowhere.
+valid; "<room>/-" for a message that could not be delivered.
 
-An answer comes once. An answer in an interaction is an edit of the job's progress message, and an edit can be repeated.
-An ordinary answer is written into the ledger before and after it is sent; an answer that is only begun there may have
-been sent, and is looked for in the channel.
+Each answer is sent once. An answer in an interaction is an edit of the job's progress message, and an edit can be
+repeated. An ordinary answer has an entry in the ledger before and after it is sent; if only the first entry exists, the
+answer may have been sent, and the bot looks for it in the channel.
 """
 
 import asyncio
@@ -36,24 +36,24 @@ from storage.records import Job, Note, Records, User
 log = logging.getLogger(__name__)
 
 _SETTLE = 30.0
-"""Seconds that an answer waits for the reply of its own command."""
+"""Longest wait of an answer for the reply to its command, in seconds."""
 _FAREWELL = 10.0
-"""Seconds that the last replies have once the process ends."""
+"""Time for replies under way when the process ends, in seconds."""
 _NONCE = 25
 """Characters of a nonce, by which Discord recognises a message that is sent again."""
 _SEARCHED = 100
-"""Messages of a channel searched for one that a dead process sent."""
+"""How many messages of a channel are searched for one that a dead process sent."""
 _NOWHERE = "-"
 _DISMISSED, _NO_HOOK, _NO_TOKEN = 10008, 10015, 50027
-"""Discord's codes for a message that is gone, and for an interaction that can no longer be answered."""
+"""Discord's error codes for a message that is gone, and for an interaction that can no longer be answered."""
 _CONNECTION_ERRORS = (aiohttp.ClientError, OSError)
 TROUBLE = (discord.HTTPException, *_CONNECTION_ERRORS)
-"""What the library raises when Discord refuses, or is not there."""
+"""The library's exceptions when Discord refuses a request or is unreachable."""
 _TRIES = 3
 T = TypeVar("T")
 
 
-class Outbox:
+class DiscordOutbox:
     """The frontend port of Discord."""
 
     def __init__(
@@ -64,9 +64,9 @@ class Outbox:
         self._blobs = blobs
         self.ledger = Ledger(records, NAME)
         self.interactions = InteractionMessages(client, records, clock)
-        # By job: an edit that began before the answer must not come after it.
+        # By job: an edit that began before the answer must not overwrite it.
         self._editing = Locks[str]()
-        # The references of messages that took over from those of old interactions.
+        # The references of the ordinary messages that replaced those of old interactions.
         self._moved: dict[str, str] = {}
         # By person: the tasks that run their commands.
         self._conversing: dict[str, set[asyncio.Task[Any]]] = {}
@@ -83,7 +83,7 @@ class Outbox:
 
     @contextmanager
     def conversing(self, person: str) -> Iterator[None]:
-        """Within, a command of this person runs. The answer of its job, if the engine is quick, waits for the reply."""
+        """A command of this person runs inside the `with` block. A fast job's answer waits for the command's reply."""
         task = asyncio.current_task()
         assert task
         tasks = self._conversing.setdefault(person, set())
@@ -97,7 +97,7 @@ class Outbox:
 
     @property
     def busy(self) -> int:
-        """How many commands run."""
+        """The number of running commands."""
         return sum(len(tasks) for tasks in self._conversing.values())
 
     async def follow_in(self, room: Room, job_id: str, message: InteractionMessage | None, person: str) -> str:
@@ -107,15 +107,15 @@ class Outbox:
         return f"{room}/@{job_id}"
 
     async def tidy(self) -> None:
-        """Forget what cannot be used any more."""
+        """Delete the entries of expired interactions."""
         await self.interactions.tidy()
 
     async def missed(self, person: str) -> list[str]:
-        """The jobs whose answers could be shown this person nowhere."""
+        """The jobs whose answers could not be delivered to this person."""
         return [job_id for addressee, job_id in await self.ledger.missed(person) if addressee == person]
 
     async def close(self) -> None:
-        """Wait for the commands that run; those that take too long are left to the next process."""
+        """Wait for the running commands; leave those that take too long to the next process."""
         tasks = set().union(*self._conversing.values())
         if tasks:
             await asyncio.wait(tasks, timeout=_FAREWELL)
@@ -127,9 +127,9 @@ class Outbox:
         person = await self._records.users.account_on(job.user_id, NAME) if job else None
         answers = job is not None and dedupe == job.id
         if job and answers:
-            # So that the person can tell answers apart, and name the job.
+            # The job's number is shown under the answer.
             message = replace(message, job=job.id)
-            # If its progress message was shown, its command was answered.
+            # Without a progress message, the command may still be without a reply.
             if person and job.progress_ref is None:
                 await self._command_answered(person.platform_id)
         if dedupe is None:
@@ -146,12 +146,12 @@ class Outbox:
         return ref
 
     async def announce(self, room: Room, message: Message) -> bool:
-        """Say something to everybody in a channel. False if the bot may not write there."""
+        """Post a message for everybody in a channel. False if the bot may not write there."""
         return await self._write(room, message, None, uuid4().hex[:_NONCE], None) is not None
 
     async def tell(self, room: Room, message: Message, person: str) -> None:
-        """Send the person a reply in private that its interaction does not take any more. If that is refused too, tell
-        them in the channel that there was a reply."""
+        """Send a reply by private chat because its interaction has expired. If that is refused too, post a notice in
+        the channel that there was a reply."""
         dm, nonce = room if room.kind == ChannelKind.DM else await self._dm(person), uuid4().hex[:_NONCE]
         if dm and await self._write(dm, message, None, nonce, None) is not None:
             return
@@ -159,7 +159,7 @@ class Outbox:
             room.kind != ChannelKind.SERVER
             or await self._write(room, wording.unanswered(), person, nonce, None) is None
         ):
-            log.warning("a reply could be shown nowhere")
+            log.warning("a reply could not be delivered")
 
     async def edit(self, ref: str, message: Message) -> None:
         ref = self._moved.get(ref, ref)
@@ -192,7 +192,7 @@ class Outbox:
         tried: Note | None,
     ) -> str:
         """`answers`: the message ends the job, so its person is mentioned. `tried`: the entry of an earlier try, whose
-        message may be there."""
+        message may have arrived."""
         if answers and job and await self._fill(job.id, message, tried is not None):
             return f"{room}/@{job.id}"
         mention = person.platform_id if answers and person else None
@@ -204,11 +204,11 @@ class Outbox:
             return f"{dm}/{sent}"
         if answers and job and person:
             await self.ledger.miss(person.platform_id, job.id, f"{NAME}:{person.platform_id}")
-        log.warning("nobody could be told of job %s: the bot may write neither there nor in private", job and job.id)
+        log.warning("job %s: a message was not delivered, neither in its room nor in private", job and job.id)
         return f"{room}/{_NOWHERE}"
 
     async def _dm(self, person: str) -> Room | None:
-        """The person's private chat. None if they accept no messages of the bot."""
+        """The person's private chat. None if they accept no messages from the bot."""
         try:
             return Room(ChannelKind.DM, (await self._client.create_dm(discord.Object(int(person)))).id)
         except (discord.Forbidden, discord.NotFound):
@@ -222,7 +222,7 @@ class Outbox:
         return render(message, mention=mention, public=True)
 
     async def _fill(self, job_id: str, message: Message, tried: bool) -> bool:
-        """Edit the answer into the job's message in an interaction. False if no interaction can be used any more."""
+        """Edit the answer into the job's message in an interaction. False if there is none or its token has expired."""
         shown = await self.interactions.usable(job_id)
         if shown is None:
             return False
@@ -241,17 +241,17 @@ class Outbox:
                 return True
         except discord.HTTPException as error:
             if not refused(error):
-                raise  # it is tried again: a broken line must not move the answer to where everybody reads
+                raise  # try again later: a broken connection must not move the answer into a public channel
             if error.code != _DISMISSED:
-                log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
+                log.warning("the answer of job %s is sent without its interaction: %s", job_id, reason(error))
                 return False
-        # The person deleted the progress message, and gets the answer as a message of its own.
+        # The person deleted the progress message, so the answer is a new message.
         if tried:
             return False
         try:
             await fitted(compose, lambda made: hook.send(**made.to_send(), ephemeral=True, wait=True), shown.limit)
         except TROUBLE as error:
-            log.warning("the answer of job %s takes another way: %s", job_id, reason(error))
+            log.warning("the answer of job %s is sent without its interaction: %s", job_id, reason(error))
             return False
         return True
 
@@ -270,7 +270,7 @@ class Outbox:
                 return found
 
         async def send(rendered: Rendered) -> int:
-            # Discord itself drops a second message of the same nonce within some minutes.
+            # Discord drops a second message with the same nonce for some minutes.
             sent = await insist(lambda: channel.send(**rendered.to_send(), nonce=nonce), rendered)
             return sent.id
 
@@ -281,12 +281,12 @@ class Outbox:
         except discord.HTTPException as error:
             if error.status not in (400, 413):
                 raise
-            # Discord will never accept it as it is, so it would be tried for ever.
-            log.warning("a message goes without its files and buttons: %s", error.code)
+            # Discord will never accept this message, so it must not be tried again unchanged.
+            log.warning("a message is sent without its files and buttons: %s", error.code)
         return await send(await self._rendered(room, replace(message, buttons=()), mention, 0))
 
     async def _found(self, channel: discord.PartialMessageable, contents: Collection[str], tried: Note) -> int | None:
-        """The message with one of these texts that an earlier process sent and could not write down as sent."""
+        """The id of a message with one of these texts that an earlier process sent before it died, or None."""
         since = discord.Object(discord.utils.time_snowflake(tried.created) - (60_000 << 22))
         own = self._client.user
         try:
@@ -294,7 +294,7 @@ class Outbox:
                 if own and message.author.id == own.id and message.content in contents:
                     return message.id
         except (discord.Forbidden, discord.NotFound):
-            log.info("the history of a channel is closed to the bot")
+            log.info("the bot may not read a channel's history")
         return None
 
     # Editing
@@ -305,9 +305,9 @@ class Outbox:
             answered = await self.ledger.find(f"{room}|{job_id}")
             elsewhere = answered is not None and answered.body["ref"] not in (None, ref)
             if message.progress is not None or not elsewhere:
-                return  # the answer is edited into this message, or was
+                return  # the answer replaces this message, or already has
         if not await self._edit_in_interaction(job_id, message) and message.progress is not None:
-            # The token is old, or was lost in a restart: an ordinary message takes over for good.
+            # The token has expired or was lost in a restart: an ordinary message replaces this one for good.
             moved = await self.post(room, message, dedupe=f"progress:{job_id}")
             self._moved[ref] = moved
             await self._records.jobs.set_progress_ref(job_id, moved)
@@ -328,7 +328,7 @@ class Outbox:
                 return False
             if error.code != _DISMISSED:
                 raise
-            # The person who deleted it does not want the progress, but still gets the answer.
+            # The person deleted the progress message, but still gets the answer.
             self._gone.add(f"@{job_id}")
         return True
 
@@ -344,7 +344,7 @@ class Outbox:
             self._gone.add(ref)
 
     async def _changed(self, ref: str, message: Message, limit: int = FILE) -> list[discord.File] | None:
-        """The pictures, or None if the message shows them already."""
+        """The pictures as files, or None if the message already shows them."""
         keys = tuple(picture.key for picture in message.pictures)
         if self._pictured.get(ref, ()) == keys:
             return None
@@ -357,7 +357,7 @@ class Outbox:
 
 
 async def insist(edit: Callable[[], Awaitable[T]], rendered: Rendered) -> T:
-    """Make an edit, again if the line breaks: it can be repeated without harm."""
+    """Call `edit`, again if the connection breaks: an edit can be repeated without harm."""
     for _ in range(_TRIES - 1):
         with suppress(*_CONNECTION_ERRORS):
             return await edit()
@@ -367,10 +367,10 @@ async def insist(edit: Callable[[], Awaitable[T]], rendered: Rendered) -> T:
 
 
 def refused(error: Exception) -> bool:
-    """Whether Discord will refuse this however often it is sent."""
+    """Whether Discord refuses the request for good: a client error other than the rate limit."""
     return isinstance(error, discord.HTTPException) and error.status < 500 and error.status != 429
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, for the log: Discord's code, or the error's class."""
+    """The error for the log: Discord's code, or the class of the exception."""
     return str(error.code) if isinstance(error, discord.HTTPException) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Downloading the photos that people attach."""
+"""Downloads the photos that people attach."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -6,24 +6,24 @@ from collections.abc import AsyncIterator, Sequence
 import aiohttp
 
 from bot import limits
-from bot.frontends.discord.form import File
+from bot.frontends.discord.form import FormFile
 from bot.messages import Upload
 from storage.errors import UserError
 
 _DOWNLOAD_MOST = 60.0
-"""Seconds that one photo may take."""
+"""Time limit of one photo, in seconds."""
 _CHUNK = 64 * 1024
 _TRIES = 3
 
 
 class Photos:
-    """Downloads over one session, from `open` to `close`."""
+    """Downloads through one HTTP session, from `open` to `close`."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
-        """Start the session; an event loop must run."""
+        """Start the session. An event loop must be running."""
         self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
 
     async def close(self) -> None:
@@ -31,10 +31,10 @@ class Photos:
         if self._session is not None:
             await self._session.close()
 
-    async def uploads(self, files: Sequence[File]) -> AsyncIterator[Upload]:
-        """The files as uploads for a command. Raises UserError for one that is too large or does not come."""
+    async def uploads(self, files: Sequence[FormFile]) -> AsyncIterator[Upload]:
+        """The files as uploads for a command. Raises UserError for a file that is too large or fails to download."""
         for number, file in enumerate(files, start=1):
-            # Checked before the download, or somebody's whole video would be fetched.
+            # Checked before the download, so that no large video is fetched.
             limits.photo_size(file.size, number)
             yield Upload(self._chunks(file.url))
 

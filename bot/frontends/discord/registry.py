@@ -1,4 +1,4 @@
-"""The table of commands as Discord's slash commands, whatever stands in it."""
+"""Turns the table of commands into Discord's slash commands."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,17 +13,17 @@ from bot.lines import Value
 from bot.table import Command, Option, OptionKind, Source
 
 DESCRIPTION = 100
-"""Characters that describe a command or an option."""
+"""Most characters of the description of a command or an option."""
 CHOICE = 100
-"""Characters of a choice's name or value."""
+"""Most characters of a choice's name or value."""
 CHOICES = 25
-"""Choices of an option, and completions of a word."""
+"""Most choices or completions of an option."""
 _PHOTOS = 10
-"""Attachments of a command whose option sets no limit."""
+"""Number of attachments if the option sets no limit."""
 
 Interaction = discord.Interaction[Any]
 Asked = Callable[[Interaction, Command, Mapping[str, Any]], Awaitable[None]]
-"""Runs a command with the values of its Discord options; those that were not given are left out."""
+"""Runs a command with the given values of its Discord options."""
 Complete = Callable[[Interaction, Source], Awaitable[Sequence[Completion]]]
 
 _TYPES: Mapping[OptionKind, type[str | int | float]] = {
@@ -36,7 +36,7 @@ _TYPES: Mapping[OptionKind, type[str | int | float]] = {
 
 
 class Translations(app_commands.Translator):
-    """Descriptions in every language of the bot. Names stay, since people tell each other what to type."""
+    """Translates descriptions. Names are not translated, since people tell each other what to type."""
 
     async def translate(
         self,
@@ -56,21 +56,21 @@ class Translations(app_commands.Translator):
 
 
 def photo_options(option: Option) -> list[str]:
-    """Discord has no option for several files, so each photo has an option of its own: photo_1 to photo_10."""
+    """The Discord options of an option for photos: photo_1 to photo_10, since a Discord option holds one file."""
     most = int(option.most or _PHOTOS)
     return [option.name] if most == 1 else [f"{option.name.removesuffix('s')}_{n}" for n in range(1, most + 1)]
 
 
 def wants_form(command: Command) -> bool:
-    """Whether it is asked for in a form unless photos are attached: it needs several, and a form takes them at once."""
+    """Whether the command opens a form if no photos are attached: it needs several, and a form takes them at once."""
     return any(
         option.kind == OptionKind.PHOTOS and option.required and (option.most or 2) > 1 for option in command.options
     )
 
 
 def slash_command(command: Command, run: Asked, complete: Complete) -> "app_commands.Command[Any, ..., None]":
-    """The slash command of one row of the table. It can be used in servers, with the bot and in private channels;
-    one for operators only by administrators of a server that the bot is in."""
+    """The slash command of one command of the table. It can be used in servers, in the private chat and in other
+    private channels; a command for operators only by administrators of a server that the bot is in."""
     loose = wants_form(command)
     parameters: list[inspect.Parameter] = []
     descriptions: dict[str, str] = {}
@@ -102,7 +102,7 @@ def slash_command(command: Command, run: Asked, complete: Complete) -> "app_comm
         decorated = app_commands.choices(**choices)(decorated)
     if completions:
         decorated = app_commands.autocomplete(**completions)(decorated)
-    # Discord knows no operators of a bot, but can show a command to a server's administrators alone.
+    # Discord does not know a bot's operators, but can restrict a command to a server's administrators.
     to_all = not command.operators
     registered = app_commands.Command[Any, ..., None](
         name=command.name,
@@ -117,7 +117,7 @@ def slash_command(command: Command, run: Asked, complete: Complete) -> "app_comm
 
 
 def values_of(command: Command, given: Mapping[str, Any]) -> tuple[dict[str, Value], list[discord.Attachment]]:
-    """What was given, parted into the values of options and the attached photos, in the order of their options."""
+    """Split the given values into those of options and the attached photos, in the order of their options."""
     photos = [name for option in command.options if option.kind == OptionKind.PHOTOS for name in photo_options(option)]
     values = {name: value for name, value in given.items() if name not in photos}
     return values, [given[name] for name in photos if name in given]
@@ -145,14 +145,14 @@ def _completer(option: Option, complete: Complete) -> Any:
 
 
 def completions(kind: OptionKind, current: str, known: Sequence[Completion]) -> list[app_commands.Choice[str]]:
-    """What Discord offers in place of what was typed so far. In a text, the last word is completed."""
+    """The completions of the current input. In a text, the last word is completed."""
     before, _, word = current.rpartition(" ") if kind == OptionKind.TEXT else ("", "", current)
     before = f"{before} " if before else ""
     found: list[app_commands.Choice[str]] = []
     for one in known:
         if not one.value.lower().startswith(word.lower()):
             continue
-        # A text that has just begun goes on with what the avatar is: "mia7 woman".
+        # The first word of a text is completed with the avatar's noun: "mia7 woman".
         value = f"{before}{one.value}" + (f" {one.hint}" if kind == OptionKind.TEXT and one.hint and not before else "")
         shown = f"{value} · {one.hint}" if kind == OptionKind.WORD and one.hint else value
         if len(value) <= CHOICE:

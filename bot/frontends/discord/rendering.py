@@ -1,4 +1,4 @@
-"""A `Message` as Discord shows it: content, buttons and files; only the person it is for is mentioned."""
+"""Renders a `Message` for Discord: content, buttons and files. Nobody but its recipient is mentioned."""
 
 import asyncio
 import io
@@ -24,19 +24,19 @@ from storage.errors import UnknownBlob
 log = logging.getLogger(__name__)
 
 CONTENT = 2000
-"""Characters of a message."""
+"""Most characters of a message."""
 LABEL = 80
-"""Characters on a button."""
+"""Most characters of a button's label."""
 BUTTONS = 25
-"""Buttons of a message, in five rows."""
+"""Most buttons of a message, in five rows."""
 ALT_TEXT = 1024
-"""Characters that describe a file."""
+"""Most characters of a file's description."""
 FILE = 10 * 1024 * 1024
-"""Bytes of a file where no interaction allows more."""
+"""Most bytes of a file where no interaction allows more."""
 FILES = 24 * 1024 * 1024
-"""Bytes of all files of a message, some being left of Discord's 25 MiB for the rest of the request."""
+"""Most bytes of all files of a message; the rest of Discord's 25 MiB is left for the rest of the request."""
 _LIGHTER = 8
-"""What a file's limit is divided by where Discord finds files too large that keep to it."""
+"""Divisor of the file limit after Discord has refused files within it."""
 _TOO_LARGE = 413
 _PROMPT = 700
 
@@ -50,7 +50,7 @@ _STYLES: Mapping[Role, discord.ButtonStyle] = {
 
 
 class Presses(Protocol):
-    """What a client does when a button is pressed."""
+    """The client's handler of presses."""
 
     async def pressed(self, interaction: discord.Interaction[Any], verb: str, subject: str) -> None:
         """`verb` "do": run the action `subject`; "show", "post", "edit": the answer of the job `subject`; "pick": one
@@ -58,7 +58,7 @@ class Presses(Protocol):
 
 
 class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post|edit|pick):(?P<subject>.{1,90})"):
-    """A button that says in its id what it does, so that it works after a restart too."""
+    """A button whose id holds its action, so that it works after a restart too."""
 
     def __init__(self, button: ui.Button[Any], verb: str, subject: str) -> None:
         super().__init__(button)
@@ -83,7 +83,7 @@ class Press(ui.DynamicItem[ui.Button[Any]], template=r"(?P<verb>do|show|post|edi
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What is sent. `files` None leaves those that a message already has."""
+    """The content of a Discord message. `files`: None keeps the files of an edited message."""
 
     content: str
     view: ui.View | None
@@ -91,12 +91,12 @@ class Rendered:
     mentions: discord.AllowedMentions
 
     def to_send(self) -> dict[str, Any]:
-        """The arguments of the library's `send`, which takes no None."""
+        """The arguments of the library's `send`, which accepts no None."""
         given = {"view": self.view} if self.view else {}
         return {"content": self.content, "files": self.files or [], "allowed_mentions": self.mentions, **given}
 
     def to_edit(self) -> dict[str, Any]:
-        """The arguments of the library's `edit`, where a view of None takes the buttons off."""
+        """The arguments of the library's `edit`, where a view of None removes the buttons."""
         given = {} if self.files is None else {"attachments": self.files}
         return {"content": self.content, "view": self.view, "allowed_mentions": self.mentions, **given}
 
@@ -110,8 +110,11 @@ def render(
     postable: bool = False,
     showing: bool = False,
 ) -> Rendered:
-    """`mention`: the id of the person to notify. `public`: without the prompt, as others read it.
-    `postable`: with [Post here], if there is something to post. `showing`: with [Show me]."""
+    """Render a message.
+
+    `mention`: the id of the person to notify. `public`: leave out the prompt, since others read it.
+    `postable`: add [Post here] if there are pictures. `showing`: add [Show me].
+    """
     buttons = [Press.of("do", button.action, button.label, button.role) for button in message.buttons]
     if postable and message.job and message.pictures and message.progress is None:
         buttons = [*buttons[: BUTTONS - 1], Press.of("post", message.job, say(wording.POST_HERE), "plain")]
@@ -138,20 +141,20 @@ def render(
 
 
 def notice(job_id: str, mention: str | None) -> Rendered:
-    """What stands in front of everybody for an answer that only its person may open."""
+    """The public notice for an answer that only its person may open."""
     rendered = render(wording.waiting_for_you(job_id), mention=mention)
     show = _view([Press.of("show", job_id, say(wording.SHOW), "primary")])
     return Rendered(rendered.content, show, None, rendered.mentions)
 
 
 def private(message: Message) -> bool:
-    """Whether an answer is for nobody else: pictures, a prompt, what photos look like, what went wrong."""
+    """Whether only the person may see the answer: pictures, a prompt, verdicts on photos, or an error."""
     return bool(message.pictures or message.verdicts or message.prompt or message.tone == "trouble")
 
 
 def content(message: Message, *, mention: str | None = None, public: bool = False) -> str:
-    """The message in Discord's Markdown, at most 2,000 characters. What people wrote is shown as they wrote it."""
-    # Names and prompts stand in the text too, and must not turn into links or headings.
+    """The message in Discord's Markdown, at most 2,000 characters. Text of people is escaped."""
+    # The text may contain names and prompts, which must not become links or headings.
     text = discord.utils.escape_markdown(message.text)
     head = with_progress_bar(f"<@{mention}> {text}" if mention else text, message.progress)
     tail = []
@@ -179,7 +182,7 @@ def _view(buttons: Sequence[Press]) -> ui.View | None:
 
 
 async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> list[discord.File]:
-    """The pictures as files of at most `limit` bytes each. Those that were erased since are left out."""
+    """The pictures as files of at most `limit` bytes each. Erased ones are left out."""
     files = []
     most = min(limit, FILES // max(1, len(shown)))
     for number, picture in enumerate(shown[:10], start=1):
@@ -195,8 +198,8 @@ async def pictures(blobs: Blobs, shown: Sequence[Shown], limit: int = FILE) -> l
     return files
 
 
-async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> tuple[list[discord.File], list[str]]:
-    """The files to save, and what to say in place of those that are gone or have more than `limit` bytes."""
+async def files_of(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> tuple[list[discord.File], list[str]]:
+    """The message's files, and a line for each that was erased or has more than `limit` bytes."""
     fit, missing = [], []
     most = min(limit, FILES)
     for file in files:
@@ -214,12 +217,12 @@ async def handed_out(blobs: Blobs, files: Sequence[File], limit: int = FILE) -> 
 
 async def complete(blobs: Blobs, message: Message, limit: int, **how: Any) -> Rendered:
     """The message with its pictures and files, each of at most `limit` bytes; 0 sends none. A line names each file that
-    is missing. `how`: as for `render`."""
+    is missing. `how`: the options of `render`."""
     if not limit:
         missing = [wording.files_kept(bool(message.job))] if message.pictures or message.files else []
         handed = shown = list[discord.File]()
     else:
-        handed, missing = await handed_out(blobs, message.files, limit)
+        handed, missing = await files_of(blobs, message.files, limit)
         shown = await pictures(blobs, message.pictures, limit)
     complete_text = replace(message, text="\n".join([message.text, *missing]))
     return render(complete_text, files=[*shown, *handed], showing=not limit, **how)
@@ -228,8 +231,8 @@ async def complete(blobs: Blobs, message: Message, limit: int, **how: Any) -> Re
 async def fitted(
     compose: Callable[[int], Awaitable[Rendered]], send: Callable[[Rendered], Awaitable[T]], limit: int = FILE
 ) -> T:
-    """Send what is composed with files of at most `limit` bytes; with smaller ones, and in the end without any, if
-    Discord finds them too large nevertheless. Raises what `send` raises."""
+    """Send a message composed with files of at most `limit` bytes. If Discord still finds them too large, send it with
+    smaller ones, and at last without files. Raises what `send` raises."""
     for most in (limit, limit // _LIGHTER):
         rendered = await compose(most)
         try:

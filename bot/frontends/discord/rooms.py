@@ -22,7 +22,7 @@ class ChannelKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A channel, in the records spelled "server/123"."""
+    """A channel, as "server/123" in the records."""
 
     kind: ChannelKind
     channel: int
@@ -32,13 +32,13 @@ class Room:
 
     @classmethod
     def read(cls, text: str) -> "Room":
-        """The room that is spelled so. Raises ValueError."""
+        """The room from its text in the records. Raises ValueError."""
         kind, _, channel = text.partition("/")
         return cls(ChannelKind(kind), int(channel))
 
     @classmethod
     def of(cls, interaction: Interaction[Any]) -> "Room":
-        """Where somebody used a command or a button."""
+        """The room of an interaction."""
         channel = interaction.channel_id or 0
         if interaction.guild_id is not None:
             return cls(ChannelKind.SERVER if interaction.is_guild_integration() else ChannelKind.PRIVATE, channel)

@@ -1,4 +1,4 @@
-"""Interactions that a process acknowledged and did not answer before it died: the next one answers them."""
+"""Answers the interactions that an earlier process acknowledged but did not answer before it died."""
 
 import asyncio
 import itertools
@@ -8,7 +8,7 @@ import discord
 
 from bot.delivery import Delivery
 from bot.frontends.discord.answering import OPEN, request_of
-from bot.frontends.discord.outbox import TROUBLE, Outbox, insist, refused
+from bot.frontends.discord.outbox import TROUBLE, DiscordOutbox, insist, refused
 from bot.frontends.discord.rendering import render
 from bot.frontends.discord.rooms import NAME, ChannelKind, Room
 from bot.messages import Message
@@ -17,21 +17,21 @@ from storage.records import Job, Note, Records
 
 
 class Unanswered:
-    """Tells people what became of their commands."""
+    """Tells people what happened to their commands."""
 
-    def __init__(self, records: Records, outbox: Outbox, delivery: Delivery) -> None:
+    def __init__(self, records: Records, outbox: DiscordOutbox, delivery: Delivery) -> None:
         self._records = records
         self._outbox = outbox
         self._delivery = delivery
         self._answering: asyncio.Task[object] | None = None
 
     async def start(self) -> None:
-        """Answer, in a task of its own, all interactions that are open now."""
+        """Answer all interactions that are open now, in a background task."""
         notes = await self._records.notes.find(OPEN)
         self._answering = asyncio.create_task(self._answer_all(notes))
 
     async def close(self) -> None:
-        """Leave those that are not answered yet to the next process."""
+        """Leave the interactions without an answer to the next process."""
         if self._answering is not None:
             self._answering.cancel()
             await asyncio.gather(self._answering, return_exceptions=True)
@@ -40,7 +40,7 @@ class Unanswered:
         await asyncio.gather(*[self._answer(note, (note.owner or "").partition(":")[2]) for note in notes])
 
     async def _answer(self, note: Note, person: str) -> None:
-        # If the job is over already, its answer must not come before this reply, or be replaced by it.
+        # If the job is already over, its answer must be sent after this reply and not be replaced by it.
         with self._outbox.conversing(person):
             for pause in itertools.count(1):
                 try:
@@ -55,7 +55,7 @@ class Unanswered:
     async def _try(self, note: Note, person: str) -> None:
         job = await self._records.jobs.by_request(NAME, person, request_of(note.key))
         if job is not None and (job.delivered or job.progress_ref):
-            return  # its progress message was shown, and the delivery loop keeps it up to date
+            return  # its progress message exists, and the delivery loop keeps it up to date
         room = Room.read(note.body["room"])
         message = wording.interrupted() if job is None else wording.went_on()
         try:
@@ -63,7 +63,7 @@ class Unanswered:
         except discord.HTTPException as error:
             if not refused(error):
                 raise
-            if job is None:  # or the answer of the job says all
+            if job is None:  # a job's answer needs no such message
                 await self._outbox.tell(room, message, person)
             return
         if job is not None:

@@ -1,9 +1,10 @@
-"""Gathering photos in a private chat until a command can be run with them.
+"""Collecting photos in a private chat until a command can run with them.
 
-Telegram sends an album as single messages in any order, with nothing that marks the last one, and some people send one
-photo after another. Each photo is copied into a tray: each album has its own tray, and photos without an album share
-the chat's loose tray. Trays are written down, so that they outlive a restart. A tray is settled once no photo has come
-for a moment. No command runs with photos before the person agreed, by the button or by --consent in the line.
+Telegram sends an album as single messages in any order, without marking the last one, and some people send their photos
+one by one. Each photo is copied into a tray: an album has its own tray, and single photos share the chat's loose tray.
+Trays are stored in the records, so that they survive a restart. A tray is settled once no photo has arrived for a
+moment: the bot then asks for what is missing, or runs the command. No command runs with photos before the person has
+agreed, by the button or by --consent in the line.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from bot import limits
 from bot.commands.commands import COMMANDS, Commands
 from bot.frontends.locks import Locks
 from bot.frontends.telegram.calls import Unreachable
-from bot.frontends.telegram.outbox import Outbox
+from bot.frontends.telegram.outbox import TelegramOutbox
 from bot.frontends.telegram.rooms import NAME, Room
 from bot.language import ENGLISH, say, speak, speaking, spoken
 from bot.lines import parse
@@ -43,11 +44,11 @@ PHOTOS = "telegram/photos"
 """`<chat>/<tray>/<mark of the file>`: {"message", "blob"}"""
 LOOSE = "loose"
 KEPT = timedelta(days=1)
-"""How long photos wait for others, or for their command."""
+"""How long photos are kept without a command."""
 INCOMING = f"{keys.INCOMING}{NAME}"
-"""The prefix of `<chat>/<tray>/<mark>`. A private chat has its person's id, and /forget erases all blobs below it."""
+"""The prefix of `<chat>/<tray>/<mark>`. A private chat has its person's id, so /forget erases all its blobs."""
 CHAT_MOST = 6 * limits.PHOTOS_MOST
-"""Photos that one chat may have waiting."""
+"""Most waiting photos of a chat."""
 
 _TRIES = 3
 
@@ -56,11 +57,11 @@ _TRIES = 3
 class Tray:
     """Photos that belong together, and their person (user: the id, name: the full name).
 
-    line: the command they were sent for, once it is known. complete: the person need not press Done. asked: the
-    reference of the message that shows the tray, with its buttons. started: when its command was first run, in ISO
-    format; it is part of the request, by which a command that is run again finds its job. over: how the tray ended; it
-    is kept for a while, so that late photos of its album start nothing. seen: the marks of the photos it had when it
-    ended. language: what its person reads.
+    line: the command for the photos, once it is known. complete: the person need not press Done. asked: the reference
+    of the message that shows the tray and its buttons. started: when its command was first run, in ISO format; it is
+    part of the request, so that a repeated command finds its job. over: why the tray was closed; a closed tray is kept
+    for a while, so that late photos of its album are recognised. seen: the marks of the photos that it had when it was
+    closed. language: the person's language.
     """
 
     user: int
@@ -83,7 +84,7 @@ class _Photo:
 
 
 class Albums:
-    """The trays of all private chats. The caller holds the chat's lock of `turns`."""
+    """The trays of all private chats. Callers must hold the chat's lock in `turns`."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Albums:
         records: Records,
         blobs: Blobs,
         commands: Commands,
-        outbox: Outbox,
+        outbox: TelegramOutbox,
         turns: Locks[int],
         show: Callable[[Caller, Room, Reply], Awaitable[None]],
         quiet: float,
@@ -106,11 +107,11 @@ class Albums:
         self._quiet = quiet
         self._timers: dict[tuple[int, str], asyncio.TimerHandle] = {}
         self._settling: set[asyncio.Task[None]] = set()
-        # What each tray's message shows, so that it is not replaced by an equal one.
+        # The content of each tray's message, so that it is not replaced by an equal one.
         self._shown: dict[tuple[int, str], Message] = {}
 
     async def resume(self) -> None:
-        """Go on with the trays of an earlier process."""
+        """Continue with the trays of an earlier process."""
         for note in await self._records.notes.find(TRAYS):
             chat, _, tray = note.key.partition("/")
             if not note.body["over"]:
@@ -161,7 +162,7 @@ class Albums:
         self._settle_later(chat, tray)
 
     async def _copy(self, file_id: str, size: int, blob: str, number: int) -> Message | None:
-        """Fetch a file into the blobs; return a refusal if that is not possible."""
+        """Download a file into the blobs; return a refusal if that fails."""
         too_large = refusals.refusal(
             UserError("photo_large", number=number, megabytes=limits.PHOTO_BYTES // 1024 // 1024)
         )
@@ -184,7 +185,7 @@ class Albums:
         return wording.not_fetched()
 
     async def order(self, message: Got, line: str) -> None:
-        """Somebody sent a command that takes photos without any: find the photos that it is for."""
+        """Handle a command for photos that came without any: find its photos among the trays."""
         user = message.from_user
         assert user is not None
         chat, replied = message.chat.id, message.reply_to_message
@@ -212,10 +213,10 @@ class Albums:
             await self.take(replied, None)
         return _tray_of(replied)
 
-    # What people press
+    # Buttons
 
     async def done(self, chat: int, tray: str) -> str | None:
-        """[Done]: the tray is complete. Returns an alert if there is something left to do."""
+        """[Done]: the tray is complete. Returns an alert if something is still missing."""
         known, count = await self._tray(chat, tray), len(await self._photos(chat, tray))
         if known is None or known.over:
             return say(wording.GONE)
@@ -263,12 +264,12 @@ class Albums:
         return reply
 
     async def _unanswered(self, caller: Caller, chat: int, tray: str, known: Tray) -> Reply | None:
-        """The reply of a tray's command whose process died before it showed the reply."""
+        """The reply to a tray's command if an earlier process died before it sent the reply."""
         request = self._request(chat, tray, known)
         job = await self._records.jobs.by_request(caller.platform, caller.platform_id, request)
         if job is None or job.progress_ref is not None:
             return None
-        # A request that made a job before is not run again, but gets that job's reply.
+        # A request that already created a job is not run again; it gets that job's reply.
         return await self._commands.run(replace(caller, request=request), "train", {})
 
     def _request(self, chat: int, tray: str, known: Tray) -> str:
@@ -279,7 +280,7 @@ class Albums:
             yield Upload(self._blobs.stream(blob))
 
     async def end(self, chat: int, tray: str, how: str) -> None:
-        """Erase the tray's photos here. The tray stays closed for a day; the loose one can be filled again."""
+        """Erase the tray's photos and close it for a day; the loose tray can be filled again."""
         self._stop_timer(chat, tray)
         self._shown.pop((chat, tray), None)
         known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
@@ -291,7 +292,7 @@ class Albums:
         await self._blobs.delete(f"{INCOMING}/{chat}/{tray}/")
 
     async def expire(self) -> None:
-        """Erase what has waited for a day, and say so; forget closed trays."""
+        """Erase photos that have waited for a day, and say so; delete closed trays."""
         for note in await self._records.notes.find(TRAYS):
             if note.created > datetime.now(UTC) - KEPT:
                 continue
@@ -304,7 +305,7 @@ class Albums:
                     with suppress(TelegramError, Unreachable), speaking(note.body.get("language")):
                         await self._outbox.say(Room(chat), wording.expired(len(photos)))
 
-    # What to do with a tray
+    # Settling a tray
 
     def _settle_later(self, chat: int, tray: str) -> None:
         self._stop_timer(chat, tray)
@@ -321,7 +322,7 @@ class Albums:
                 try:
                     await self.settle(chat, tray)
                 except Unreachable:
-                    pass  # a person who blocked the bot finds the tray again by sending another photo
+                    pass  # the person has blocked the bot; another photo settles the tray again
                 except TelegramError as error:
                     log.warning("an album was not answered yet: %s", type(error).__name__)
                     self._settle_later(chat, tray)
@@ -330,12 +331,12 @@ class Albums:
         task.add_done_callback(self._settling.discard)
 
     async def settle(self, chat: int, tray: str) -> None:
-        """Show what the tray needs next."""
+        """Ask for what the tray still needs, or run its command."""
         self._stop_timer(chat, tray)
         known, photos = await self._tray(chat, tray), await self._photos(chat, tray)
         if known is None or known.over:
             return
-        # After a restart, no update tells the language.
+        # After a restart there is no update to take the language from.
         speak(known.language)
         if known.line is None:
             loose = await self._tray(chat, LOOSE)
@@ -361,7 +362,7 @@ class Albums:
             await self._show(chat, tray, known, wording.consent(known.line or "", len(photos), tray))
 
     async def _refused(self, known: Tray, chat: int) -> Message | None:
-        """What is wrong with the tray's line. It is run without the consent, which must be all that it lacks."""
+        """The refusal of the tray's line, or None. The line runs without consent, which must be all that it lacks."""
         try:
             line = parse(known.line or "")
         except UserError as error:
@@ -371,7 +372,7 @@ class Albums:
         return None if reply.message == refusals.refusal(UserError("consent")) else reply.message
 
     async def _pour(self, chat: int, tray: str, known: Tray, photos: list[_Photo]) -> None:
-        """Move an album's photos into the loose tray, which is complete with them."""
+        """Move an album's photos into the loose tray and complete it."""
         for photo in photos:
             blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
             await self._blobs.put(blob, await self._blobs.get(photo.blob))
@@ -395,10 +396,10 @@ class Albums:
     # Notes
 
     async def _tray_for(self, chat: int, tray: str, user: User) -> Tray:
-        """The tray for a photo or a command that comes now: an album's own, even if closed, or an open loose one."""
+        """The tray for a new photo or command: the album's own, even if closed, or an open loose one."""
         known = await self._tray(chat, tray)
         if known is not None and known.over and tray == LOOSE:
-            # Deleted, or the photos that come now would be as old as the last ones.
+            # Start a new tray, or the new photos would expire with the old ones.
             await self._records.notes.delete(TRAYS, f"{chat}/{tray}")
             known = None
         return known or Tray(user.id, user.full_name, complete=tray != LOOSE, language=spoken())
@@ -416,7 +417,7 @@ class Albums:
         await self._records.notes.put(TRAYS, f"{chat}/{tray}", asdict(known), f"{NAME}:{chat}")
 
     async def _photos(self, chat: int, tray: str | None = None) -> list[_Photo]:
-        """The photos of a tray, or of all, in the order in which they were sent."""
+        """The photos of a tray, or of all trays, in the order in which they were sent."""
         notes = await self._records.notes.find(PHOTOS, f"{chat}/{tray}/" if tray else f"{chat}/")
         photos = []
         for note in notes:
@@ -441,7 +442,7 @@ def _by_a_person(message: Got) -> bool:
 
 
 def _picked(message: Got) -> tuple[str, str, int] | None:
-    """A picture's file id, a mark that is the same wherever it is sent, and its size in bytes, 0 if unknown."""
+    """A picture's file id, its mark (equal for equal files), and its size in bytes, 0 if unknown."""
     if message.photo:
         file = message.photo[-1]
     elif message.document and (message.document.mime_type or "").startswith("image/") and not message.animation:
@@ -452,7 +453,7 @@ def _picked(message: Got) -> tuple[str, str, int] | None:
 
 
 def _mark(text: str) -> str:
-    # Telegram's ids are case-sensitive; blob keys have small letters only.
+    # Telegram's ids are case-sensitive; blob keys are lower case.
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

@@ -8,7 +8,7 @@ from telegram.error import TelegramError
 
 from bot.delivery import Delivery
 from bot.frontends.telegram.calls import Unreachable
-from bot.frontends.telegram.outbox import Outbox
+from bot.frontends.telegram.outbox import TelegramOutbox
 from bot.frontends.telegram.reading import Reader
 from bot.frontends.telegram.rooms import NAME, Room
 from bot.language import say
@@ -22,7 +22,7 @@ _REPLIES_MOST = 1000
 class Answering:
     """Runs commands and shows their replies."""
 
-    def __init__(self, records: Records, outbox: Outbox, delivery: Delivery, reader: Reader) -> None:
+    def __init__(self, records: Records, outbox: TelegramOutbox, delivery: Delivery, reader: Reader) -> None:
         self._records = records
         self._outbox = outbox
         self._delivery = delivery

@@ -33,7 +33,7 @@ from bot.frontends.telegram.inline import Inline
 from bot.frontends.telegram.intake import BATCH, PAUSES, Intake, Interrupted, secret_of
 from bot.frontends.telegram.menu import Menu
 from bot.frontends.telegram.messages import Messages
-from bot.frontends.telegram.outbox import ASKER, PICTURES, Outbox
+from bot.frontends.telegram.outbox import ASKER, PICTURES, TelegramOutbox
 from bot.frontends.telegram.pace import Pace
 from bot.frontends.telegram.reading import Context, Reader
 from bot.frontends.telegram.rooms import ChatMigrations
@@ -88,7 +88,7 @@ class Telegram:
         # Sending
         self.migrations = ChatMigrations(storage.records)
         self.commands = Commands(storage.records, storage.blobs, storage.queue, storage.events, operators)
-        self.outbox = Outbox(
+        self.outbox = TelegramOutbox(
             self.bot, storage.records, storage.blobs, self.migrations, pace or Pace(), gaps, retry_pause
         )
         self.delivery = Delivery(

@@ -9,7 +9,7 @@ from bot.commands.commands import Commands
 from bot.frontends.telegram.albums import Albums
 from bot.frontends.telegram.answering import Answering, answer_query
 from bot.frontends.telegram.calls import Unreachable
-from bot.frontends.telegram.outbox import Outbox
+from bot.frontends.telegram.outbox import TelegramOutbox
 from bot.frontends.telegram.reading import Context, Reader
 from bot.frontends.telegram.rendering import ALERT_MOST, units
 from bot.frontends.telegram.rooms import NAME, Room
@@ -49,7 +49,7 @@ class Buttons:
         records: Records,
         commands: Commands,
         albums: Albums,
-        outbox: Outbox,
+        outbox: TelegramOutbox,
         answering: Answering,
         reader: Reader,
     ) -> None:
@@ -93,7 +93,7 @@ class Buttons:
         as_alert = reply.private and plain and units(text) <= ALERT_MOST and not press.room.private
         await answer_query(press.query, text if as_alert else None, alert=as_alert)
         if reply.spent:
-            await self._outbox.edits.spend(press.room, press.message_id)
+            await self._outbox.edits.remove_buttons(press.room, press.message_id)
         if not as_alert:
             await self._show(press, reply)
 
@@ -109,7 +109,7 @@ class Buttons:
     async def _drop(self, press: _Press) -> None:
         dropped = await self._albums.drop(press.room.chat, press.subject)
         await answer_query(press.query, None if dropped else say(wording.TAKEN))
-        await self._outbox.edits.spend(press.room, press.message_id)
+        await self._outbox.edits.remove_buttons(press.room, press.message_id)
         if dropped:
             await self._outbox.say(press.room, wording.dropped())
 
@@ -120,7 +120,7 @@ class Buttons:
             return
         await answer_query(press.query)
         if reply.job_id is not None:
-            await self._outbox.edits.spend(press.room, press.message_id)
+            await self._outbox.edits.remove_buttons(press.room, press.message_id)
         await self._show(press, reply)
 
     # Pictures; the subject is a job

@@ -1,4 +1,4 @@
-"""Edits of sent messages: progress at a limited pace, and a message's last text at once."""
+"""Edits of sent messages: progress at a limited rate, and a message's last text at once."""
 
 import asyncio
 import logging
@@ -23,20 +23,20 @@ from storage.errors import UnknownBlob
 log = logging.getLogger(__name__)
 
 NOWHERE = ""
-"""The reference of a message that could not be shown to anybody."""
+"""The reference of a message that could not be delivered."""
 _SHOWN_MOST = 5000
 
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
-    """Seconds between two edits of progress."""
+    """Shortest pauses between two progress edits in a chat, in seconds."""
 
     private: float = 1.0
     group: float = 3.0
 
 
 class Edits:
-    """Edits of one bot's messages. An edit can be repeated without harm, so none is written down."""
+    """Edits of one bot's messages. An edit can be repeated without harm, so the ledger has none."""
 
     def __init__(self, bot: Bot, blobs: Blobs, migrations: ChatMigrations, gaps: Gaps) -> None:
         self._bot = bot
@@ -47,7 +47,7 @@ class Edits:
         self._pacing: dict[int, asyncio.Task[None]] = {}
         self._edited: dict[int, float] = {}
         self._editing = Locks[int]()
-        # Text, buttons and picture of each message now, so that no edit is sent that changes nothing.
+        # The text, buttons and picture that each message shows, so that no edit is sent that changes nothing.
         self._shown: OrderedDict[str, tuple[str, InlineKeyboardMarkup | None, str | None]] = OrderedDict()
 
     async def close(self) -> None:
@@ -57,7 +57,7 @@ class Edits:
         await asyncio.gather(*self._pacing.values(), return_exceptions=True)
 
     async def edit(self, ref: str, message: Message) -> None:
-        """Replace the message's content: at once, or at its turn if it is progress."""
+        """Replace the message's content: progress when the chat's pause is over, anything else at once."""
         if ref == NOWHERE:
             return
         room, _ = split(ref)
@@ -72,7 +72,7 @@ class Edits:
     async def fill(
         self, ref: str, text: str, entities: Sequence[MessageEntity], markup: InlineKeyboardMarkup | None
     ) -> bool:
-        """Edit a text into a message. False if the message is gone. Raises TelegramError if it is to be tried later."""
+        """Edit a text into a message. False if the message is gone. Raises TelegramError if a later try may succeed."""
         room, number = split(ref)
         for left in reversed(range(TRIES)):
             try:
@@ -90,7 +90,7 @@ class Edits:
                 await asyncio.sleep(seconds_of(error))
                 continue
             except ChatMigrated as error:
-                # The group's old messages stay behind, out of reach.
+                # The messages of the old group can no longer be edited.
                 await self._migrations.add(room.chat, error.new_chat_id)
                 return False
             except (BadRequest, Forbidden) as error:
@@ -124,7 +124,7 @@ class Edits:
             del self._pacing[room.chat]
 
     async def _edit_now(self, ref: str, message: Message) -> Literal["shown", "gone", "later"]:
-        """Replace the message's content now. It may be gone, or the edit may have to be tried later."""
+        """Replace the message's content now: shown, the message is gone, or the edit must be tried later."""
         room, number = split(ref)
         async with self._editing[room.chat]:
             picture = message.pictures[0].key if message.pictures else None
@@ -144,7 +144,7 @@ class Edits:
                 self._edited[room.chat] = time.monotonic() + seconds_of(error)
                 return "later"
             except ChatMigrated as error:
-                # The group's old messages stay behind, out of reach.
+                # The messages of the old group can no longer be edited.
                 await self._migrations.add(room.chat, error.new_chat_id)
                 return "gone"
             except (BadRequest, Forbidden) as error:
@@ -152,7 +152,7 @@ class Edits:
                     raise
                 return "gone"
             except NetworkError as error:
-                log.warning("a message waits for its edit: %s", type(error).__name__)
+                log.warning("an edit is tried again later: %s", type(error).__name__)
                 return "later"
             self.remember(ref, *now)
             return "shown"
@@ -185,8 +185,8 @@ class Edits:
             if "message is not modified" not in error.message.lower():
                 raise
 
-    async def spend(self, room: Room, number: int) -> None:
-        """Take the buttons off a message."""
+    async def remove_buttons(self, room: Room, number: int) -> None:
+        """Remove the buttons of a message."""
         self._shown.pop(f"{room}#{number}", None)
         with suppress(TelegramError):
             await self._bot.edit_message_reply_markup(chat_id=self._migrations.current_id(room.chat), message_id=number)
@@ -212,6 +212,6 @@ def split(ref: str) -> tuple[Room, int]:
 
 
 def _no_longer_there(error: TelegramError) -> bool:
-    said = error.message.lower()
+    text = error.message.lower()
     gone = ("message to edit not found", "message can't be edited", "message_id_invalid")
-    return is_shut(error) or any(words in said for words in gone)
+    return is_shut(error) or any(phrase in text for phrase in gone)

@@ -1,7 +1,7 @@
-"""Receiving updates by polling or webhook: each is written down before Telegram forgets it, and handled once.
+"""Receiving updates by polling or webhook: each is stored before it is confirmed to Telegram, and handled once.
 
-Telegram delivers an update until it is confirmed. Confirmed before it is handled, it would be lost with the process;
-confirmed afterwards, one slow update would hold up all others. So it is confirmed once it is in the records.
+Telegram repeats an update until it is confirmed. Confirming before handling would lose it if the process died;
+confirming afterwards would let one slow update delay all others. So an update is confirmed once it is in the records.
 """
 
 import asyncio
@@ -32,26 +32,26 @@ KINDS = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.IN
 SECRET = "X-Telegram-Bot-Api-Secret-Token"
 
 BATCH = 100
-"""Updates that one poll gets at most: if it gets so many, more are waiting."""
+"""Most updates of one poll. A poll that returns this number has left more waiting."""
 PAUSES = (2.0, 5.0, 15.0, 60.0, 300.0)
-"""Seconds before an update is handled again because Telegram could not be reached. After the last it is given up."""
+"""Pauses in seconds before an update is handled again after Telegram was unreachable. After the last it is dropped."""
 _KEPT = timedelta(days=2)
 _BODY_MOST = 1024 * 1024
 _LATE = 20.0
-"""Seconds that an answer to a poll may be late."""
+"""Tolerated delay of a poll's response, in seconds."""
 _FAREWELL = 10.0
-"""Seconds that the last updates have once the process ends."""
+"""Time for updates under way when the process ends, in seconds."""
 
 
 class Interrupted(Exception):
-    """Telegram could not be reached while an update was handled, so it has to be handled again."""
+    """Telegram was unreachable while an update was handled, so it must be handled again."""
 
 
 class Intake:
-    """Receives updates and handles each in a task of its own.
+    """Receives updates and handles each in its own task.
 
-    handle: handles one update; when it raises Interrupted it is called again after the next of the `pauses`, in
-    seconds. on_arrival: called with new updates before anything else is done with them, and must be quick.
+    handle: handles one update; if it raises Interrupted it is called again after the next of the `pauses`, in seconds.
+    on_arrival: called first with new updates; must be quick.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class Intake:
 
     @property
     def connected(self) -> bool:
-        """Whether updates can come in: Telegram answers the polling, or calls the webhook."""
+        """Whether updates can arrive: the polls are answered, or the webhook is registered."""
         return time.monotonic() < self._connected_until
 
     async def resume(self, age: timedelta = timedelta()) -> None:
-        """Handle what an earlier process received at least this long ago and did not finish, in order of arrival."""
+        """Handle the unfinished updates of an earlier process that are at least this old, in order of arrival."""
         unfinished = [note for note in await self._records.notes.find(INBOX) if note.body]
         for note in sorted(unfinished, key=lambda note: int(note.key)):
             if int(note.key) not in self._handling and note.created <= datetime.now(UTC) - age:
                 self._start(note.body["update"])
 
     async def take(self, updates: Sequence[Update]) -> None:
-        """Write updates down and start to handle those that were not received before."""
+        """Store updates, and start to handle those that were not received before."""
         taken: dict[str, tuple[dict[str, object], str | None]] = {}
         for update in updates:
             who = update.effective_user
@@ -118,7 +118,7 @@ class Intake:
                 return
             else:
                 return
-        log.error("update %s was given up, since Telegram took no answer", update.update_id)
+        log.error("update %s was dropped: Telegram was unreachable too long", update.update_id)
 
     @property
     def busy(self) -> int:
@@ -126,7 +126,7 @@ class Intake:
         return len(self._tasks)
 
     async def close(self) -> None:
-        """Finish the updates under way; what takes too long is left to the next process."""
+        """Finish the updates under way; leave those that take too long to the next process."""
         if self._tasks:
             _, slow = await asyncio.wait(self._tasks, timeout=_FAREWELL)
             for task in slow:
@@ -134,7 +134,7 @@ class Intake:
             await asyncio.gather(*slow, return_exceptions=True)
 
     async def forget(self) -> None:
-        """Forget updates that Telegram cannot send again."""
+        """Delete the updates that Telegram cannot send again."""
         await self._records.notes.prune(INBOX, datetime.now(UTC) - _KEPT)
 
     # Polling
@@ -153,7 +153,7 @@ class Intake:
                     offset=offset, limit=BATCH, timeout=patience, allowed_updates=KINDS
                 )
                 if updates:
-                    # Those that can't be written down now are not confirmed, so they come again.
+                    # Updates that can't be stored are not confirmed, so Telegram sends them again.
                     await uninterrupted(self.take(updates))
                     offset = max(update.update_id for update in updates) + 1
                 pause = 0.0
@@ -161,7 +161,7 @@ class Intake:
             except InvalidToken:
                 raise
             except Exception as error:
-                # No poll is open now, so the bot counts as connected only for as long as an answer may be late.
+                # No poll is open now, so the bot counts as connected only for the tolerated delay.
                 self._connected_until = min(self._connected_until, time.monotonic() + _LATE)
                 pause = _pause(error, pause)
                 await asyncio.sleep(pause)
@@ -205,16 +205,16 @@ class Intake:
 
 
 def _pause(error: Exception, before: float) -> float:
-    """Seconds to wait after an error, if it was `before` after the last one."""
+    """The pause in seconds after an error; `before` is the pause after the previous one."""
     if isinstance(error, RetryAfter):
         return seconds_of(error)
     if isinstance(error, Conflict):
-        log.error("another process polls with the same token; one of them has to go")
+        log.error("another process polls with the same token; stop one of them")
     else:
         log.warning("no updates, trying again: %s", type(error).__name__)
     return min(30.0, before * 2 or 0.1)
 
 
 def secret_of(token: str) -> str:
-    """The secret that Telegram sends to the webhook: equal for all processes of a bot, and a hash of its token."""
+    """The secret that Telegram sends to the webhook: a hash of the bot's token, equal in all of its processes."""
     return hmac.new(token.encode(), b"avatar-diffusion webhook", hashlib.sha256).hexdigest()

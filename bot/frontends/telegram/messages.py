@@ -10,7 +10,7 @@ from bot.frontends.telegram.albums import Albums, is_file, takes_photos
 from bot.frontends.telegram.answering import Answering
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.edits import NOWHERE
-from bot.frontends.telegram.outbox import Outbox
+from bot.frontends.telegram.outbox import TelegramOutbox
 from bot.frontends.telegram.reading import Context, Reader, text_of
 from bot.frontends.telegram.rooms import ChatMigrations, Room
 from bot.language import say
@@ -27,7 +27,7 @@ class Messages:
         records: Records,
         commands: Commands,
         albums: Albums,
-        outbox: Outbox,
+        outbox: TelegramOutbox,
         answering: Answering,
         reader: Reader,
         migrations: ChatMigrations,

@@ -1,15 +1,16 @@
-"""What the bot sends: the delivery loop's port to Telegram.
+"""Sending and editing messages: the delivery loop's port to Telegram.
 
-Telegram takes a message as often as it is sent, and cannot be asked what it has. If the line breaks or the process dies
-while a message is sent, nobody can know whether it is there. So the ledger has everything that must not come twice:
+Telegram does not drop repeated messages, and a bot cannot read a chat's history. If the connection breaks or the
+process dies while a message is sent, it is unknown whether the message arrived. So the ledger records every message
+that must not be sent twice:
 
-- The answer that ends a job comes as an edit, which can be repeated: first a placeholder is sent that only says that
-  the job is over, then an edit fills it with the answer. If nobody knows whether the placeholder arrived, another is
-  sent and filled; the one left behind holds no answer.
-- An album cannot be filled afterwards. If nobody knows whether it arrived it is not sent again; the answer below it has
-  a button that shows the pictures.
-- The reply to a command goes out at once, since its person waits. If nobody knows whether it arrived the person is told
-  so, and can send the command again.
+- The answer that ends a job is an edit, which can be repeated: the bot first sends a placeholder that only says that
+  the job is over, then edits the answer into it. If it is unknown whether the placeholder arrived, the bot sends
+  another and fills that one; the first stays without an answer.
+- An album cannot be edited in. If it is unknown whether it arrived, it is not sent again; the answer below it gets a
+  button that shows the pictures.
+- The reply to a command is sent at once, because the person waits for it. If it is unknown whether it arrived, the bot
+  says so, and the person can send the command again.
 """
 
 import asyncio
@@ -54,9 +55,9 @@ ASKER = "telegram/asker"
 """`<job>`: {"user", "message"}: the person who asked for it, and their message."""
 
 FILE_MOST = 50_000_000
-"""Bytes of a file that a bot may send."""
+"""Most bytes of a file that a bot may send."""
 _POST_WAIT_MOST = 3.0
-"""Seconds that the delivery loop waits for one answer before it turns to the others."""
+"""Longest wait of the delivery loop for one answer, in seconds, before it continues with the others."""
 _LEASE = 5.0
 """Seconds of silence after which another process may send what this one was sending."""
 _NAMES_MOST = 5000
@@ -64,14 +65,15 @@ _NAMES_MOST = 5000
 
 @dataclass(frozen=True, slots=True)
 class _Outgoing:
-    """A message on its way.
+    """A message that is being sent.
 
-    if_unsure: what is sent in its place if nobody knows whether an earlier try arrived. entry: its key in the ledger,
-    None for a message that may come twice. state: how far it is, as the ledger has it:
+    if_unsure: the message to send instead if it is unknown whether an earlier try arrived. entry: its key in the
+    ledger; None for a message that may be sent twice. state: the state of the sending, as in the ledger:
 
-    - album: the pictures are sent; files: the ids under which Telegram has them; handed: how many files are sent;
+    - album: the pictures are sent; files: their file ids at Telegram; handed: how many files are sent;
     - stub: the reference of the placeholder; ref: the reference of the message once all of it is sent;
-    - sending: what was being sent, "album", "file" or "text"; unseen: nobody knows whether the album or a file arrived.
+    - sending: the part that was being sent, "album", "file" or "text"; unseen: it is unknown whether the album or a
+      file arrived.
     """
 
     message: Message
@@ -83,8 +85,8 @@ class _Outgoing:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-class Outbox:
-    """Sends and edits."""
+class TelegramOutbox:
+    """The frontend port of Telegram: sends and edits messages."""
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class Outbox:
         return NAME
 
     async def close(self) -> None:
-        """Finish what is being sent, and leave out the edits that still wait."""
+        """Finish sending, and drop the edits that still wait."""
         await self.edits.close()
         await asyncio.gather(*self._posting.values(), return_exceptions=True)
         if self._renewing is not None:
@@ -130,7 +132,7 @@ class Outbox:
         if key not in self._posting:
             self._posting[key] = task = asyncio.create_task(self._post_once(Room.read(room), message, key, dedupe))
             task.add_done_callback(lambda ended: self._on_posted(key, ended))
-        # A room that has to wait must not hold up the others; the next call of the loop joins the same task.
+        # A slow room must not delay the others; the loop's next call waits for the same task.
         return await asyncio.wait_for(asyncio.shield(self._posting[key]), _POST_WAIT_MOST)
 
     def _on_posted(self, key: str, ended: asyncio.Task[str]) -> None:
@@ -139,7 +141,7 @@ class Outbox:
             ended.exception()  # retrieved, or asyncio would log what the waiting caller handles
 
     async def _post_once(self, room: Room, message: Message, key: str, job_id: str) -> str:
-        """Answer, unless another process of this bot is sending the answer: the loop asks again, and finds it sent."""
+        """Send the answer. Raises TimeoutError if another process of this bot is sending it; the loop asks again."""
         if not await self._records.leases.acquire(key, self._holder, _LEASE):
             raise TimeoutError
         if self._renewing is None or self._renewing.done():
@@ -163,7 +165,7 @@ class Outbox:
             if outgoing.state.get("ref"):
                 return str(outgoing.state["ref"])
             job = await self._records.jobs.get(job_id)
-            # The avatar's name would have to be looked up, and "Training: done" says enough for a moment.
+            # The placeholder is replaced at once, so it does without the avatar's name.
             over = jobs.ended(job, None) if job is not None and job.over else wording.moment()
             return await self._fill(room, outgoing, over)
         except Unreachable:
@@ -192,11 +194,12 @@ class Outbox:
         link: tuple[str, str] | None = None,
         if_unsure: Message | None = None,
     ) -> str:
-        """Send a message and return its reference; one of the same `dedupe` that was sent is not sent again.
+        """Send a message and return its reference. A second one with the same `dedupe` is not sent.
 
-        `owner`: the account that it is for, as platform:id, where that is not clear from a private chat.
-        `link`: the label and address of a button. `if_unsure`: what is sent instead if nobody knows whether an earlier
-        try arrived; without it the message is sent again. Raises Unreachable, and TelegramError if Telegram refuses.
+        `owner`: the recipient's account as platform:id, if the room is no private chat.
+        `link`: the label and address of a button. `if_unsure`: the message to send instead if it is unknown whether an
+        earlier try arrived; without it the message is sent again. Raises Unreachable, and TelegramError if Telegram
+        refuses.
         """
         outgoing = _Outgoing(message, reply_to, link=link, if_unsure=if_unsure)
         if dedupe is not None:
@@ -207,7 +210,7 @@ class Outbox:
         return await self._send(room, outgoing)
 
     async def _resumed(self, outgoing: _Outgoing) -> _Outgoing:
-        """The message with what the ledger says of an earlier try."""
+        """The message with the state of an earlier try from the ledger."""
         assert outgoing.entry
         note = await self.ledger.find(outgoing.entry.key)
         state = dict(note.body) if note else {}
@@ -221,9 +224,9 @@ class Outbox:
         return replace(outgoing, state=state)
 
     async def _send(self, room: Room, outgoing: _Outgoing) -> str:
-        """Send all of it at once; return its reference."""
+        """Send the message; return its reference."""
         text, entities, markup = await self._parts(room, outgoing)
-        # What must not come twice is one message; anything else may take several.
+        # With a ledger entry it must be a single message; without one, a long text may become several.
         parts = pieces(text) if outgoing.entry is None else [clipped(text, TEXT_MOST)]
         ref = NOWHERE
         for number, part in enumerate(parts, start=1):
@@ -242,7 +245,7 @@ class Outbox:
         return ref
 
     async def _fill(self, room: Room, outgoing: _Outgoing, over: Message) -> str:
-        """Send a placeholder that says `over`, unless there is one, and edit the answer into it; its reference."""
+        """Send the placeholder `over`, unless there is one, and edit the answer into it. Return its reference."""
         text, entities, markup = await self._parts(room, outgoing)
         while True:
             if "stub" not in outgoing.state:
@@ -279,12 +282,12 @@ class Outbox:
             own.append(InlineKeyboardButton(say(wording.PICTURES), callback_data=f"t.pics:{message.job}"))
         if message.job and any(shown.seed is not None for shown, _ in pictures):
             own.append(InlineKeyboardButton(say(wording.ORIGINALS), callback_data=f"t.files:{message.job}"))
-        missing = await self._hand_out(room, outgoing) if room.private else []
+        missing = await self._send_files(room, outgoing) if room.private else []
         text, entities = _addressed("\n".join([text_of(message), *missing]), outgoing.mention)
         return text, entities, keyboard(message.buttons, own)
 
-    async def _hand_out(self, room: Room, outgoing: _Outgoing) -> list[str]:
-        """Send files to save; return a line for each that cannot be sent."""
+    async def _send_files(self, room: Room, outgoing: _Outgoing) -> list[str]:
+        """Send the message's files; return a line for each that cannot be sent."""
         missing = [say(wording.FILE_UNSEEN)] if outgoing.message.files and outgoing.state.get("unseen") else []
         for number, file in enumerate(outgoing.message.files, start=1):
             if outgoing.state.get("handed", 0) >= number:
@@ -305,7 +308,7 @@ class Outbox:
     async def album(
         self, room: Room, pictures: Sequence[Shown], reply_to: int | None, dedupe: str, *, documents: bool = False
     ) -> None:
-        """Send pictures alone, once for each `dedupe`. `documents`: as files, which Telegram does not compress."""
+        """Send pictures without a text, once for each `dedupe`. `documents`: as files, uncompressed."""
         entry = Entry(f"{room}|{dedupe}", _owner(room))
         outgoing = await self._resumed(_Outgoing(Message(""), reply_to, entry=entry))
         if outgoing.state.get("unseen"):
@@ -318,7 +321,7 @@ class Outbox:
     async def _pictures(
         self, room: Room, pictures: Loaded, caption: str, outgoing: _Outgoing, documents: bool = False
     ) -> list[Sent]:
-        """Send pictures as albums, the caption on the first; return their messages, one for each picture."""
+        """Send pictures as albums, with the caption on the first picture. Return one sent message for each picture."""
         messages: list[Sent] = []
         for start in range(0, len(pictures), ALBUM_MOST):
             sent = await self.calls.album(
@@ -343,7 +346,7 @@ class Outbox:
     # The ledger
 
     def _writing(self, outgoing: _Outgoing, part: str) -> dict[str, Callable[[], Awaitable[None]]]:
-        """Callbacks for `Calls`: before a part is sent, write down that it is; if it surely was not, take that back."""
+        """Callbacks for `Calls`: note in the ledger that a part is being sent, or that it was certainly not sent."""
         if outgoing.entry is None:
             return {}
         entry = outgoing.entry
@@ -360,26 +363,26 @@ class Outbox:
         if outgoing.entry is not None:
             await self.ledger.write(outgoing.entry, {"ref": ref, "files": outgoing.state.get("files", [])})
 
-    # The person an answer is for
+    # The recipient of an answer
 
     def remember_name(self, user: User) -> None:
-        """Remember somebody's first name, in this process alone."""
+        """Cache a person's first name in this process."""
         self._names[user.id] = user.first_name
         self._names.move_to_end(user.id)
         while len(self._names) > _NAMES_MOST:
             self._names.popitem(last=False)
 
     async def remember_asker(self, job_id: str, user: int, message: int | None) -> None:
-        """The answer to this job goes to this person, as a reply to this message."""
+        """Note that the job's answer goes to this person, as a reply to this message."""
         await self._records.notes.put(ASKER, job_id, {"user": user, "message": message}, f"{NAME}:{user}")
 
     async def _asker(self, room: Room, job_id: str) -> tuple[int | None, User | None, str | None]:
-        """The message that a job's answer is a reply to, the person to mention, and the account it is for."""
+        """The message that the job's answer replies to, the person to mention, and the recipient's account."""
         note = await self._records.notes.get(ASKER, job_id)
         if note is None:
             return None, None, _owner(room)
         if room.private:
-            # The message that an answer from a group replies to is not here.
+            # If the job was requested in a group, its message is not in this chat.
             job = await self._records.jobs.get(job_id)
             here = job is not None and job.room == str(room)
             return note.body["message"] if here else None, None, _owner(room)
@@ -397,14 +400,14 @@ class Outbox:
         return str(note.body["picture"]) if note else None
 
     async def missed(self, chat: int) -> list[tuple[str, str]]:
-        """The answers that could not be shown in this chat or its topics: the room and the job of each."""
+        """The undelivered answers for this chat and its topics, as (room, job id)."""
         found = await self.ledger.missed(str(Room(chat)))
-        # The id of another chat may begin like this one's.
+        # This chat's id may be a prefix of another's.
         return [(room, job_id) for room, job_id in found if Room.read(room).chat == chat]
 
 
 def _addressed(text: str, user: User | None) -> tuple[str, list[MessageEntity]]:
-    """The text after a mention of the person, which makes Telegram notify them; just the text if there is no person."""
+    """The text after a mention of the person, who is notified by it; the plain text if there is no person."""
     if user is None:
         return text, []
     name = user.first_name or "…"

@@ -1,4 +1,4 @@
-"""A `Message` as Telegram shows it: plain text with entities, never markup, so that no prompt can break it."""
+"""Renders a `Message` for Telegram: plain text with entities, never markup, so that no prompt can break it."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ ALBUM_MOST = 10
 ALERT_MOST = 200
 ACTION_BYTES = 64
 _ROW_UNITS = 28
-"""Characters that the labels of one row of buttons may have together."""
+"""Most characters of all labels in a row of buttons."""
 
 
 def units(text: str) -> int:
@@ -22,14 +22,14 @@ def units(text: str) -> int:
 
 
 def clipped(text: str, most: int) -> str:
-    """The text, or as much of it as fits with an ellipsis."""
+    """The text, cut to `most` code units with an ellipsis if it is longer."""
     if units(text) <= most:
         return text
     return text.encode("utf-16-le")[: 2 * (most - 1)].decode("utf-16-le", "ignore") + "…"
 
 
 def pieces(text: str, most: int = TEXT_MOST) -> list[str]:
-    """The text in parts that fit into a message each, cut at line ends where there are any."""
+    """The text in parts that each fit into a message, cut at line ends where possible."""
     parts = [""]
     for line in text.splitlines(keepends=True):
         rest = line
@@ -45,12 +45,12 @@ def pieces(text: str, most: int = TEXT_MOST) -> list[str]:
 
 
 def text_of(message: Message) -> str:
-    """The message's text, with a bar under it while its progress is measured."""
+    """The message's text, with a progress bar below it if the progress is measured."""
     return with_progress_bar(message.text, message.progress)
 
 
 def keyboard(buttons: Sequence[Button], own: Sequence[InlineKeyboardButton] = ()) -> InlineKeyboardMarkup | None:
-    """The buttons in rows that fit a phone's width. Raises ValueError for an action that Telegram would refuse."""
+    """The buttons in rows that fit a phone's screen. Raises ValueError for an action that Telegram would refuse."""
     for button in buttons:
         if not 1 <= len(button.action.encode()) <= ACTION_BYTES:
             raise ValueError(f"a button's action has 1 to {ACTION_BYTES} bytes: {button.action.partition(':')[0]}")

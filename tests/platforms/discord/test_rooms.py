@@ -71,7 +71,7 @@ async def test_where_the_bot_may_not_write(world: World, studio: int, caplog: py
         ended = await world.storage.records.jobs.get(job.id)
         assert ended and ended.delivered
         assert (server.find(ANNA, dm, job.id) is not None) is (seen_in == dm)
-    assert "nobody could be told" in caplog.text
+    assert "was not delivered" in caplog.text
     # It does not try again and again, but tells her as soon as she is there.
     assert len([one for one in server.requests if one[2] == 403]) == 3
     await server.slash(ANNA, studio, "help")
