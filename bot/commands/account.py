@@ -1,4 +1,4 @@
-"""What people do about themselves: /mydata, /privacy, /forget and /link."""
+"""Commands for a person's own data: /mydata, /privacy, /forget and /link."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -66,12 +66,12 @@ class Account:
         return Reply(account.forgotten(gone.counts, files, uuid4().hex[:12]), private=True, spent=True)
 
     async def not_forgotten(self, caller: Caller, user_id: str) -> Reply:
-        """The person changed their mind."""
+        """The Keep button: nothing is erased."""
         await self._check(caller, user_id)
         return Reply(account.not_forgotten(), private=True, spent=True)
 
     async def _check(self, caller: Caller, user_id: str) -> None:
-        # Somebody who presses this a second time is forgotten by now, and must not be written down again.
+        # The first press erased the person; a second press must not create them again.
         records = self._desk.records
         known = await records.users.exists(caller.platform, caller.platform_id)
         if (
@@ -84,7 +84,7 @@ class Account:
         return sum([await self._desk.wipe(key) for key in dict.fromkeys(keys)])
 
     async def link(self, visit: Visit, code: str = "") -> Reply:
-        """Hand out a code; or redeem the other platform's code, which joins the two accounts to one person."""
+        """Create a code, or redeem the code of another platform, which links the two accounts to one person."""
         user = visit.user
         if not code:
             return Reply(account.link_code(await self._desk.records.users.link_code(user.id)), private=True)

@@ -1,4 +1,4 @@
-"""What people do with their avatars: list, rename, share, export and delete them, and choose a default."""
+"""Commands for a person's own avatars: list, rename, share, export, delete, and choose a default."""
 
 import re
 
@@ -13,7 +13,7 @@ from storage.records import Avatar, Grant, User
 
 
 class Avatars:
-    """Commands about the person's own avatars and who else may draw them."""
+    """The commands for a person's own avatars, and for who else may draw them."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -185,7 +185,7 @@ class Avatars:
         return Reply(replies.erased(avatar, files), private=True, spent=True)
 
     async def keep(self, visit: Visit, avatar_id: str) -> Reply:
-        """The person changed their mind."""
+        """The Keep button: nothing is erased."""
         return Reply(replies.kept(await self._desk.own_avatar(visit.user, avatar_id)), private=True, spent=True)
 
 
@@ -195,5 +195,5 @@ def _ready(avatar: Avatar) -> None:
 
 
 def _called(user: User) -> str:
-    """A name, with the id where anybody may take any name."""
+    """A name, with the id on platforms where names are not unique."""
     return user.name if user.platform_id == user.name.lower() else f"{user.name} ({user.platform} {user.platform_id})"

@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 
 
 class Access(Enum):
-    """Whom a command or button is open to."""
+    """Who may use a command or button."""
 
     ANYBODY = "anybody"
-    """Everybody, and nobody is written down for it: the handler gets the `Caller` alone."""
+    """Everybody, and no user is created for it: the handler gets only the `Caller`."""
     BANNED_TOO = "banned too"
-    """Everybody, banned people too: what is somebody's own stays theirs."""
+    """Everybody, banned people too: for a person's own data."""
     NOT_BANNED = "not banned"
     """Everybody who is not banned."""
 
@@ -62,7 +62,7 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A word that fits what somebody is typing, and what it stands for."""
+    """A completion of the typed word, and a hint what it means."""
 
     value: str
     hint: str = ""
@@ -118,7 +118,7 @@ class Commands:
             "keep": Handler(avatars.keep, Access.BANNED_TOO),
             "mydata": Handler(lambda visit, _: account.mydata(visit), Access.BANNED_TOO),
             "forget": Handler(lambda visit, _: account.forget(visit), Access.BANNED_TOO),
-            # Somebody who presses this a second time is forgotten by now, and must not be written down again.
+            # The first press erased the person; a second press must not create them again.
             "forget-all": Handler(partial(account.forgotten, lines=False), Access.ANYBODY),
             "forget-lines": Handler(partial(account.forgotten, lines=True), Access.ANYBODY),
             "forget-not": Handler(account.not_forgotten, Access.ANYBODY),
@@ -136,11 +136,11 @@ class Commands:
     async def line(
         self, caller: Caller, text: str, photos: AsyncIterator[Upload] | None = None, *, consent: bool = False
     ) -> Reply:
-        """Run a command as somebody typed it; `consent` is a ticked box beside it. Never raises on wrong input."""
+        """Run a typed command. `consent`: the consent box was ticked. Never raises on wrong input."""
         return await self._answered(caller, lambda: self._line(caller, text, photos or _no_photos(), consent))
 
     async def press(self, caller: Caller, action: str) -> Reply:
-        """Run what a button stands for. Never raises on wrong input."""
+        """Run a button's action. Never raises on wrong input."""
         return await self._answered(caller, lambda: self._press(caller, action))
 
     async def vary(self, caller: Caller, picture: str, prompt: str) -> Reply:
@@ -169,7 +169,7 @@ class Commands:
         return await self._imagining.named(picture, text)
 
     async def complete(self, caller: Caller, source: Source) -> list[Completion]:
-        """What an option of the given source can be, for this person in this room."""
+        """The completions from this source, for this person in this room."""
         visit = await self._visit(caller)
         if visit.user.banned:
             return []
@@ -238,7 +238,7 @@ class Commands:
         try:
             if not caller.request:
                 return await run()
-            # Two deliveries at once take turns, so that the second finds what the first did.
+            # Simultaneous deliveries run one at a time, so that the second finds the job of the first.
             lock = self._requests.setdefault((caller.account, caller.request), asyncio.Lock())
             async with lock:
                 return await self._made_before(caller) or await run()

@@ -1,4 +1,4 @@
-"""What all commands share: who calls, the storage, and the checks of rights and quotas that several of them need."""
+"""Shared by all commands: the caller, the storage, and the checks of rights and quotas."""
 
 import asyncio
 import logging
@@ -33,17 +33,17 @@ class Visit:
 
 
 class JobQueue(Protocol):
-    """What commands need of `storage.queue.Queue`."""
+    """The part of `storage.queue.Queue` that commands use."""
 
     async def enqueue(self, job: Job) -> object:
         """Hand a queued job to the engines."""
 
     async def styles(self) -> list[str]:
-        """The names of the styles that the engines at work have, in order."""
+        """The names of the running engines' styles, in order."""
 
 
 class Desk:
-    """The storage, with the rules of who may do what. `operators` are accounts as platform:id."""
+    """The storage, with the rules for rights and quotas. `operators`: accounts as platform:id."""
 
     def __init__(
         self, records: Records, blobs: Blobs, queue: JobQueue, events: Events, operators: Collection[str] = ()
@@ -53,10 +53,10 @@ class Desk:
         self.queue = queue
         self.events = events
         self.operators = frozenset(operators)
-        # Two quick presses of one button must not start two trainings, nor exceed a quota together.
+        # Two quick presses of a button must neither start two trainings nor exceed a quota.
         self.admission = asyncio.Lock()
 
-    # Who
+    # People
 
     def is_operator(self, caller: Caller) -> bool:
         """Whether this account may use /operator."""
@@ -68,7 +68,7 @@ class Desk:
         here = [account for account in accounts if account.platform == platform]
         return (here or accounts)[0].name if accounts else rights.somebody()
 
-    # Whose
+    # Avatars
 
     async def own_avatar(self, user: User, avatar_id: str) -> Avatar:
         """The avatar, if it is this person's. Raises UserError avatar_gone or not_yours."""
@@ -86,7 +86,7 @@ class Desk:
         if not found:
             tokens = sorted({avatar.token for avatar in own})
             raise UserError("unknown_avatar", token=token[:32], tokens=[*tokens])
-        # One that failed can lie beside a newer one of the same name; the unfinished one goes last.
+        # There can be a failed avatar and a newer one of the same name; unfinished ones are sorted last.
         return min(found, key=lambda avatar: avatar.state == "failed")
 
     async def usable(self, visit: Visit) -> list[Avatar]:
@@ -102,7 +102,7 @@ class Desk:
         ]
         return max(preferred, key=lambda pair: pair[0])[1] if preferred else None
 
-    # How much
+    # Limits
 
     async def check_jobs(self, user: User) -> None:
         """Raise UserError too_many_jobs if the person has ACTIVE_JOBS_MOST jobs under way."""
@@ -131,7 +131,7 @@ class Desk:
     # Jobs
 
     async def create_job(self, visit: Visit, payload: Payload) -> Job:
-        """Write a job down; the same request makes one job, however often it is delivered."""
+        """Create a job. A request that is delivered again gets the job that it made."""
         kind, caller = _KINDS[type(payload)], visit.caller
         return await self.records.jobs.create(
             kind,
@@ -184,7 +184,7 @@ class Desk:
         return stopped
 
     async def stop_without_right(self, avatar_id: str) -> int:
-        """Cancel the jobs that draw this avatar for people who may no longer draw it; how many there were."""
+        """Cancel the jobs that draw this avatar for people who may no longer draw it. Return their number."""
         jobs = await self.records.grants.unauthorized_jobs(avatar_id)
         for job in jobs:
             await self.stop(job.id)
@@ -200,14 +200,14 @@ class Desk:
     # Erasing
 
     async def erase(self, avatar: Avatar) -> int:
-        """Stop the avatar's jobs and erase everything about it; how many files were erased."""
-        # Photos first: if this is interrupted, the avatar is still there to be deleted again.
+        """Cancel the avatar's jobs and erase everything about it. Return the number of erased files."""
+        # Photos first: if this is interrupted, the avatar still exists and can be deleted again.
         folders = {photo.key.rpartition("/")[0] + "/" for photo in await self.records.avatars.photos(avatar.id)}
         files = sum([await self.wipe(folder) for folder in folders])
         return files + sum([await self.wipe(key) for key in await self.records.avatars.delete(avatar.id)])
 
     async def wipe(self, key: str) -> int:
-        """Erase one blob, or all blobs under a key that ends in a slash; how many there were."""
+        """Erase one blob, or all blobs below a key that ends in a slash. Return their number."""
         files = len(await self.blobs.list(key)) if key.endswith("/") else int(await self.blobs.exists(key))
         await self.blobs.delete(key)
         return files

@@ -18,7 +18,7 @@ from storage.records import Avatar, Job, Picture, User
 
 
 class Imagining:
-    """Commands about drawing."""
+    """The commands for drawing."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -144,7 +144,7 @@ class Imagining:
         if not set(ids) <= {one.id for one in usable}:
             if None not in [await self._desk.records.avatars.get(avatar_id) for avatar_id in ids]:
                 raise UserError("not_shared")
-            # Erased since; perhaps there is a new one with the same name.
+            # The avatar was erased; there may be a new one with the same name.
             _, drawn = _avatars_named(asked.prompt, "", user, usable, None)
             ids = tuple(one.id for one in drawn)
         return replace(asked, avatar_ids=ids)
@@ -157,7 +157,7 @@ class Imagining:
             await desk.check_jobs(visit.user)
             await desk.check_quota(visit.user, "pictures", payload.count)
             job = await desk.create_job(visit, payload)
-        # Taking a grant back stops the jobs that exist at that moment; this one may have been written just after.
+        # Revoking a grant stops the jobs that exist at that moment; this one may have been created just after.
         if not set(payload.avatar_ids) <= {one.id for one in await desk.usable(visit)}:
             await desk.records.jobs.request_cancel(job.id)
             await desk.records.jobs.mark_delivered(job.id)
@@ -204,7 +204,7 @@ def _avatars_named(
 
     chosen: the token given by --avatar, or "". default: drawn if neither names an avatar.
     """
-    # A person's own avatar hides another's of the same name, and a trained one hides the remains of a failed one.
+    # A person's own avatar takes precedence over a shared one of the same name, and a trained one over a failed one.
     ranked = sorted(usable, key=lambda avatar: (avatar.state == "ready", avatar.owner_id == user.id))
     known = {avatar.token: avatar for avatar in ranked}
     words = re.findall(r"[a-z0-9]+", prompt.lower())

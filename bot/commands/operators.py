@@ -1,4 +1,4 @@
-"""What operators do: /operator and its duties."""
+"""The command for operators: /operator and its duties."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,11 +12,11 @@ from storage.errors import UserError
 from storage.jobs import State
 
 REACH = timedelta(days=30)
-"""A broadcast goes to the rooms where somebody was within this time."""
+"""A broadcast goes to the rooms that were used within this time."""
 
 
 class Operators:
-    """What only the accounts in AVATAR_OPERATORS may do."""
+    """The duties, which only the accounts in AVATAR_OPERATORS may use."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

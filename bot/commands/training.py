@@ -15,7 +15,7 @@ from storage.records import Avatar, Job, User
 
 
 class Training:
-    """Commands about training an avatar."""
+    """The commands for training an avatar."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -72,7 +72,7 @@ class Training:
         async with self._desk.admission:
             user = visit.user
             avatar = await self._desk.own_avatar(user, avatar_id)
-            # A process may have died between writing the job down and changing the avatar's state.
+            # A process may have died after it created the job and before it changed the avatar's state.
             if avatar.state == "training" or await self._training(avatar):
                 raise UserError("already_training", token=avatar.token)
             if avatar.state == "ready":
@@ -134,7 +134,7 @@ class Training:
 
 
 async def _measured(chunks: AsyncIterator[bytes], number: int) -> AsyncIterator[bytes]:
-    """Pass a photo's chunks on. Raises UserError as soon as the photo is larger than allowed."""
+    """Yield a photo's chunks. Raises UserError as soon as the photo is larger than allowed."""
     size = 0
     async for chunk in chunks:
         size += len(chunk)

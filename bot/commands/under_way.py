@@ -1,4 +1,4 @@
-"""What people do about their jobs: /status and /cancel."""
+"""Commands for jobs under way: /status and /cancel."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +9,9 @@ from storage.errors import UserError
 from storage.records import Job
 
 _CANCELS = "cancels"
-"""The space of notes that say which job a request to cancel the newest one stopped."""
+"""The space of notes with the job that a /cancel request without a job stopped."""
 _REPEATED = timedelta(days=1)
-"""How long after a request the platform may deliver it again."""
+"""How long a platform may repeat a request."""
 
 
 class UnderWay:

@@ -40,7 +40,7 @@ _TEXT_BYTES = 64 * 1024
 _CHUNK = 64 * 1024
 _YEAR = 365 * 24 * 3600
 _GALLERY_MOST = 40
-"""Drawings that the gallery shows at a time."""
+"""Drawings of one page of the gallery."""
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -56,7 +56,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Chat:
-    """The routes over one storage."""
+    """The HTTP routes."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Chat:
         return self._signed(session.left(room))
 
     async def language(self, request: web.Request) -> web.Response:
-        """Somebody chooses a language in the page."""
+        """Store the language chosen in the page."""
         chosen = closest([str((await _json(request)).get("language", ""))])
         response = web.json_response({"language": chosen})
         response.set_cookie(pages.CHOSEN, chosen, max_age=_YEAR, path="/", httponly=True, samesite="Strict")
@@ -174,7 +174,7 @@ class Chat:
     # Talking
 
     async def say(self, request: web.Request) -> web.Response:
-        """A line, and photos with it: multipart with `text`, `consent` and any number of `photo`, in this order."""
+        """Send a line with photos: multipart with `text`, `consent` and any number of `photo`, in this order."""
         session, room = self._member(request)
         if not request.content_type.startswith("multipart/"):
             raise web.HTTPBadRequest(text="not multipart")
@@ -197,14 +197,14 @@ class Chat:
         return web.json_response({})
 
     async def press(self, request: web.Request) -> web.Response:
-        """A button of a message."""
+        """Press a button of a message."""
         session, room = self._member(request)
         pressed = await _json(request)
         action = str(pressed.get("action", ""))[:64]
         caller = _caller(session, room, request)
         reply = await self.commands.press(caller, action)
         if reply.spent and isinstance(message_id := pressed.get("message"), int):
-            await self.hub.spend(room, message_id, action)
+            await self.hub.remove_buttons(room, message_id, action)
         if reply.spent and action.startswith(("erase:", "forget-")):
             await self.hub.refresh()
         return await self._answered(caller, reply)
@@ -212,7 +212,7 @@ class Chat:
     async def _answered(self, caller: Caller, reply: Reply) -> web.Response:
         answer: dict[str, Any] = {"spent": reply.spent}
         if reply.private:
-            # Shown to this person alone, and not stored.
+            # Shown to this person only, and not stored.
             answer["private"] = asdict(reply.message)
         else:
             ref = await self.hub.post(caller.room, reply.message, _dedupe("reply", caller))
@@ -232,7 +232,7 @@ class Chat:
         return web.json_response([asdict(completion) for completion in found])
 
     async def socket(self, request: web.Request) -> web.StreamResponse:
-        """The room's messages and people, as they change."""
+        """A WebSocket with the room's messages and people as they change."""
         session, room = self._member(request)
         socket = web.WebSocketResponse(heartbeat=20, max_msg_size=1024)
         await socket.prepare(request)
@@ -317,7 +317,7 @@ class Chat:
             data = await self._blobs.get(key)
         except (UnknownBlob, ValueError):
             raise web.HTTPNotFound from None
-        # Not cached by the browser, so that what is erased here is gone there too.
+        # Not cached by the browser, so that an erased picture is gone there too.
         return web.Response(body=data, content_type="image/png", headers={"Cache-Control": "private, no-store"})
 
     # Keeping other sites out

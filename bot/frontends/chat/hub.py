@@ -42,8 +42,8 @@ class Hub:
         line = await self._records.chat.append(room, author, {"text": text, "photos": photos}, dedupe)
         await self._tell(room, {"type": "message", "message": await self.rendered(line)})
 
-    async def spend(self, room: str, message_id: int, action: str) -> None:
-        """Take the buttons off the message on which `action` was pressed."""
+    async def remove_buttons(self, room: str, message_id: int, action: str) -> None:
+        """Remove the buttons of the message whose `action` was pressed."""
         line = await self._records.chat.line(room, message_id)
         if line is None:
             return
@@ -56,10 +56,10 @@ class Hub:
         await self._tell(line.room, {"type": "message", "message": await self.rendered(line)})
 
     async def enter(self, room: str, socket: web.WebSocketResponse, person: str) -> None:
-        """A browser is in the room: it gets the history, and everybody sees who is there."""
+        """Add a browser to a room: send it the history, and tell everybody who is there."""
         self._sockets.setdefault(room, {})[socket] = person
         await socket.send_json(await self._history(room))
-        await self._tell_people(room)
+        await self._send_people(room)
 
     async def refresh(self) -> None:
         """Send every browser its room's history again, without the pictures that were erased."""
@@ -71,17 +71,17 @@ class Hub:
         return {"type": "history", "messages": lines}
 
     async def leave(self, room: str, socket: web.WebSocketResponse) -> None:
-        """The browser is gone."""
+        """Remove a browser from a room."""
         self._sockets.get(room, {}).pop(socket, None)
-        await self._tell_people(room)
+        await self._send_people(room)
 
     async def close(self) -> None:
-        """Say goodbye to every browser."""
+        """Close every browser's socket."""
         for sockets in list(self._sockets.values()):
             await asyncio.gather(*(socket.close(code=1001) for socket in list(sockets)), return_exceptions=True)
 
     async def rendered(self, line: ChatMessage) -> dict[str, Any]:
-        """The line as the page reads it. Pictures that have been erased since are marked as gone."""
+        """The line as JSON for the page. Erased pictures are marked as gone."""
         body = dict(line.body)
         if "pictures" in body:
             body["pictures"] = [
@@ -89,12 +89,12 @@ class Hub:
             ]
         return {"id": line.id, "author": line.author, "at": line.created.isoformat(), "body": body}
 
-    async def _tell_people(self, room: str) -> None:
+    async def _send_people(self, room: str) -> None:
         people = {person.casefold(): person for person in self._sockets.get(room, {}).values()}
         await self._tell(room, {"type": "people", "people": sorted(people.values(), key=str.casefold)})
 
     async def _tell(self, room: str, news: Mapping[str, Any]) -> None:
-        # A browser that went away must not hold up the others.
+        # A browser that has disconnected must not delay the others.
         async def tell(socket: web.WebSocketResponse) -> None:
             with suppress(ConnectionError, asyncio.TimeoutError):
                 async with asyncio.timeout(5):

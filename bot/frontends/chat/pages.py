@@ -1,4 +1,4 @@
-"""What the chat serves to everybody: its page in the reader's language, and the page's scripts and pictures."""
+"""The public files: the page in the reader's language, and its scripts and pictures."""
 
 import re
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from bot.table import COMMANDS, Command
 CHOSEN = "avatar_language"
 """The cookie that stores the language chosen in the page."""
 TEXT_MOST = 4000
-"""Characters of a message."""
+"""Most characters of a message."""
 
 _FOLDER = Path(__file__).parent / "page"
 _SCRIPTS = ("base.js", "chat.js", "composer.js", "gallery.js", "messages.js", "sending.js")
@@ -30,10 +30,10 @@ FILES = {
 
 
 def language_of(request: web.Request) -> str:
-    """The language chosen in the page, or else the best of those that the browser asks for."""
+    """The language chosen in the page, or the best of the browser's Accept-Language."""
     accepted = []
-    for wish in request.headers.get("Accept-Language", "").split(","):
-        tag, _, rest = wish.strip().partition(";")
+    for entry in request.headers.get("Accept-Language", "").split(","):
+        tag, _, rest = entry.strip().partition(";")
         weight = re.fullmatch(r"\s*q=([01](?:\.\d{0,3})?)\s*", rest)
         accepted.append((-float(weight[1]) if weight else -1.0, tag.strip()))
     preferred = [tag for weight, tag in sorted(accepted, key=lambda pair: pair[0]) if weight]
@@ -59,7 +59,7 @@ def _page(language: str) -> str:
 
 
 async def file(request: web.Request) -> web.StreamResponse:
-    """A script, a style or a picture that belongs to the page."""
+    """A script, style sheet or picture of the page."""
     kind = FILES[request.path]
     headers = {"Cache-Control": "no-cache", "Content-Type": kind}
     return web.FileResponse(_FOLDER / request.path.removeprefix("/"), headers=headers)

@@ -1,4 +1,4 @@
-"""Who a browser is: a signed cookie that holds a name and the rooms it has entered."""
+"""Sessions: a signed cookie with the person's name and the rooms that the browser has entered."""
 
 import hashlib
 import secrets
@@ -11,7 +11,7 @@ from storage.atomic import atomic_write
 
 ROOMS_MOST = 30
 LIFETIME = 30 * 24 * 3600
-"""Seconds that a login lasts."""
+"""Lifetime of a login, in seconds."""
 _KEY_BYTES = 32
 
 
@@ -43,7 +43,7 @@ class Signer:
 
     @classmethod
     def at(cls, path: Path) -> "Signer":
-        """With the key in this file. A file that is missing or too short gets a new key, which ends all logins."""
+        """A signer with the key in this file. A missing or too short file gets a new key, which ends all logins."""
         key = path.read_bytes() if path.exists() else b""
         if len(key) < _KEY_BYTES:
             key = secrets.token_bytes(_KEY_BYTES)

@@ -1,4 +1,4 @@
-"""Replies of commands: each command runs once for each update, and its reply is shown where it belongs."""
+"""Replies to commands: a command runs once for each update, and its reply goes to the right chat."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,16 +30,16 @@ class Answering:
         self._replies: dict[int, Reply] = {}
 
     async def once(self, update_id: int, run: Callable[[], Awaitable[Reply]]) -> Reply:
-        """The reply to an update's command. If only the reply did not get through, the command is not run again."""
+        """The reply to an update's command. If only the sending of the reply failed, the command is not run again."""
         if update_id not in self._replies:
             self._replies[update_id] = await run()
-            # Replies of updates that were given up would stay for ever.
+            # Drop the oldest: replies to dropped updates are never sent.
             while len(self._replies) > _REPLIES_MOST:
                 del self._replies[next(iter(self._replies))]
         return self._replies[update_id]
 
     def handled(self, update_id: int) -> None:
-        """The update's reply got through."""
+        """The update's reply was sent."""
         self._replies.pop(update_id, None)
 
     async def show(
@@ -59,7 +59,7 @@ class Answering:
         if reply.job_id is not None:
             await self._follow(caller, room, reply, reply.job_id, reply_to, message_id)
             return
-        # A person who has just been forgotten leaves no note behind.
+        # No note may be written for a person who has just been erased.
         known = update_id is not None and await self._records.users.exists(NAME, caller.platform_id)
         dedupe = f"update:{update_id}" if known else None
         if reply.private and not room.private:
@@ -99,8 +99,8 @@ class Answering:
 
 
 async def answer_query(query: CallbackQuery, text: str | None = None, alert: bool = False) -> None:
-    """Stop the pressed button's spinner, with a text beside it or as an alert."""
-    # An answer that comes too late is refused, which does not matter.
+    """Stop the pressed button's spinner, with an optional text as a notification or an alert."""
+    # Telegram refuses a late answer, which does no harm.
     with suppress(TelegramError):
         await query.answer(text, show_alert=alert)
 

@@ -1,4 +1,4 @@
-"""The Telegram bot: its parts put together, and each person's updates handled one after another."""
+"""The Telegram bot: creates its parts, and handles each person's updates one at a time."""
 
 import asyncio
 import logging
@@ -45,22 +45,22 @@ from storage.open import Storage
 log = logging.getLogger(__name__)
 
 QUIET = 1.5
-"""Seconds without another photo after which an album is shown as complete so far."""
+"""Seconds without another photo after which an album counts as complete."""
 _KEPT = timedelta(days=90)
 """How long the ledger and the pictures that can be varied are kept."""
 _ASKER_KEPT = timedelta(days=7)
 _ABANDONED = timedelta(minutes=10)
-"""Age of an update from which on the process that took it must be dead."""
+"""Age of an unfinished update from which on its process must be dead."""
 
 App = Application[Any, Any, Any, Any, Any, Any]
 
 
 class TelegramFailure(Exception):
-    """Telegram cannot be used as it is set up; the message says why, without the token."""
+    """The bot cannot start with these settings; the message says why, without the token."""
 
 
 class Telegram:
-    """One bot over one storage.
+    """One Telegram bot.
 
     quiet: seconds, as `QUIET`. pauses: seconds before an update is handled again, as `intake.PAUSES`. retry_pause:
     seconds before a message is sent again, as `calls.RETRY_PAUSE`. edit_every and sweep_every: seconds, as for
@@ -141,7 +141,7 @@ class Telegram:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Registered and ready to handle updates. Raises TelegramFailure."""
+        """A context in which the bot is registered and ready to handle updates. Raises TelegramFailure."""
         try:
             await self.application.initialize()
         except TelegramError as error:
@@ -160,7 +160,7 @@ class Telegram:
             await self.application.shutdown()
 
     async def run(self, settings: BotSettings) -> None:
-        """Take updates and deliver until cancelled. Raises TelegramFailure."""
+        """Receive updates and deliver until cancelled. Raises TelegramFailure."""
         refused = False
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -173,22 +173,22 @@ class Telegram:
                     tasks.create_task(self.intake.listen(settings.telegram_webhook_url, host, port, secret))
                     tasks.create_task(self._take_over())
                 else:
-                    # Telegram lets one process poll, so no other process handles what is left.
+                    # Only one process can poll, so no other process is handling the unfinished updates.
                     await self.intake.resume()
                     tasks.create_task(self.intake.poll())
         except* InvalidToken:
-            refused = True  # an exception raised in here would come out as a group
+            refused = True  # an exception raised here would become part of an ExceptionGroup
         if refused:
             raise TelegramFailure("Telegram takes AVATAR_TELEGRAM_TOKEN no longer")
 
     async def _take_over(self) -> None:
-        """Handle what dead processes behind the same webhook left."""
+        """Handle the updates that dead processes behind the same webhook left unfinished."""
         while True:
             await self.intake.resume(_ABANDONED)
             await asyncio.sleep(60)
 
     async def _tidy(self) -> None:
-        """Forget old notes, every hour."""
+        """Delete old notes, every hour."""
         while True:
             try:
                 now = datetime.now(UTC)
@@ -208,7 +208,7 @@ class Telegram:
         self._crowd.expect_more(len(updates) == BATCH)
         if self.intake.busy + len(updates) < CROWD:
             return
-        # People who came before the crowd now wait as long as it does.
+        # Commands from before the load now wait with the others.
         arrived = [update.message for update in updates if update.message is not None]
         for message in [*self._unacknowledged.values(), *arrived]:
             if (message.text or "").startswith("/"):
@@ -235,7 +235,7 @@ class Telegram:
             self._answering.handled(update.update_id)
 
     async def _on_error(self, update: object, context: Context) -> None:
-        """Called by the library, which swallows what handlers raise."""
+        """Called by the library, which swallows the exceptions of handlers."""
         number = update.update_id if isinstance(update, Update) else 0
         if isinstance(context.error, NetworkError) and not isinstance(context.error, BadRequest):
             self._interrupted.add(number)
@@ -244,7 +244,7 @@ class Telegram:
 
 
 def _application(token: str, api_url: str) -> App:
-    # The library asks for this opt-in to durations as such, and warns without it.
+    # The library warns unless timedelta durations are chosen here.
     os.environ.setdefault("PTB_TIMEDELTA", "true")
     return (
         Application.builder()
@@ -260,7 +260,7 @@ def _application(token: str, api_url: str) -> App:
 
 
 def _reason(error: TelegramError) -> str:
-    """Why the bot cannot start. The library's own text for a wrong token holds the token."""
+    """Why the bot cannot start. The library's own error for a wrong token contains the token."""
     if isinstance(error, InvalidToken):
         return "Telegram does not know AVATAR_TELEGRAM_TOKEN"
     return "Telegram cannot be reached" if isinstance(error, NetworkError) else "Telegram refuses the bot"

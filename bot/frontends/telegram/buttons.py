@@ -42,7 +42,7 @@ class _Press:
 
 
 class Buttons:
-    """Handles presses: those that every platform has, and those of Telegram's own, whose verbs begin with "t."."""
+    """Handles presses of the common buttons and of Telegram's own, whose verbs begin with "t."."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Buttons:
         }
 
     async def on_press(self, update: Update, context: Context) -> None:
-        """Somebody pressed a button, of whatever age."""
+        """Handle a press of a button of any age."""
         query = update.callback_query
         assert query is not None
         if query.message is None or query.data is None:
@@ -85,7 +85,7 @@ class Buttons:
             await answer_query(query)
 
     async def _common(self, press: _Press) -> None:
-        """A button that every platform has."""
+        """Handle a press of a button that all platforms have."""
         reply = await self._answering.once(press.update_id, lambda: self._commands.press(press.caller, press.action))
         text = reply.message.text
         plain = not (reply.message.buttons or reply.message.files)
@@ -126,7 +126,7 @@ class Buttons:
     # Pictures; the subject is a job
 
     async def _originals(self, press: _Press) -> None:
-        """[Originals]: the pictures as files, which Telegram does not compress."""
+        """[Originals]: send the pictures as files, which Telegram does not compress."""
         if (job := await self._job_of(press)) is not None:
             pictures = [Shown(one.key, "", one.seed) for one in await self._records.jobs.pictures(job.id)]
             await self._outbox.album(
@@ -134,13 +134,13 @@ class Buttons:
             )
 
     async def _pictures(self, press: _Press) -> None:
-        """[Show the pictures]: once more, as nobody knows whether they arrived."""
+        """[Show the pictures]: send them again, since it is unknown whether they arrived."""
         if (job := await self._job_of(press)) is not None:
             pictures = (await self._commands.answer(job)).pictures
             await self._outbox.album(press.room, pictures, press.message_id, f"update:{press.update_id}")
 
     async def _job_of(self, press: _Press) -> Job | None:
-        """The job, if it is over and belongs to this room, or to this person in their private chat; else refuse."""
+        """The job if it is over and belongs to this room, or to this person in their private chat; otherwise refuse."""
         job = await self._commands.visible_job(press.caller, press.subject)
         if job is not None and job.over and job.frontend == NAME:
             await answer_query(press.query)

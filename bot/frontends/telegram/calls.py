@@ -1,4 +1,4 @@
-"""The calls that put messages into a chat: each at its turn, and tried again where it surely had no effect."""
+"""Telegram's sending methods: paced, and tried again only if the failed call certainly had no effect."""
 
 import asyncio
 import logging
@@ -38,11 +38,11 @@ log = logging.getLogger(__name__)
 
 TRIES = 3
 RETRY_PAUSE = 0.5
-"""Seconds before the second try; before the third it is twice as long."""
+"""Pause before the second try, in seconds; doubled before the third."""
 _TYPING_WAIT_MOST = 3.0
 """Seconds of silence after which the typing sign is still sent; after a longer silence the reply itself is near."""
 PHOTO_MOST = 10_000_000
-"""Bytes of a picture that Telegram shows as such."""
+"""Most bytes of a picture that Telegram shows as a photo."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
 """Parts of the library's error texts for answers of a proxy in front of the Bot API."""
 
@@ -54,7 +54,7 @@ _SHUT = (
     "chat_restricted",
     "topic_closed",
 )
-"""Parts of the texts of bad requests, for a chat that takes no message of the bot until somebody changes that."""
+"""Parts of the error texts for a chat that accepts no messages from the bot until a person changes that."""
 
 _Result = TypeVar("_Result")
 Loaded = Sequence[tuple[Shown, bytes]]
@@ -62,11 +62,11 @@ Loaded = Sequence[tuple[Shown, bytes]]
 
 
 class Unreachable(Exception):
-    """The person or group has blocked or muted the bot, or never spoke with it."""
+    """The person or group has blocked or muted the bot, or has never written to it."""
 
 
 class Calls:
-    """Telegram's sending methods over one bot. Every call raises Unreachable, and TelegramError if it is not taken.
+    """Telegram's sending methods over one bot. Every call raises Unreachable, and TelegramError if Telegram refuses it.
 
     `reply_to`: the message that is answered; it may be gone by now. `retry_pause`: seconds, as `RETRY_PAUSE`.
     """
@@ -77,7 +77,7 @@ class Calls:
         self._migrations = migrations
         self._pace = pace
         self._acknowledging: set[asyncio.Task[None]] = set()
-        # A few connections that are reused are quicker than one for each person.
+        # Reusing a few connections is faster than opening one for each person.
         self._few = asyncio.Semaphore(CONNECTIONS // 2)
 
     async def text(
@@ -91,7 +91,7 @@ class Calls:
         before: Callable[[], Awaitable[None]] | None = None,
         after: Callable[[], Awaitable[None]] | None = None,
     ) -> Sent:
-        """Send a text. `before`, `after`: as for `at_turn`."""
+        """Send a text. `before`, `after`: as in `at_turn`."""
 
         async def send(to: Room) -> Sent:
             return await self._bot.send_message(
@@ -113,7 +113,7 @@ class Calls:
         before: Callable[[], Awaitable[None]] | None = None,
         after: Callable[[], Awaitable[None]] | None = None,
     ) -> Sent:
-        """Send a file. `before`, `after`: as for `at_turn`."""
+        """Send a file. `before`, `after`: as in `at_turn`."""
 
         async def send(to: Room) -> Sent:
             where = self._where(to, None)
@@ -132,7 +132,7 @@ class Calls:
         before: Callable[[], Awaitable[None]] | None = None,
         after: Callable[[], Awaitable[None]] | None = None,
     ) -> Sequence[Sent]:
-        """Send 1 to 10 pictures together, the caption on the first; as files if `documents`, or if they must be."""
+        """Send 1 to 10 pictures as an album, the caption on the first; as files if `documents` or if necessary."""
 
         def way(as_files: bool) -> Callable[[Room], Awaitable[Sequence[Sent]]]:
             async def send(to: Room) -> Sequence[Sent]:
@@ -144,7 +144,7 @@ class Calls:
         try:
             return await self.at_turn(room, len(some), way(documents), before, after)
         except BadRequest:
-            # Telegram shows no picture that is too large or too narrow; as files it takes them.
+            # Telegram refuses photos that are too large or too narrow, but accepts them as files.
             return await self.at_turn(room, len(some), way(True), before, after)
 
     async def _album(self, where: dict[str, Any], some: Loaded, caption: str, documents: bool) -> Sequence[Sent]:
@@ -213,7 +213,7 @@ class Calls:
         task.add_done_callback(self._acknowledging.discard)
 
     async def typing(self, room: Room) -> None:
-        """Acknowledge a command: show that the bot is typing, where the reply has to wait."""
+        """Acknowledge a command: show the typing sign if the reply has to wait."""
         for _ in range(TRIES):
             if self._pace.silence(room.chat) > _TYPING_WAIT_MOST:
                 return
@@ -231,7 +231,7 @@ class Calls:
                 return
 
     async def close(self) -> None:
-        """Finish the acknowledgements that are under way."""
+        """Finish the acknowledgements under way."""
         await asyncio.gather(*self._acknowledging, return_exceptions=True)
 
 
@@ -242,12 +242,12 @@ def seconds_of(error: RetryAfter) -> float:
 
 
 def is_shut(error: TelegramError) -> bool:
-    """Whether the chat takes nothing from the bot, so that trying again is of no use."""
+    """Whether the chat accepts nothing from the bot, so that another try is useless."""
     return isinstance(error, Forbidden) or any(said in error.message.lower() for said in _SHUT)
 
 
 def had_no_effect(error: TelegramError) -> bool:
-    """Whether Telegram surely has not taken what was sent."""
+    """Whether the failed call certainly had no effect."""
     if isinstance(error, Broken | TimedOut):
         return False
     if not isinstance(error, NetworkError) or isinstance(error, BadRequest | NeverSent):

@@ -16,15 +16,15 @@ _CONNECT, _READ, _WRITE, _WRITE_FILES = 5.0, 5.0, 5.0, 20.0
 """Seconds, as in the library's `HTTPXRequest`."""
 
 Seconds = Any
-"""A number, or the library's mark for the usual."""
+"""A number, or the library's marker for the default."""
 
 
 class NeverSent(NetworkError):
-    """Telegram was not reached."""
+    """No connection to Telegram: the request had no effect."""
 
 
 class Broken(NetworkError):
-    """The line broke: nobody knows whether Telegram has what was sent."""
+    """The connection broke: it is unknown whether Telegram received the request."""
 
 
 class Connection(BaseRequest):
@@ -67,15 +67,15 @@ class Connection(BaseRequest):
         files = request_data.multipart_data if request_data else {}
         connect, read = _or(connect_timeout, _CONNECT), _or(read_timeout, _READ)
         write = _or(write_timeout, _WRITE_FILES if files else _WRITE)
-        # A file that is fetched may take long if it only comes; what is sent must have an end.
-        whole = connect + write + read if request_data else None
-        timeout = aiohttp.ClientTimeout(total=whole, sock_connect=connect, sock_read=read)
+        # A download has no total limit as long as data arrives; an upload has one.
+        total = connect + write + read if request_data else None
+        timeout = aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=read)
         try:
             async with self._session.request(
                 method, url, data=_body(request_data, files), timeout=timeout, allow_redirects=False
             ) as response:
                 return response.status, await response.read()
-        # The errors' own words may hold the address, and with it the token.
+        # The original error text may contain the address, and with it the token.
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NeverSent(type(error).__name__) from None
         except TimeoutError:

@@ -12,9 +12,9 @@ from storage.jobs import Imagine
 from storage.records import Records
 
 RESULTS_MOST = 50
-"""Results that Telegram takes for one query."""
+"""Most results of one query."""
 _JOBS_MOST = 100
-"""Drawings that one query looks through, newest first."""
+"""How many drawings one query searches, newest first."""
 
 
 class Inline:
@@ -25,7 +25,7 @@ class Inline:
         self._ledger = ledger
 
     async def on_query(self, update: Update, context: Context) -> None:
-        """Offer pictures of avatars that the person may use anywhere; those that a word names, if there are words."""
+        """Offer pictures of avatars that the person may use anywhere. A query restricts them to those it names."""
         query = update.inline_query
         assert query is not None
         user = await self._records.users.get_or_create(NAME, str(query.from_user.id), query.from_user.full_name)
@@ -44,7 +44,7 @@ class Inline:
             await query.answer(found[:RESULTS_MOST], cache_time=5, is_personal=True)
 
     async def _sent_pictures(self, room: str, job_id: str) -> list[InlineQueryResultCachedPhoto]:
-        """A job's pictures as Telegram has them since its answer was sent."""
+        """A job's pictures, by the file ids that Telegram gave them when the answer was sent."""
         entry = await self._ledger.find(f"{room}|{job_id}")
         files = entry.body.get("files", ()) if entry else ()
         return [InlineQueryResultCachedPhoto(f"{job_id}-{position}", file) for position, file in enumerate(files)]

@@ -37,7 +37,7 @@ class Menu:
         self._operator_chats = [int(number) for name, _, number in accounts if name == NAME and number.isdecimal()]
 
     async def register(self) -> None:
-        """Tell Telegram the commands. What Telegram refuses is logged; the bot works without it."""
+        """Register the commands with Telegram. A refusal is logged; the bot works without the menu."""
         for chat in self._operator_chats:
             await self._records.notes.put(_OPERATORS, str(chat), {}, f"{NAME}:{chat}")
         for language in LANGUAGES:
@@ -77,5 +77,5 @@ class Menu:
 
 
 def _code(language: str) -> str | None:
-    """The language code to register for. None is for people who read none of the languages: they get English."""
+    """The language code to register for. None: the English menu for everybody else."""
     return None if language == ENGLISH else language

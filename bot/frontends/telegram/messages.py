@@ -1,4 +1,4 @@
-"""Messages that people send: command lines, photos, prompts in reply to a picture; and who may be written to."""
+"""Incoming messages: command lines, photos, prompts in reply to a picture; and changes of the bot's membership."""
 
 from contextlib import suppress
 
@@ -41,7 +41,7 @@ class Messages:
         self._migrations = migrations
 
     async def on_message(self, update: Update, context: Context) -> None:
-        """Somebody sent a message."""
+        """Handle a new message."""
         message = update.message
         assert message is not None
         if message.migrate_to_chat_id is not None:
@@ -51,7 +51,7 @@ class Messages:
         if user is not None and user.is_bot and message.sender_chat is not None:
             await self._refuse_anonymous(update, message)
             return
-        # A picture that somebody sends through the inline mode was drawn here.
+        # Pictures sent through the inline mode come from this bot.
         if user is None or user.is_bot or message.via_bot is not None:
             return
         self._outbox.remember_name(user)
@@ -81,7 +81,7 @@ class Messages:
             await self._answering.show(caller, room, reply, update_id=update.update_id, message_id=message.message_id)
 
     async def _handle_text(self, update: Update, message: Message, user: User, room: Room) -> None:
-        """A text without a command: a new prompt for a picture, or nothing that the bot understands."""
+        """Handle a text without a command: a new prompt for a picture, or a text that the bot does not understand."""
         picture, prompt = await self._picture_to_vary(message, room), message.text
         if picture is not None and prompt:
             caller = self._reader.caller(user, room, update)
@@ -100,7 +100,7 @@ class Messages:
         return None
 
     async def _refuse_anonymous(self, update: Update, message: Message) -> None:
-        """Somebody writes as the group or as a channel, and Telegram does not tell who."""
+        """Handle a message that was sent as the group or a channel, whose author Telegram hides."""
         room = self._reader.room(message)
         if self._reader.command_line(message.text or message.caption or "", room) is not None:
             with suppress(Unreachable):
@@ -113,7 +113,7 @@ class Messages:
                 )
 
     async def on_edit(self, update: Update, context: Context) -> None:
-        """A caption that somebody adds afterwards counts as if it had come with the photo."""
+        """Handle a caption that was added later like one that came with the photo."""
         message = update.edited_message
         if message is None or message.from_user is None or message.from_user.is_bot:
             return
@@ -131,7 +131,7 @@ class Messages:
         await self._catch_up(room.chat)
 
     async def on_membership(self, update: Update, context: Context) -> None:
-        """Somebody unblocked the bot, or a group has it again: the answers that they missed follow."""
+        """Send the undelivered answers after the bot was unblocked or added to a group again."""
         changed = update.my_chat_member
         if changed is not None and changed.new_chat_member.status in (ChatMember.MEMBER, ChatMember.ADMINISTRATOR):
             await self._catch_up(self._migrations.first_id(changed.chat.id))

@@ -38,7 +38,7 @@ class _Window:
 
 
 class Pace:
-    """Turns to send in each chat, in the order in which they are asked for.
+    """The right to send in each chat, given in the order of the requests.
 
     clock: seconds that only grow. sleep: waits for that many seconds of the clock.
     """
@@ -92,14 +92,14 @@ class Pace:
         return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
 
     async def end_of_silence(self, chat: int) -> None:
-        """Return once Telegram wants no silence in this chat any more."""
+        """Return once Telegram's retry-after time for this chat is over."""
         if (silence := self.silence(chat)) > 0:
             await self._sleep(silence)
 
     def silence(self, chat: int) -> float:
-        """Seconds for which Telegram still wants silence in this chat."""
+        """Seconds left of Telegram's retry-after time for this chat."""
         return max(0.0, self._paused.get(chat, 0.0) - self._clock())
 
     def pause(self, chat: int, seconds: float) -> None:
-        """Telegram asked for silence in this chat."""
+        """Note the retry-after time that Telegram asked for in this chat."""
         self._paused[chat] = max(self._paused.get(chat, 0.0), self._clock() + seconds)

@@ -14,14 +14,14 @@ Context = CallbackContext[Any, Any, Any, Any]
 
 
 class Reader:
-    """Reads what one bot gets. The bot must be initialized, since its name and id are known from then on."""
+    """Reads the updates of one bot. The bot must be initialised: its name and id are needed."""
 
     def __init__(self, bot: Bot, migrations: ChatMigrations) -> None:
         self._bot = bot
         self._migrations = migrations
 
     def room(self, message: Any) -> Room:
-        """The room of a message, or of what is left of one that is too old for its button to be read."""
+        """The room of a message, which may be the stub that Telegram gives for a message that is too old."""
         chat: Chat = message.chat
         topic = getattr(message, "message_thread_id", None) if getattr(message, "is_topic_message", None) else None
         return Room(self._migrations.first_id(chat.id), topic)
@@ -55,7 +55,7 @@ class Reader:
         return f"{name}{space}{rest}" if known or addressee or room.private else None
 
     def deep_link(self, payload: str) -> str:
-        """The address that opens the private chat and sends /start with this payload."""
+        """The deep link that opens the private chat and sends /start with this payload."""
         return f"https://t.me/{self._bot.username}?start={payload}"
 
 

@@ -11,7 +11,7 @@ _MOVED = "telegram/moved"
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A chat (negative for groups) and a topic of it, in the records spelled "telegram:<chat>" or
+    """A chat (negative for groups) and a topic of it, in the records "telegram:<chat>" or
     "telegram:<chat>:<topic>". `chat` is the id that Telegram gave the chat first; see `ChatMigrations`."""
 
     chat: int
@@ -27,7 +27,7 @@ class Room:
 
     @classmethod
     def read(cls, text: str) -> "Room":
-        """The room that is spelled so. Raises ValueError for rooms of other platforms."""
+        """The room from its text in the records. Raises ValueError for rooms of other platforms."""
         name, _, rest = text.partition(":")
         if name != NAME:
             raise ValueError(f"not a room of Telegram: {text}")
@@ -36,7 +36,7 @@ class Room:
 
 
 class ChatMigrations:
-    """Groups that became supergroups and so got another id. Their rooms, jobs and grants keep the first one."""
+    """Groups that became supergroups and got another id. Their rooms, jobs and grants keep the first one."""
 
     def __init__(self, records: Records) -> None:
         self._records = records
@@ -44,12 +44,12 @@ class ChatMigrations:
         self._first: dict[int, int] = {}
 
     async def load(self) -> None:
-        """Read what earlier processes wrote down."""
+        """Load the migrations that earlier processes stored."""
         for note in await self._records.notes.find(_MOVED):
             self._remember(int(note.key), int(note.body["to"]))
 
     async def add(self, chat: int, new_id: int) -> None:
-        """Telegram gave this chat another id."""
+        """Store the new id of a chat."""
         first = self.first_id(chat)
         if first != new_id and self.current_id(first) != new_id:
             await self._records.notes.put(_MOVED, str(first), {"to": new_id})
@@ -60,9 +60,9 @@ class ChatMigrations:
         self._first[current] = first
 
     def current_id(self, chat: int) -> int:
-        """The id under which Telegram has this chat now."""
+        """The chat's current id at Telegram."""
         return self._current.get(chat, chat)
 
     def first_id(self, chat: int) -> int:
-        """The id that Telegram gave this chat first."""
+        """The chat's first id."""
         return self._first.get(chat, chat)

@@ -1,4 +1,4 @@
-// What every part of the page uses: its state, elements, sentences, and the server.
+// Shared by all parts of the page: state, elements, translations, and calls to the server.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -8,26 +8,26 @@ export const state = {
   photos: [],              // {file, url} in the tray
   albums: new Map(),       // job id -> object URLs of the photos sent with it; they never come back from the server
   messages: new Map(),     // message id -> its element
-  sources: new Map(),      // completion source -> {at, words}
+  sources: new Map(),      // completion source -> {at, found}
   options: [], chosen: -1, moved: false,
   sent: [], recalled: -1,
 };
 
-// Sentences are written here in English, and the server sends those of the reader's language
+// Sentences are in English here; the server sends their translations
 
 /** The sentence in the reader's language, with its {placeholders} filled in. */
 export function say(sentence, values = {}) {
   return filled(state.table?.catalog[sentence] ?? sentence, values);
 }
 
-/** As `say`, with the form that goes with the number. */
+/** Like `say`, in the singular or plural form for `count`. */
 export function several(one, many, count, values = {}) {
   const forms = state.table?.catalog[one] ?? [one, many];
   const form = new Intl.PluralRules(document.documentElement.lang).select(count) === "one" ? forms[0] : forms.at(-1);
   return filled(form, { count, ...values });
 }
 
-const filled = (text, values) => text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (placeholder, name) => values[name] ?? placeholder);
 
 // Building elements: text is only ever set as text, never as HTML.
 
@@ -54,8 +54,8 @@ export function icon(name) {
 
 export function face(name) {
   if (!name) return h("span", { class: "face bot", "aria-hidden": "true" }, icon("bot"));
-  const words = name.split(/\s+/);
-  const initials = (words.length > 1 ? [...words[0]][0] + [...words.at(-1)][0] : [...name].slice(0, 2).join("")).toUpperCase();
+  const parts = name.split(/\s+/);
+  const initials = (parts.length > 1 ? [...parts[0]][0] + [...parts.at(-1)][0] : [...name].slice(0, 2).join("")).toUpperCase();
   let hash = 7;
   for (const letter of name.toLowerCase()) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
   return h("span", { class: `face c${hash % 8}`, "aria-hidden": "true", title: name }, initials);
@@ -65,7 +65,7 @@ export function face(name) {
 
 const KEY = "Idempotency-Key";
 
-/** A key for one message or one press. The server does what it stands for once, however often it arrives. */
+/** A key for one message or press. The server handles requests with the same key once. */
 export const requestKey = () =>
   [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 

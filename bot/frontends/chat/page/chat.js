@@ -1,4 +1,4 @@
-// The page of the local chat: it renders what the server says and sends what the person does. No library, no build.
+// The page of the local chat: renders messages and sends input. No library, no build step.
 
 import { $, call, face, h, inRoom, say, state } from "./base.js";
 import { addPhotos, closeOptions, compose, grow, hint, onKey, suggest } from "./composer.js";
@@ -80,10 +80,10 @@ function receive(news) {
   const stay = atEnd() || news.type === "history" && state.messages.size === 0;
   const log = $("log");
   log.querySelector(".empty")?.remove();
-  // What is read aloud is what is new, not the whole history.
+  // Screen readers read new messages aloud, not the history.
   if (news.type === "history") {
     log.setAttribute("aria-live", "off");
-    // What was erased meanwhile is erased here too.
+    // Remove messages that were erased in the meantime.
     const left = new Set(messages.map((message) => message.id));
     for (const [id, element] of state.messages) {
       if (!left.has(id) && (messages.length === 0 || id > messages[0].id)) { element.remove(); state.messages.delete(id); }

@@ -1,4 +1,4 @@
-// The composer: photos before they are sent, the line, and its completion.
+// The composer: the photos to send, the input line, and its completion.
 
 import { $, call, h, icon, inRoom, say, several, state } from "./base.js";
 
@@ -71,7 +71,7 @@ export function grow() {
 
 export function hint(...parts) { $("hint").replaceChildren(...parts); }
 
-// Completion: what the word before the cursor can become
+// Completion of the word before the cursor
 
 function context() {
   const box = $("text");
@@ -89,21 +89,21 @@ function context() {
     const option = command.options.find((one) => one.name === named[1]);
     if (option && option.kind !== "flag") return { kind: "value", word, command, option };
   }
-  const places = command.options.filter((one) => one.kind === "word" || one.kind === "text");
+  const positional = command.options.filter((one) => one.kind === "word" || one.kind === "text");
   const index = before.findIndex((one) => one.startsWith("--"));
-  const place = index === -1 ? before.length : index;
-  const option = places.find((one, i) => i === place || one.kind === "text" && i <= place);
+  const position = index === -1 ? before.length : index;
+  const option = positional.find((one, i) => i === position || one.kind === "text" && i <= position);
   return { kind: "value", word, command, option };
 }
 
-async function wordsOf(option) {
+async function completionsOf(option) {
   if (!option || !option.source) return [];
   if (option.source === "choices") return option.choices.map((value) => ({ value, hint: "" }));
   const known = state.sources.get(option.source);
-  if (known && Date.now() - known.at < 5000) return known.words;
-  const words = await call(inRoom(`complete?source=${option.source}`)).catch(() => []);
-  state.sources.set(option.source, { at: Date.now(), words });
-  return words;
+  if (known && Date.now() - known.at < 5000) return known.found;
+  const found = await call(inRoom(`complete?source=${option.source}`)).catch(() => []);
+  state.sources.set(option.source, { at: Date.now(), found });
+  return found;
 }
 
 export async function suggest() {
@@ -117,7 +117,7 @@ export async function suggest() {
     const used = $("text").value;
     found = now.command.options.filter((one) => one.kind !== "photos" && !one.required && !used.includes(`--${one.name} `))
       .map((one) => ({ value: `--${one.name}`, hint: one.description }));
-  } else found = await wordsOf(now.option);
+  } else found = await completionsOf(now.option);
   if (context()?.word !== now.word) return;
   const typed = now.word.toLowerCase();
   found = found.filter((one) => one.value.toLowerCase().startsWith(typed));
@@ -129,7 +129,7 @@ export async function suggest() {
 function explain(now) {
   if (!now || !now.command) return hint(now ? say("Choose a command. Tab completes.") : "");
   const parts = [h("b", {}, `/${now.command.name}`)];
-  // What follows a text has no place of its own: the text takes all that is left.
+  // A text option takes the rest of the line, so no positional option follows it.
   const text = now.command.options.findIndex((one) => one.kind === "text");
   const placed = (option, i) => option.kind === "word" && (text === -1 || i < text);
   for (const [i, option] of now.command.options.entries()) {

@@ -84,9 +84,9 @@ function progressOf(progress) {
 }
 
 function duration(seconds) {
-  const whole = Math.max(0, Math.round(seconds));
-  if (whole < 60) return say("{seconds} s", { seconds: whole });
-  const minutes = Math.max(1, Math.round(whole / 60));
+  const rounded = Math.max(0, Math.round(seconds));
+  if (rounded < 60) return say("{seconds} s", { seconds: rounded });
+  const minutes = Math.max(1, Math.round(rounded / 60));
   if (minutes < 60) return say("{minutes} min", { minutes });
   return say("{hours} h {minutes} min", { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
