@@ -47,7 +47,8 @@ class Recipe:
     side: int | None = None
     """Pixels of the training pictures' sides; None for the base's own."""
     crop: Crop = "centre"
-    """The middle square, the square around the largest face, or the whole picture in a bucket of its aspect ratio."""
+    """The centre square, the square around the largest face, or the uncropped picture in a bucket of its aspect
+    ratio."""
     flip: bool = False
     """Whether pictures are mirrored at random. Off, since faces are not symmetric."""
     face_weight: float = 1.0
@@ -63,7 +64,7 @@ class Recipe:
     prior_album: int = 0
     """How many times each photo is among the class pictures, with the class noun as prompt. Only the token then tells
     person and class apart, so it is learned sooner (ai-toolkit's diff_output_preservation uses nothing else). It needs
-    the base's prediction as target: with the noise, the whole class would become the person."""
+    the base's prediction as target: with the noise, the class itself would become the person."""
     timesteps: Literal["stratified", "uniform"] = "stratified"
     """Whether the timesteps of a batch are spread evenly over the noise schedule or drawn independently."""
     targets: tuple[str, ...] | None = None
@@ -86,7 +87,7 @@ class Recipe:
     min_snr: float = 0.0
     """Gamma of min-SNR weighting (arXiv 2303.09556, which recommends 5); 0 for none. Flow matching has none."""
     noise_offset: float = 0.0
-    """Scale of the noise that a whole channel shares (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
+    """Scale of offset noise, one value for each channel (crosslabs.org/blog/diffusion-with-offset-noise: 0.1)."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights, which is saved; 0 saves the last weights."""
     max_norm: float = 1.0
@@ -100,7 +101,7 @@ class Recipe:
 
 
 class Learner(Protocol):
-    """What recipes depend on of a family of base models."""
+    """The part of a family of base models that recipes depend on."""
 
     @property
     def recipes(self) -> Mapping[Method, tuple[int, Recipe]]:

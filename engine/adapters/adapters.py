@@ -1,8 +1,9 @@
-"""Adapters: what a training leaves behind, one safetensors file.
+"""Adapters: the result of a training, one safetensors file.
 
 A LoRA is stored under diffusers' names with its configuration, so `StableDiffusionPipeline.load_lora_weights` reads
 the same file. Full DreamBooth is stored as thin factors of the difference from the base's weights. The header's
-`avatar` entry says what it is. The resident base draws with either, row by row, and it is never merged into the base.
+`avatar` entry has the adapter's facts. Adapters of both kinds are applied to rows of a batch, and never merged into the
+base.
 """
 
 import copy
@@ -40,26 +41,26 @@ LORA_METADATA = "lora_adapter_metadata"
 """Header key in which diffusers looks for a LoRA's configuration (diffusers/loaders/lora_base.py)."""
 
 TOKEN_PREFIX = "lora_word."
-"""Before a token in the key of its learned embedding. diffusers passes over keys of no model of its pipeline, but only
-if their names hold "lora" (diffusers/loaders/lora_pipeline.py)."""
+"""Prefix of a token in the key of its learned embedding. diffusers ignores keys that belong to no model of its
+pipeline, but only if they contain "lora" (diffusers/loaders/lora_pipeline.py)."""
 
 AdapterKind = Literal["avatar", "style", "few"]
-"""A person, a style (learned from a captioned set, or imported), or a few-step adapter, as headers name them."""
+"""A person, a style (learned from captioned pictures, or imported), or a few-step adapter, as headers name them."""
 
 COPIED_ROWS = 4
-"""Rows up to which a small base's weights are copied to be drawn with: one request's. In a larger batch, where a row's
-share of the hooks is small, a row costs the same whatever the others are drawn with."""
+"""Most rows of a batch for which a small base's weights are copied and changed: those of one request. In a larger batch
+hooks cost little for each row, and the adapters of other rows do not change the cost of a row."""
 
 RESIDENT = 32
-"""Most adapters that stay in the device's memory until they are used again."""
+"""Most adapters that are kept in the device's memory for later batches."""
 
 RESIDENT_BYTES = 2**31
-"""Most bytes of them: a full DreamBooth of Stable Diffusion 1.5 has 0.5 GB in half precision."""
+"""Most bytes of these adapters: a full DreamBooth of Stable Diffusion 1.5 has 0.5 GB in half precision."""
 
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """What an adapter's file says about itself."""
+    """The facts in an adapter file's header."""
 
     token: str
     noun: str
@@ -69,7 +70,8 @@ class AdapterFacts:
     seed: int
     kind: AdapterKind = "avatar"
     fingerprint: str = ""
-    """The base's, wherever it lies now; older files lack it and go by the name that it had."""
+    """The base's fingerprint, which does not depend on where the base is stored. Older files have none: `base`, the
+    source's name, decides there."""
 
     @property
     def few_step(self) -> bool:
@@ -96,9 +98,10 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
     """
     own = recipe.targets or base.family.adapter_targets
     modules = [
-        module for module in base.adaptable.values()
+        module
+        for module in base.adaptable.values()
         if (recipe.method == "lora" if module is base.unet else recipe.text_encoder)
-    ]  # fmt: skip
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in modules:
@@ -135,7 +138,7 @@ def _loras(base: BaseModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def save_delta(base: BaseModel, before: WeightReader, trained: nn.Module, facts: AdapterFacts, path: Path) -> float:
-    """Write what full DreamBooth changed as thin factors, and the text encoders' LoRA beside it, complete or not at
+    """Write full DreamBooth's change of the weights as thin factors, and the text encoders' LoRA, complete or not at
     all. Returns the share of the change that the factors leave out.
 
     Args:
@@ -157,7 +160,7 @@ def save_delta(base: BaseModel, before: WeightReader, trained: nn.Module, facts:
 
 def write(tensors: dict[str, Tensor], facts: AdapterFacts, path: Path, extra: dict[str, str]) -> None:
     """Write an adapter's file, complete or not at all."""
-    # A delta's factors and their scales are already as small as they may be.
+    # A delta's factors (int8) and their scales (float32) keep their dtypes.
     halves = {
         key: (tensor if key.endswith((".left", ".right", ".scale")) else tensor.detach().half()).cpu().contiguous()
         for key, tensor in tensors.items()
@@ -210,7 +213,7 @@ def adapter_file(path: Path) -> AdapterFile:
 
 @lru_cache(maxsize=1024)
 def _digest(file: Path, *identity: int) -> str:
-    # The whole file counts: people's files have equal headers and sizes.
+    # All bytes are hashed: the files of different people may have equal headers and sizes.
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -278,9 +281,9 @@ class LoadedAdapter:
 
 
 class Attached:
-    """The adapters on one base: loads them, applies them to the rows of a batch, and forgets them.
+    """The adapters of one base: loads them, applies them to the rows of a batch, and drops those unused longest.
 
-    They are known by their content, wherever their files lie.
+    They are identified by their content, whatever the paths of their files.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -290,7 +293,7 @@ class Attached:
 
     @property
     def loaded(self) -> Sequence[LoadedAdapter]:
-        """The adapters in the device's memory, the one that was used last at the end."""
+        """The adapters in the device's memory, the most recently used one last."""
         return tuple(self._loaded.values())
 
     def checked(self, adapters: Sequence[tuple[Path, float]]) -> Adapters:
@@ -308,7 +311,7 @@ class Attached:
 
     @contextmanager
     def applied(self, rows: Sequence[Adapters], parts: Collection[str] | None = None) -> Iterator[Any]:
-        """Within, row n of what passes the denoiser or a text encoder has exactly the adapters of rows[n].
+        """Within, exactly the adapters of rows[n] apply to row n of each batch through the denoiser or a text encoder.
 
         A batch of a multiple of len(rows) repeats them in the same order. A LoRA in training and its token are
         switched off meanwhile.
@@ -360,7 +363,7 @@ class Attached:
         layers: dict[str, applied.Adapter] = {}
         for part, prefix in prefixes.items():
             own, module = below(tensors, prefix), base.adaptable[part]
-            # As they are computed with: a denoiser draws under autocast.
+            # The dtype of the computation: a denoiser draws under autocast.
             dtype = precision.compute_dtype(base.device) if module is base.unet else base.dtype_of(module)
             layers[part] = (
                 read_delta(own, module, base.device, dtype)

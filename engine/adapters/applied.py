@@ -116,7 +116,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 
 def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:
-    """What B A is multiplied by on one layer, from peft's LoraConfig for its part; 1 without one."""
+    """The scale of B A on one layer, from peft's LoraConfig of its part; 1 without a LoraConfig."""
     alpha = config.get("lora_alpha", rank)
     for pattern, value in (config.get("alpha_pattern") or {}).items():
         if name == pattern or name.endswith(f".{pattern}"):

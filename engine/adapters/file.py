@@ -1,3 +1,3 @@
-"""The name of an adapter's file. It stands apart from `adapters.py`, which loads torch."""
+"""The name of an adapter's file, in a module that does not import torch."""
 
 FILE = "adapter.safetensors"

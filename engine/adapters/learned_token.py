@@ -16,13 +16,13 @@ from engine.bases.base import BaseModel
 
 
 class LearnedToken:
-    """Vectors that stand for `token` in the text encoders, (pieces, the tables' widths side by side).
+    """A learned embedding of `token` in the text encoders: `vectors`, (pieces, sum of the embedding tables' widths).
 
-    `vectors` start as the tables' own, so that a new one changes nothing.
+    A new one has the tables' own vectors, so that it changes nothing.
     """
 
     def __init__(self, base: BaseModel, token: str, vectors: Tensor | None = None) -> None:
-        """Of the base's tables, or with vectors that were learned before.
+        """A new one with the vectors of the base's embedding tables, or one with learned `vectors`.
 
         Raises:
             ValueError: the vectors have other sizes, or the tokenizers split the token differently.
@@ -40,7 +40,7 @@ class LearnedToken:
         self.vectors = nn.Parameter(self.own.clone() if vectors is None else vectors.to(self.own))
 
     def offset(self, start: int, width: int) -> Tensor:
-        """What it adds to the vectors of the table whose columns begin at `start`, (pieces, width)."""
+        """The difference to the vectors of the table whose columns begin at `start`, (pieces, width)."""
         return (self.vectors - self.own)[:, start : start + width]
 
 

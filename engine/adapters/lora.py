@@ -111,7 +111,7 @@ def _factors(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[nn.Linear | nn.Co
 
 
 def scale(rank: int, alpha: float, rslora: bool) -> float:
-    """What B A is multiplied by; rank-stabilised: arXiv 2312.03732."""
+    """The scale of B A: alpha / r, or rank-stabilised alpha / sqrt(r) (arXiv 2312.03732)."""
     return float(alpha / (math.sqrt(rank) if rslora else rank))
 
 

@@ -180,7 +180,7 @@ class BaseModel:
         return next(tensor.dtype for name, tensor in module.named_parameters() if "lora_" not in name)
 
     def fits(self, prompt: str) -> bool:
-        """Whether the text encoder reads the whole prompt."""
+        """Whether the prompt fits the text encoder, which cuts off longer ones."""
         return self.family.fits_prompt(self, prompt)
 
     @torch.no_grad()

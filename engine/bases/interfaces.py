@@ -106,7 +106,7 @@ class Pipeline(Protocol):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The pipeline's own values, beside those of its components."""
+        """The values of model_index.json, without the configurations of the components."""
 
     @property
     def components(self) -> Mapping[str, Any]:

@@ -38,8 +38,8 @@ def open_pipeline(source: str) -> Pipeline:
     """The diffusers pipeline of a folder, a hub id or a single .safetensors file on the CPU.
 
     Parts from a folder keep the dtype that they are stored in, so that none is ever in memory twice. All others are
-    float32. A single file has no configurations and no tokenizer: they come from the folder of the same name beside
-    it, or from the hub, where diffusers recognises the model by the file's layout.
+    float32. A single file has no configurations and no tokenizer: they come from a folder of the same name next to the
+    file, or from the hub, where diffusers recognises the model by the file's layout.
 
     Raises:
         OSError: there is no such model, or it has no safetensors.
@@ -91,8 +91,8 @@ def open_denoiser(source: str, like: Denoiser, name: str) -> Denoiser:
 
 def _open_file(path: Path) -> Pipeline:
     names = _names(path)
-    beside = path.with_suffix("")
-    config = {"config": str(beside)} if beside.is_dir() else {}
+    folder = path.with_suffix("")
+    config = {"config": str(folder)} if folder.is_dir() else {}
     for pipeline, prefix in SINGLE_FILES.items():
         if any(name.startswith(prefix) for name in names):
             optional = {"safety_checker": None} if pipeline == "StableDiffusionPipeline" else {}
@@ -127,9 +127,9 @@ def _klein_prefix(names: dict[str, tuple[int, ...]]) -> str | None:
 
 def _klein_other_parts(path: Path, names: dict[str, tuple[int, ...]], prefix: str) -> str:
     """The folder or hub id with the parts that the file does not hold."""
-    beside = path.with_suffix("")
-    if beside.is_dir():
-        return str(beside)
+    folder = path.with_suffix("")
+    if folder.is_dir():
+        return str(folder)
     if names.get(f"{prefix}img_in.weight") != KLEIN_SIZE:
         raise ValueError("of FLUX.2 only [klein] 4B is known here, and this file has other sizes")
     # The file does not tell whether it was distilled; its makers' names of the files do.

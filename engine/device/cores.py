@@ -1,10 +1,10 @@
 """How a small model shares a CPU's cores.
 
 The operations of a small denoiser are too short to be split over two cores: the cores wait for each other after every
-operation, which costs what the second core saves. Halves of a batch, each on a core of its own, wait only once. On two
+operation, which costs what the second core saves. Two halves of a batch, each on one core, wait only once. On two
 cores, a step of the embedded base's recipe took 0.53 s with split operations, 0.35 s on one core and 0.28 s in halves;
 a step of a guided drawing of four pictures took 82 ms on one core and 49 ms in halves. Halves of few rows wait for
-Python's lock instead: one picture beside two busy programs took 1.4 s on one core and 5.2 s in halves.
+Python's lock instead: while two other programs ran, one picture took 1.4 s on one core and 5.2 s in halves.
 """
 
 from bisect import bisect
@@ -44,7 +44,7 @@ def small(model: Model) -> bool:
 
 
 def split_rows(model: Model, rows: int, work: Callable[[slice], Result]) -> list[Result]:
-    """Call `work` on the rows of a batch: on all of them, or on each half on a core of its own where that is faster.
+    """Call `work` on the rows of a batch: once on all rows, or on each half on its own core where that is faster.
 
     `work` has to enter contexts that torch keeps for each thread, such as autocast and no_grad. If one half raises, the
     exception is passed on after the other half has ended.
@@ -104,7 +104,7 @@ def one_core(model: Model) -> Iterator[None]:
 
 
 def _run_both(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Run two tasks, each on a core of its own; their results."""
+    """Run two tasks at the same time, each on its own core. Returns their results."""
     cores = torch.get_num_threads()
     running = [_threads().submit(task) for task in tasks]
     # The new threads set a number of cores for themselves alone, but torch also records it as every thread's.

@@ -27,7 +27,7 @@ def within_memory(work: Callable[[], Result]) -> Result:
     """What `work` returns.
 
     Raises:
-        OutOfMemory: in place of torch's error. It does not hold on to the tensors of the failed work, so a caller may
+        OutOfMemory: instead of torch's error. It holds no reference to the tensors of the failed work, so a caller may
             try something smaller at once.
     """
     try:

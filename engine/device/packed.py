@@ -71,7 +71,7 @@ def packed(module: nn.Module, device: torch.device, learning: bool = False) -> I
     """Within: the convolutions and linear layers of `module` compute with packed weights.
 
     Does nothing unless `device` is a CPU that computes in bfloat16. The layers' own weights stay as they are; each
-    layer gets a `forward` of its own for the time being.
+    layer has a replaced `forward` meanwhile.
 
     Args:
         learning: gradients must pass through the layers. Layers that are trained themselves are left alone.
@@ -102,7 +102,7 @@ def _improves(part: nn.Module, learning: bool) -> bool:
 
 
 def _set_forward(layer: Any, forward: Forward | None) -> None:
-    """Give the layer a `forward` in place of its class's; None takes it away."""
+    """Replace the layer's `forward`; None restores its class's."""
     if forward is not None:
         layer.forward = forward
     elif "forward" in vars(layer):

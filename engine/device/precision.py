@@ -57,7 +57,7 @@ more, unfused is far slower."""
 def attention(device: torch.device, dtype: torch.dtype, positions: int) -> AbstractContextManager[object]:
     """Within: train with the attention kernel whose backward pass is fastest.
 
-    Holds for the whole process. The backward pass belongs inside: checkpointing computes attention there again.
+    It affects all threads of the process. The backward pass must be inside too: checkpointing recomputes attention.
 
     Args:
         dtype: the dtype that the model computes in.

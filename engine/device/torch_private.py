@@ -1,7 +1,7 @@
 """The private names of torch that the engine uses. No other module uses any.
 
-A release of torch may drop a private name. Each function here therefore looks its name up at every call and, where
-torch no longer has it, gets the same result by public calls: slower, or with more memory.
+A release of torch may drop a private name. Each function here therefore looks its name up at every call. If the name is
+missing, it computes the same result by public calls, which are slower or need more memory.
 """
 
 import inspect
@@ -22,7 +22,7 @@ MKLDNN = ("_convolution_pointwise", "_linear_pointwise", "_reorder_convolution_w
 
 
 def changed() -> list[str]:
-    """What torch changed: the private names above that it no longer has."""
+    """The private names above that this release of torch does not have."""
     gone = [f"torch._foreach_{operation}" for operation in FOREACH if not hasattr(torch, f"_foreach_{operation}")]
     gone += [f"torch.ops.mkldnn.{name}" for name in MKLDNN if not hasattr(torch.ops.mkldnn, name)]
     gone += [] if hasattr(torch, "_fused_adamw_") else ["torch._fused_adamw_"]

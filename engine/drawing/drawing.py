@@ -1,7 +1,7 @@
 """Drawing: prompts, seeds and adapters become pictures.
 
-A request (`Drawing`) is settled once into a `Plan`, which leaves nothing open. Plans with equal keys are drawn as one
-batch (`draw_together`).
+A request (`Drawing`) becomes a `Plan`, in which every value is decided. Plans with equal keys are drawn as one batch
+(`draw_together`).
 """
 
 from collections.abc import Sequence
@@ -60,9 +60,9 @@ class Plan:
     start: int
     """The first step that is drawn: 0, or later for a variation, as in diffusers' StableDiffusionImg2ImgPipeline."""
     guidance: float
-    """The scale of classifier-free guidance; 1 is without."""
+    """The guidance scale of classifier-free guidance; 1 for none."""
     consistency: bool
-    """Whether each step predicts the whole picture, as few-step adapters do that were distilled by consistency."""
+    """Whether to sample by multistep consistency, for few-step adapters that were distilled by consistency."""
     adapters: Adapters
     """With their weights; among them the base's own few-step adapter where the drawing asks for its steps."""
 
@@ -95,7 +95,7 @@ class Picture:
 
 
 def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
-    """Check a drawing and settle it.
+    """Check a drawing and decide every value that it leaves open.
 
     Raises:
         UserError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`; of the adapters

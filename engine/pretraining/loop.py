@@ -1,8 +1,8 @@
 """The resumable training loop that the scripts of this folder share.
 
-`torchrun --nproc-per-node N -m engine.pretraining.…` trains data parallel: each process computes the loss of its own
-rows, and the mean of the gradients moves all copies. On a CPU, one process of one thread for each core was 1.2 times as
-fast as one process of two threads, which wait for each other after every operation.
+`torchrun --nproc-per-node N -m engine.pretraining.…` trains data parallel: each process computes the loss of its
+rows, and all copies are updated by the mean of the gradients. On a CPU, one process of one thread for each core was 1.2
+times as fast as one process of two threads, which wait for each other after every operation.
 """
 
 import copy

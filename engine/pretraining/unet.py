@@ -1,11 +1,11 @@
-"""Pre-train the embedded base's U-Net and save the whole pipeline:
+"""Pre-train the embedded base's U-Net and save the pipeline with all its parts:
 `python -m engine.pretraining.unet --set DIR --vae DIR --tokenizer DIR --text-encoder DIR --work DIR --out DIR`.
 
 Ran once; kept so that it can be repeated.
 
 The text encoder (engine.pretraining.text_encoder) stays frozen. Trained together with the U-Net from scratch, its
-hidden states became the same for every prompt within 2,000 steps, since words explain next to nothing of a picture that
-the U-Net cannot yet draw.
+hidden states became the same for every prompt within 2,000 steps, since prompts explain next to nothing of the loss
+while the U-Net cannot draw yet.
 
 v-prediction (arXiv 2202.00512, eq. 11) with betas rescaled to zero terminal signal-to-noise and trailing timesteps
 (arXiv 2305.08891), so that flat backgrounds of any colour can be drawn. One caption in twelve is left empty for
@@ -190,7 +190,7 @@ def main(
         clean = torch.from_numpy(latents[rows].astype(np.float32))
         clean = clean + NOISE * torch.randn_like(clean)
         noise = torch.randn_like(clean)
-        # Stratified timesteps: every batch covers the whole schedule, which halves the loss's variance.
+        # Stratified timesteps: every batch covers the full schedule, which halves the loss's variance.
         spread = (torch.arange(batch) + torch.rand(batch)) / batch
         timestep = (spread * scheduler.config.num_train_timesteps).long()
         noisy = scheduler.add_noise(clean, noise, timestep)

@@ -18,7 +18,7 @@ LikenessMeasure = Literal["face", "judge"]
 """How pictures are compared with an album: by face descriptors, or by the judge of the drawn world."""
 
 Notice = Literal["cartoon"]
-"""What people must be told of a base's pictures, as a code that the chats and the command line put into words."""
+"""The code of a notice about a base's pictures. The chats and the command line have its text."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Conditioning:
     prompt_embeds: Tensor
     """(n, tokens, width)."""
     pooled_prompt_embeds: Tensor | None = None
-    """(n, width): one vector for each whole prompt, in families that have one."""
+    """(n, width): the pooled embedding of each prompt, in families that have one."""
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
@@ -103,7 +103,7 @@ class Family(ABC):
     sample_captions: bool = False
     """Whether the engine can caption and draw this family's training world (`engine.toon.samples`), to distil from."""
     notice: Notice | None = None
-    """What people must be told of its pictures."""
+    """The notice that users get with its pictures."""
 
     denoiser: ClassVar[str] = "unet"
     """The denoiser's name among the pipeline's components, and the prefix of its adapters' keys."""
@@ -133,7 +133,7 @@ class Family(ABC):
 
     @abstractmethod
     def fits_prompt(self, base: Parts, prompt: str) -> bool:
-        """Whether the text encoder reads the whole prompt."""
+        """Whether the prompt fits the text encoder, which cuts off longer ones."""
 
     def to_latents(self, vae: Autoencoder, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the VAE, each scaled and arranged for the denoiser (n, c, h, w)."""
@@ -162,8 +162,8 @@ class Family(ABC):
         """The sides of a picture in pixels must be multiples of this."""
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
-        """Captions of a drawing for training, beside `instance_prompts`: each describes what the picture shows besides
-        `instance`. Empty where `captions_drawings` is false, or the picture cannot be described."""
+        """Captions of a drawing for training, in addition to `instance_prompts`: `instance` and what else the picture
+        shows. Empty if `captions_drawings` is false, or the picture cannot be described."""
         return ()
 
     def check_parts(self, base: Parts) -> None:
@@ -191,5 +191,5 @@ def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device
 
 
 def fits_tokenizer(tokenizer: Tokenizer, prompt: str) -> bool:
-    """Whether the whole prompt is within the text encoder's length."""
+    """Whether the prompt has at most as many tokens as the text encoder takes."""
     return len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length

@@ -1,7 +1,7 @@
 """FLUX.2 [klein] 4B, a flow-matching transformer.
 
 Chosen among the families of diffusers 0.42 that a 24 GB card holds: its licence is Apache 2.0 for weights and code (SD
-3.5's is not; Lumina 2's text encoder has terms of its own), transformer and text encoder take 16 GB in bfloat16 where
+3.5's is not; Lumina 2's text encoder has another licence), transformer and text encoder take 16 GB in bfloat16 where
 Z-Image's take 20, every prompt has the same number of tokens, so that the requests of several people fit one batch, and
 a sibling distilled to four steps takes the same adapters.
 """

@@ -40,7 +40,7 @@ class StableDiffusionXL(StableDiffusion):
     def predict(
         self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        # Original size, crop and target size (section 2.2), in pixels: the pictures are whole and uncropped.
+        # Original size, crop and target size (section 2.2), in pixels: the pictures are not cropped.
         height, width = (base.vae_scale_factor * side for side in noisy.shape[2:])
         sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
         added = {"text_embeds": conditioning.pooled_prompt_embeds, "time_ids": sizes.expand(len(noisy), -1)}
