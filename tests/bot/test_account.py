@@ -46,7 +46,7 @@ async def test_train_here_and_imagine_there(bot: Any) -> None:
     assert again.job_id in (await bot.say("/status")).message.text
 
 
-async def test_both_keep_what_they_had(bot: Any) -> None:
+async def test_linked_accounts_keep_their_avatars(bot: Any) -> None:
     here, ben = await bot.avatar("mia7"), await bot.avatar("ben5", "Ben")
     code = await code_of(bot, ON_DISCORD)
     there = await bot.records.users.get_or_create("discord", ON_DISCORD.platform_id, "Anna Berg")
@@ -68,7 +68,7 @@ async def test_both_keep_what_they_had(bot: Any) -> None:
     assert len(await bot.records.users.accounts(there.id)) == 2
 
 
-async def test_a_code_is_good_once_and_for_ten_minutes(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_link_code_works_once_within_ten_minutes(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     used, replaced = await code_of(bot, bot.caller("Ben")), await code_of(bot, bot.caller())
     fresh = await code_of(bot, bot.caller())
     assert "unknown, used or older" in (await bot.commands.line(ON_DISCORD, f"/link {replaced}")).message.text
@@ -106,7 +106,7 @@ async def test_redeeming_again_says_the_same_and_changes_nothing(bot: Any) -> No
     assert await bot.records.notes.find(REDEEMED) == []
 
 
-async def test_who_cannot_be_joined(bot: Any) -> None:
+async def test_accounts_that_cannot_be_linked(bot: Any) -> None:
     own = await code_of(bot, bot.caller())
     assert "your own" in (await bot.say(f"/link {own}")).message.text
     another = await code_of(bot, bot.caller())
@@ -222,7 +222,7 @@ async def own(bot: Any) -> list[str]:
     return [job.id for job in await bot.records.jobs.for_user(user.id)]
 
 
-async def test_nothing_is_left_of_who_is_forgotten(bot: Any, tmp_path: Path) -> None:
+async def test_forget_erases_everything(bot: Any, tmp_path: Path) -> None:
     words = await a_life(bot)
     before = await everywhere(bot, tmp_path)
     assert [word for word in words if word.encode() not in before] == []
@@ -268,7 +268,7 @@ async def test_chat_lines_stay_unless_they_are_asked_for(bot: Any) -> None:
     assert [button.label for button in asked.buttons] == ["Erase everything", "Keep it all"]
 
 
-async def test_what_an_engine_writes_late_is_not_kept(bot: Any, tmp_path: Path) -> None:
+async def test_an_engine_can_write_nothing_after_forget(bot: Any, tmp_path: Path) -> None:
     """The person is forgotten while an engine draws and another one trains; neither can write it down any more."""
     await bot.avatar("mia7")
     await bot.say("/share mia7")
@@ -283,7 +283,9 @@ async def test_what_an_engine_writes_late_is_not_kept(bot: Any, tmp_path: Path) 
     assert await bot.records.jobs.get(own.id) is None
 
 
-async def test_an_upload_that_outlasts_its_person_leaves_nothing(bot: Any, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_upload_that_ends_after_its_person_was_erased_leaves_nothing(
+    bot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     async def photos() -> AsyncIterator[Upload]:
         async def chunks() -> AsyncIterator[bytes]:
             yield MARK
@@ -327,7 +329,7 @@ class Wall:
         self.shown[ref] = message
 
 
-async def test_messages_on_the_way_promise_nothing_any_more(bot: Any) -> None:
+async def test_progress_messages_of_an_erased_person_promise_no_answer(bot: Any) -> None:
     await bot.avatar("mia7")
     for job in await bot.records.jobs.undelivered("chat"):
         await bot.records.jobs.mark_delivered(job.id)

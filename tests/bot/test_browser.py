@@ -107,7 +107,7 @@ def files(draw: Callable[..., bytes], tmp_path: Path) -> list[Path]:
     return paths
 
 
-async def test_what_one_says_the_other_reads(pair: Pair) -> None:
+async def test_two_people_in_a_room_read_each_other(pair: Pair) -> None:
     anna, ben, text = await pair.enter(trained=False)
     await pair.shot(anna, "empty")
     await text.fill("Hello Ben!")
@@ -216,7 +216,7 @@ async def test_pictures_are_drawn_enlarged_varied_and_deleted(pair: Pair) -> Non
         await expect(page.locator(".picture img")).to_have_count(8)
 
 
-async def test_what_is_erased_is_gone_after_a_reload_too(pair: Pair) -> None:
+async def test_erased_pictures_are_gone_after_a_reload(pair: Pair) -> None:
     anna, ben, text = await pair.enter(trained=True)
     await text.fill("/imagine mia7 woman --count 4")
     await text.press("Enter")
@@ -241,7 +241,7 @@ async def test_help_in_the_dark(pair: Pair) -> None:
     await pair.shot(anna, "help-dark")
 
 
-async def test_what_got_no_answer_is_sent_again_as_the_same_request(browser: Browser, chat: str, bot: Any) -> None:
+async def test_an_unanswered_request_is_sent_again_with_the_same_key(browser: Browser, chat: str, bot: Any) -> None:
     """The server received it, and the answer was lost on its way back."""
     await bot.avatar("mia7")
     page = await enter(browser, Watch(chat), "Anna", **ON_A_DESK)
@@ -282,7 +282,7 @@ async def barriers(page: Page) -> list[str]:
 @pytest.mark.parametrize(
     ("scheme", "width", "height"), [("light", 1280, 860), ("dark", 1280, 860), ("light", 390, 844), ("dark", 390, 844)]
 )
-async def test_everybody_can_use_it(
+async def test_the_page_is_accessible(
     browser: Browser, chat: str, bot: Any, tmp_path: Path, scheme: Any, width: int, height: int
 ) -> None:
     """No barrier that axe knows, whatever is on the page, in light and dark, on a desk and on a phone."""
@@ -351,7 +351,7 @@ async def test_everybody_can_use_it(
     assert watch.complaints == []
 
 
-async def test_by_keyboard_alone(browser: Browser, chat: str, bot: Any) -> None:
+async def test_the_page_works_with_the_keyboard_only(browser: Browser, chat: str, bot: Any) -> None:
     """From the log-in to a picture, the gallery and another room, without a pointer."""
     watch = Watch(chat)
     await bot.avatar("mia7")

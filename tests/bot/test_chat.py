@@ -240,7 +240,7 @@ async def test_strangers_see_nothing(chat: str) -> None:
     await stranger.session.close()
 
 
-async def test_other_sites_are_kept_out(anna: Browser, chat: str) -> None:
+async def test_requests_from_other_sites_are_refused(anna: Browser, chat: str) -> None:
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1", chat.replace("http", "ftp") + ".example"):
         async with anna.session.post("/api/rooms", json={"name": "x"}, headers={"Origin": origin}) as response:
             assert response.status == 403
@@ -338,7 +338,7 @@ async def test_history_survives_a_new_connection(anna: Browser) -> None:
     assert [message["body"]["text"] for message in listener.seen.values()] == ["one", "two"]
 
 
-async def test_a_terminated_chat_closes_what_it_opened(tmp_path: Path) -> None:
+async def test_a_terminated_chat_closes_its_connections(tmp_path: Path) -> None:
     environment = os.environ | {"AVATAR_HOME": str(tmp_path / "home")}
     chat = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "chat", "--port", "0", stdout=PIPE, stderr=PIPE, env=environment

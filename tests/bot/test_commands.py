@@ -61,7 +61,7 @@ async def test_from_photos_to_pictures(bot: Any) -> None:
     assert (job.payload.prompt, job.payload.seed, job.payload.count) == ("Mia7 woman in a red hoodie", None, 2)
 
 
-async def test_a_picture_is_varied_by_the_rights_of_whoever_asks(bot: Any) -> None:
+async def test_a_variation_needs_the_rights_of_the_person_who_asks(bot: Any) -> None:
     await bot.avatar()
     drawn = await bot.answer(await bot.say("/imagine mia7 woman in a suit --count 2 --seed 41 --negative hat"))
     assert [button.label for button in drawn.buttons] == ["Again", "V1", "V2", "Seed", "Delete"]
@@ -251,7 +251,7 @@ async def test_a_sender_who_hangs_up_leaves_nothing(bot: Any) -> None:
     assert await avatars(bot) == []
 
 
-async def test_records_that_fail_leave_no_photo(
+async def test_no_photo_is_left_if_the_records_fail(
     bot: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def fails(*_: object) -> None:
@@ -276,7 +276,7 @@ async def test_a_taken_token_suggests_a_free_one(bot: Any) -> None:
     assert (await bot.say("/train mia7 woman", 6, name="Ben")).job_id is not None
 
 
-async def test_new_photos_take_the_place_of_a_draft(bot: Any) -> None:
+async def test_new_photos_replace_a_draft(bot: Any) -> None:
     first = await bot.answer(await bot.say("/train mia7 woman", 5))
     second = await bot.answer(await bot.say("/train mia7 woman", 7))
     assert "gone" in (await bot.press(first.buttons[0].action)).message.text
@@ -299,7 +299,7 @@ async def test_two_presses_start_one_training(bot: Any) -> None:
     assert len(await bot.records.jobs.active()) == 1
 
 
-async def test_nobody_presses_for_another(bot: Any) -> None:
+async def test_buttons_work_only_for_their_person(bot: Any) -> None:
     checked = await bot.answer(await bot.say("/train mia7 woman", 6))
     for button in checked.buttons:
         reply = await bot.press(button.action, name="Ben")
@@ -409,7 +409,7 @@ async def test_cancelling_a_photo_check_erases_the_photos(bot: Any) -> None:
     assert await bot.kept() == []
 
 
-async def test_nobody_fills_the_queue_alone(bot: Any) -> None:
+async def test_a_person_has_a_limited_number_of_jobs(bot: Any) -> None:
     await bot.avatar("mia7")
     for _ in range(limits.ACTIVE_JOBS_MOST):
         assert (await bot.say("/imagine mia7")).job_id is not None
@@ -477,7 +477,7 @@ async def test_actions_fit_every_platform(bot: Any) -> None:
         assert len(button.action.encode()) <= 64
 
 
-async def test_a_queue_that_is_away_loses_nothing(
+async def test_no_job_is_lost_while_the_queue_is_unreachable(
     bot: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def away(_: object) -> bool:

@@ -149,7 +149,7 @@ def test_the_closest_language_is_found(wishes: list[str | None], found: str) -> 
     assert closest(wishes) == found
 
 
-def test_speaking_is_undone_and_knows_only_what_there_is() -> None:
+def test_speaking_restores_the_language_and_ignores_unknown_ones() -> None:
     with speaking("de"):
         assert spoken() == "de"
         with speaking(None):
@@ -197,7 +197,7 @@ def assert_german(message: Message) -> None:
         assert [word for word in left if word not in ("was", "all")] == [], text
 
 
-async def test_a_whole_conversation_leaves_no_english(bot: Any) -> None:
+async def test_a_conversation_in_german_has_no_english(bot: Any) -> None:
     speak("de")
     bot.engine.verdicts = {
         2: {"ok": False, "codes": ["several_faces"], "facts": {"faces": 2}},
@@ -278,7 +278,7 @@ def test_every_refusal_is_german(code: str) -> None:
         lambda: refusals.apology("a1b2"),
     ],
 )
-def test_what_one_platform_says_is_german(compose: Callable[[], Message]) -> None:
+def test_texts_of_one_platform_are_translated(compose: Callable[[], Message]) -> None:
     with speaking("de"):
         assert_german(compose())
 

@@ -174,11 +174,11 @@ def test_a_style_has_a_weight_from_0_to_2(name: str, hundredths: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["inks:", "inks:much", "inks:-1", "inks:nan", "inks:1e0", ":0.6", "inks:0.6:0.6"])
-def test_what_is_no_weight_is_refused(text: str) -> None:
+def test_a_wrong_style_weight_is_refused(text: str) -> None:
     assert refused(limits.style, text).code == "style_shape"
 
 
-def test_nothing_leaves_it_open() -> None:
+def test_an_empty_text_means_the_default() -> None:
     assert (limits.size(" "), limits.lifetime(""), limits.quota("none")) == (None, None, None)
 
 

@@ -76,7 +76,7 @@ def test_any_line_is_read_or_refused(text: str, start: str) -> None:
         ),
     ],
 )
-def test_what_was_asked_for_is_written_as_a_line_that_asks_for_it(asked: Imagine, line: str) -> None:
+def test_line_of_and_parse_are_inverse(asked: Imagine, line: str) -> None:
     assert line_of(asked) == line
     assert parse(line) == Line("imagine", values_of(asked))
 

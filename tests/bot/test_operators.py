@@ -80,7 +80,7 @@ async def test_a_pause_keeps_jobs_and_says_so(bot: Any) -> None:
     assert "Here you are" in (await bot.answer(reply)).text
 
 
-async def test_a_ban_stops_everything_but_what_is_ones_own(bot: Any) -> None:
+async def test_a_ban_stops_everything_but_access_to_ones_own_data(bot: Any) -> None:
     await bot.avatar("mia7")
     await bot.avatar("ben5", "Ben")
     await bot.say("/share ben5", name="Ben")
@@ -101,7 +101,7 @@ async def test_a_ban_stops_everything_but_what_is_ones_own(bot: Any) -> None:
     assert (await bot.say("/imagine ben5")).job_id is not None
 
 
-async def test_a_ban_outlives_an_erasure_and_comes_before_the_first_word(bot: Any) -> None:
+async def test_a_ban_survives_forget_and_can_precede_the_first_message(bot: Any) -> None:
     await bot.avatar("ben5", "Ben")
     await do(bot, "ban chat:ben")
     asked = (await bot.say("/forget", name="Ben")).message
@@ -152,7 +152,7 @@ async def test_quotas_of_trainings_outlast_an_erasure(bot: Any) -> None:
     assert "switched training off here" in (await bot.say("/train ann3 woman", 6, name="Ben")).message.text
 
 
-async def test_what_fails_is_given_back(bot: Any) -> None:
+async def test_a_failed_job_does_not_count_towards_the_quota(bot: Any) -> None:
     await bot.avatar("mia7")
     await do(bot, "quota pictures 4")
     bot.engine.errors = {Imagine: {"code": "crashed", "facts": {}}, Train: {"code": "crashed", "facts": {}}}
@@ -237,7 +237,7 @@ def test_operators_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
         BotSettings()
 
 
-async def test_operators_stop_anybodys_job(bot: Any) -> None:
+async def test_operators_can_cancel_any_job(bot: Any) -> None:
     await bot.avatar("mia7")
     reply = await bot.say("/imagine mia7")
     assert "Stopped" in (await bot.commands.line(OLGA, f"/cancel {reply.job_id}")).message.text

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("bot", "storage") for path in (ROOT / folder).rglob("*.py")]
 
 
-def test_every_code_that_is_raised_has_its_wording() -> None:
+def test_every_raised_code_has_a_sentence() -> None:
     raised = {code for path in SOURCES for code in re.findall(r'UserError\(\s*"(\w+)"', path.read_text("utf-8"))}
     assert {"link_code", "operators_only", "photos_few", "share_gone"} <= raised
     assert raised - refusals.REFUSALS.keys() == set()
@@ -51,7 +51,7 @@ def raised_by_jobs() -> dict[str, set[str]]:
     return raised
 
 
-def test_every_code_that_the_engine_ends_a_job_with_has_its_wording() -> None:
+def test_every_error_code_of_the_engine_has_a_sentence() -> None:
     raised = raised_by_jobs()
     assert {"out_of_memory", "wrong_base", "no_good_photos", "unknown_style", "internal", "timeout"} <= raised.keys()
     known = raised.keys() | sentences.SENTENCES.keys()
@@ -72,7 +72,7 @@ def test_an_unknown_code_is_answered_too() -> None:
 
 @pytest.mark.parametrize("code", sorted(SENTENCES))
 @pytest.mark.parametrize("ok", [True, False])
-def test_every_verdict_is_said_in_words(code: str, ok: bool) -> None:
+def test_every_verdict_has_a_sentence(code: str, ok: bool) -> None:
     verdict = checks.verdict(3, {"ok": ok, "codes": [code], "facts": {}})
     assert verdict.tone == ("warning" if ok else "trouble")
     assert "_" not in verdict.text
@@ -86,7 +86,7 @@ def test_durations(seconds: float, said: str) -> None:
     assert phrases.duration(seconds) == said
 
 
-def test_a_training_that_goes_on_with_less_memory_says_so() -> None:
+def test_a_training_says_when_it_continues_with_less_memory() -> None:
     now = datetime.now(UTC)
     job = Job("1", JobKind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None,
               None, False, None, None)  # fmt: skip

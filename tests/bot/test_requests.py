@@ -45,7 +45,7 @@ async def test_a_drawing_is_made_once(bot: Any) -> None:
     assert [job.id for job in await jobs(bot, Imagine)] == [first.job_id]
 
 
-async def test_the_same_words_in_another_request_are_another_drawing(bot: Any) -> None:
+async def test_the_same_line_in_another_request_is_another_drawing(bot: Any) -> None:
     await bot.avatar("mia7")
     replies = [await line(bot, f"chat:{number}", "/imagine mia7 --count 1") for number in range(3)]
     assert len({reply.job_id for reply in replies}) == 3
@@ -159,7 +159,7 @@ async def test_a_message_that_the_browser_sends_twice(page: Browser, bot: Any) -
     assert [job.id for job in await jobs(bot, Imagine)] == [first["job"]]
 
 
-async def test_words_that_the_browser_sends_twice(page: Browser, bot: Any) -> None:
+async def test_a_line_that_the_browser_sends_twice(page: Browser, bot: Any) -> None:
     for key in ("0123456789abcdef", "0123456789abcdef", "another-key"):
         await page.say("Hello!", key=key)
     assert await said(bot, "Anna") == ["Hello!", "Hello!"]

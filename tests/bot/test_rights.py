@@ -41,7 +41,7 @@ async def test_a_group_draws_until_it_is_taken_back(bot: Any) -> None:
     assert "no longer shared" in (await bot.press(button.action)).message.text
 
 
-async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_grant_to_a_person_holds_everywhere_until_it_expires(bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     await bot.avatar("mia7")
     assert "anybody called Ben" in (await bot.say("/share mia7 Ben")).message.text
     await bot.say("/help", name="Ben")
@@ -62,7 +62,7 @@ async def test_a_person_draws_anywhere_until_it_ends(bot: Any, monkeypatch: pyte
     assert "Nobody but you" in (await bot.say("/unshare mia7 Ben")).message.text
 
 
-async def test_a_group_is_the_whole_of_it(bot: Any) -> None:
+async def test_a_grant_to_a_group_holds_in_all_of_its_rooms(bot: Any) -> None:
     """A Discord server with its channels, a Telegram group with its topics."""
     await bot.avatar("mia7")
     owner = await bot.records.users.get_or_create("chat", "anna", "Anna")
@@ -116,7 +116,7 @@ async def test_a_wrong_share_is_answered_kindly(bot: Any, text: str, said: str) 
     assert await bot.records.grants.for_avatar(mia.id) == []
 
 
-async def test_unshare_elsewhere_offers_what_there_is(bot: Any) -> None:
+async def test_unshare_in_another_room_offers_the_existing_grants(bot: Any) -> None:
     mia = await bot.avatar("mia7")
     await bot.say("/share mia7")
     reply = await bot.say("/unshare mia7", room="kitchen")

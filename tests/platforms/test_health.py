@@ -18,9 +18,7 @@ FOR_GOOD = 100_000
 
 
 @pytest.mark.parametrize("platform", ["discord", "telegram"])
-async def test_a_bot_is_unhealthy_for_as_long_as_its_platform_is_away(
-    platform: str, redis: str, tmp_path: Path
-) -> None:
+async def test_a_bot_is_unhealthy_while_its_platform_is_unreachable(platform: str, redis: str, tmp_path: Path) -> None:
     alive, telegram = tmp_path / "alive", Server()
     async with DiscordServer() as discord, served(telegram) as telegram_url:
         environment = os.environ | {

@@ -129,7 +129,7 @@ def test_names_and_prompts_are_shown_as_they_were_written() -> None:
     assert "\n> \\# mia7 \\*in\\* a \\[suit](x), @\u200beveryone\n" in asked
 
 
-def test_what_is_rendered_for_discord_stays_below() -> None:
+def test_discord_messages_stay_below_the_limits() -> None:
     buttons = tuple(Button("y" * 81, f"again:{number}") for number in range(26))
     rendered = render(Message("x" * 2001, job="23456789bc", buttons=buttons))
     assert rendered.view
@@ -217,7 +217,7 @@ async def test_telegram_refuses(server: Server, ben: Person) -> None:
         await ben.ask("x" * 257)
 
 
-async def test_telegram_refuses_what_is_too_quick_or_too_old(server: Server, ben: Person) -> None:
+async def test_telegram_refuses_fast_calls_and_old_messages(server: Server, ben: Person) -> None:
     server.rates, group = Rates(overall=1000, private=3, group=20), server.group()
     for chat, most in ((ben.id, 3), (group, 20)):
         answers = [await refused(server, "sendMessage", chat_id=chat, text="x") for _ in range(most + 1)]
@@ -235,7 +235,7 @@ async def test_telegram_refuses_what_is_too_quick_or_too_old(server: Server, ben
     assert await server._getUpdates({}) == []
 
 
-async def test_what_is_rendered_for_telegram_stays_below() -> None:
+async def test_telegram_messages_stay_below_the_limits() -> None:
     assert [units(part) for part in pieces("x" * (TEXT_MOST + 1))] == [TEXT_MOST, 1]
     assert units(clipped("😀" * (CAPTION_MOST // 2) + "x", CAPTION_MOST)) <= CAPTION_MOST
     with pytest.raises(ValueError, match="64 bytes"):

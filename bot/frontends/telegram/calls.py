@@ -40,7 +40,7 @@ TRIES = 3
 RETRY_PAUSE = 0.5
 """Pause before the second try, in seconds; doubled before the third."""
 _TYPING_WAIT_MOST = 3.0
-"""Seconds of silence after which the typing sign is still sent; after a longer silence the reply itself is near."""
+"""Longest retry-after time, in seconds, after which the typing sign is still sent."""
 PHOTO_MOST = 10_000_000
 """Most bytes of a picture that Telegram shows as a photo."""
 _GATEWAY = ("Bad Gateway", "(503)", "(504)")
@@ -215,9 +215,9 @@ class Calls:
     async def typing(self, room: Room) -> None:
         """Acknowledge a command: show the typing sign if the reply has to wait."""
         for _ in range(TRIES):
-            if self._pace.silence(room.chat) > _TYPING_WAIT_MOST:
+            if self._pace.retry_after(room.chat) > _TYPING_WAIT_MOST:
                 return
-            await self._pace.end_of_silence(room.chat)
+            await self._pace.wait_retry_after(room.chat)
             try:
                 async with self._few:
                     await self._bot.send_chat_action(

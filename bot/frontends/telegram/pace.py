@@ -91,12 +91,12 @@ class Pace:
             self._paused.pop(chat, None)
         return max(window.wait(count, now), self._overall.wait(count, now), self._paused.get(chat, now) - now)
 
-    async def end_of_silence(self, chat: int) -> None:
+    async def wait_retry_after(self, chat: int) -> None:
         """Return once Telegram's retry-after time for this chat is over."""
-        if (silence := self.silence(chat)) > 0:
+        if (silence := self.retry_after(chat)) > 0:
             await self._sleep(silence)
 
-    def silence(self, chat: int) -> float:
+    def retry_after(self, chat: int) -> float:
         """Seconds left of Telegram's retry-after time for this chat."""
         return max(0.0, self._paused.get(chat, 0.0) - self._clock())
 

@@ -28,7 +28,7 @@ async def test_pictures_are_private_until_posted(world: World, studio: int) -> N
     assert "not shared with you here" in refused.content
 
 
-async def test_what_could_not_be_posted_is_said_and_can_be_posted_later(world: World, studio: int) -> None:
+async def test_a_refused_post_is_reported_and_can_be_repeated(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit")

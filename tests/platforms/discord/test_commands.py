@@ -98,7 +98,7 @@ async def test_without_operators_there_is_no_command_for_them(world: World) -> N
     assert {command.name for command in bot.tree.get_commands()} == COMMANDS.keys() - {"operator"}
 
 
-async def test_an_operators_word_reaches_a_channel_once_and_in_the_open(world: World, studio: int) -> None:
+async def test_a_broadcast_reaches_a_channel_once_as_a_public_message(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman", count=1)
@@ -132,7 +132,7 @@ async def test_a_share_is_for_the_whole_server(world: World, studio: int) -> Non
     await world.server.sees(ANNA, world.server.dm(ANNA), "just you and me")
 
 
-async def test_who_is_forgotten_leaves_no_note(world: World, studio: int) -> None:
+async def test_forget_leaves_no_note(world: World, studio: int) -> None:
     server, records = world.server, world.storage.records
     await world.avatar(server.dm(ANNA))
     await server.slash(ANNA, studio, "imagine", prompt="mia7 woman")

@@ -38,7 +38,7 @@ async def test_a_lost_socket_is_resumed(world: World) -> None:
     assert (server.identified, server.resumed) == (1, 1)
 
 
-async def test_a_socket_that_is_lost_without_a_word_is_resumed(world: World) -> None:
+async def test_a_socket_that_dies_silently_is_resumed(world: World) -> None:
     server, dm = world.server, world.server.dm(ANNA)
     server.lose_sockets()
     await server.slash(ANNA, dm, "help")
@@ -62,7 +62,7 @@ async def test_after_a_session_that_discord_forgot_nothing_is_lost_or_doubled(wo
     assert (server.identified, server.resumed) == (2, 0)
 
 
-async def test_an_event_that_comes_twice(world: World) -> None:
+async def test_a_repeated_event(world: World) -> None:
     server, dm = world.server, world.server.dm(ANNA)
     await world.avatar(dm)
     await server.slash(ANNA, dm, "imagine", prompt="mia7 woman")
@@ -74,7 +74,7 @@ async def test_an_event_that_comes_twice(world: World) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_errors_on_the_way_lose_and_double_nothing(world: World, after: bool) -> None:
+async def test_network_errors_neither_lose_nor_double_a_message(world: World, after: bool) -> None:
     server, dm = world.server, world.server.dm(ANNA)
     server.fail("POST /interactions/.*/callback", 500, after=after)
     server.fail("PATCH /webhooks/.*", 429)
@@ -89,7 +89,9 @@ async def test_errors_on_the_way_lose_and_double_nothing(world: World, after: bo
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_a_broken_line_moves_no_answer_to_where_others_read(world: World, studio: int, after: bool) -> None:
+async def test_a_broken_connection_moves_no_answer_into_a_public_channel(
+    world: World, studio: int, after: bool
+) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
     world.engine.pause = 0.2
@@ -135,7 +137,7 @@ async def test_a_deleted_progress_message(world: World) -> None:
     assert len([one for one in server.requests if one[1:] == (path, 404)]) == 1
 
 
-async def test_a_progress_message_that_its_person_put_away(world: World, studio: int) -> None:
+async def test_a_progress_message_that_its_person_dismissed(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
     world.engine.pause = 0.2

@@ -51,7 +51,7 @@ async def test_a_huge_file_is_not_fetched(world: World, monkeypatch: pytest.Monk
     assert not [one for one in server.requests if one[1].startswith("/attachments")]
 
 
-async def test_files_are_for_their_person_alone(world: World, studio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_their_person_gets_files(world: World, studio: int, monkeypatch: pytest.MonkeyPatch) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
     await server.slash(ANNA, studio, "export", token="mia7")

@@ -63,7 +63,7 @@ async def test_an_answer_that_was_sent_but_not_written_down(world: World, studio
     await records.jobs.request_cancel(job.id)
 
 
-async def test_after_a_restart_an_open_interaction_goes_on(world: World, studio: int) -> None:
+async def test_an_open_interaction_is_followed_after_a_restart(world: World, studio: int) -> None:
     """While its token is fresh, nobody has to be told in front of all that an answer is there."""
     server = world.server
     await world.avatar(server.dm(ANNA))
@@ -118,7 +118,7 @@ async def test_progress_that_is_late_does_not_replace_the_answer(world: World, s
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_who_was_acknowledged_is_not_left_alone(world: World, studio: int, begun: bool) -> None:
+async def test_an_acknowledged_command_is_answered_after_a_restart(world: World, studio: int, begun: bool) -> None:
     """As if the bot was killed between an acknowledgement and its answer: before the job was written down, or after."""
     server, run = world.server, world.bot.commands.run
     await world.avatar(server.dm(ANNA))

@@ -7,7 +7,7 @@ from storage.jobs import JobKind, Train
 from tests.platforms.discord.world import ANNA, BEN, PHOTOS, World, _imagine
 
 
-async def test_what_went_wrong_is_for_its_person_alone(world: World, studio: int) -> None:
+async def test_only_their_person_sees_errors(world: World, studio: int) -> None:
     server = world.server
     world.engine.errors[Train] = {"code": "out_of_memory", "facts": {}}
     asked = await server.slash(ANNA, studio, "train")

@@ -65,7 +65,7 @@ async def test_a_photo_that_comes_late(world: World, anna: Person) -> None:
     assert await world.storage.blobs.list(f"incoming/telegram/{anna.id}/") == []
 
 
-async def test_an_eleventh_photo_starts_nothing(world: World, anna: Person) -> None:
+async def test_an_eleventh_photo_starts_no_second_album(world: World, anna: Person) -> None:
     await anna.send(PHOTOS[:10], "/train mia7 woman")
     await anna.hand_out([anna.photo(PHOTOS[10])])
     asked = await world.server.until(anna.id, "mia7 woman: 10 photos")
@@ -135,7 +135,7 @@ async def test_a_caption_added_afterwards(world: World, anna: Person) -> None:
     await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
 
 
-async def test_what_cannot_be_taken(world: World, anna: Person) -> None:
+async def test_files_that_are_refused(world: World, anna: Person) -> None:
     await anna.hand_out([anna.photo(b"film", kind="video/mp4")])
     await world.server.until(anna.id, "only learn from pictures")
     await anna.hand_out([anna.photo(bytes(limits.PHOTO_BYTES + 1), kind="document")])
@@ -159,7 +159,7 @@ async def test_a_chat_cannot_fill_the_disk(world: World, anna: Person, monkeypat
     assert len(await world.storage.blobs.list("incoming/")) == 2
 
 
-async def test_photos_that_nobody_comes_back_for_are_erased(
+async def test_photos_without_a_command_are_erased_after_a_day(
     world: World, anna: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert world.telegram is not None

@@ -106,7 +106,7 @@ async def test_operators_find_their_command(world: World, anna: Person) -> None:
     await until(world.storage.records.operators.paused)
 
 
-async def test_who_is_no_operator_any_more_loses_the_command(world: World, anna: Person) -> None:
+async def test_a_former_operator_loses_the_command(world: World, anna: Person) -> None:
     ben, commands = world.server.person("Ben"), world.server.commands
     world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id},telegram:{ben.id},telegram:999")
     await world.restart()
@@ -180,7 +180,7 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     assert len(await world.jobs(Imagine)) == 4
 
 
-async def test_who_is_forgotten_leaves_nothing(world: World, anna: Person) -> None:
+async def test_forget_leaves_nothing(world: World, anna: Person) -> None:
     await world.trained(anna)
     group, ben = world.server.group(), world.server.person("Ben")
     await anna.say("/imagine mia7 --count 1", chat=group)

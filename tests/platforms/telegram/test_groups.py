@@ -39,7 +39,7 @@ async def test_private_answers_of_a_group(world: World) -> None:
     await world.server.until(shy.id, "You have no jobs")
 
 
-async def test_who_writes_as_the_group_is_told_that_a_command_needs_a_person(world: World) -> None:
+async def test_a_command_sent_as_the_group_is_refused(world: World) -> None:
     server = world.server
     group = server.group()
     admin = {"id": 1087968824, "is_bot": True, "first_name": "Group", "username": "GroupAnonymousBot"}
@@ -117,7 +117,7 @@ async def test_a_share_is_for_the_person_it_mentions(world: World, anna: Person)
     await server.until(anna.id, f"Ben 😀 (telegram {bens[1].id}) can now draw mia7 anywhere")
 
 
-async def test_a_name_that_this_process_never_heard(world: World, anna: Person) -> None:
+async def test_a_mention_of_a_person_whose_name_is_unknown(world: World, anna: Person) -> None:
     await world.trained(anna)
     group = world.server.group()
     world.engine.pause = 0.3
@@ -168,7 +168,7 @@ async def test_a_muted_groups_answer_goes_to_the_asker(world: World, anna: Perso
     assert await world.notes("telegram/missed") == []
 
 
-async def test_a_topic_gets_the_answer_that_it_missed(world: World, anna: Person) -> None:
+async def test_a_topic_gets_its_undelivered_answer_later(world: World, anna: Person) -> None:
     await world.trained(anna)
     group = world.server.group(topics={7})
     world.engine.pause = 0.1

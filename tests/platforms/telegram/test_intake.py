@@ -19,7 +19,7 @@ from tests.platforms.telegram_server import (
 from tests.until import until
 
 
-async def test_what_another_process_left_is_taken_over(world: World, anna: Person) -> None:
+async def test_unfinished_updates_of_another_process_are_handled(world: World, anna: Person) -> None:
     assert world.telegram is not None
     message = world.server.add(anna.id, anna.user, text="/status")
     left = {"update": {"update_id": 777, "message": message}}
@@ -33,7 +33,7 @@ async def test_what_another_process_left_is_taken_over(world: World, anna: Perso
     assert len(world.server.of_bot(anna.id)) == 1
 
 
-async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: World, anna: Person) -> None:
+async def test_a_repeated_broadcast_update_is_posted_once(world: World, anna: Person) -> None:
     server = world.server
     world.settings = BotSettings(_env_file=None, operators=f"telegram:{anna.id}")
     await world.restart()
@@ -52,7 +52,7 @@ async def test_a_broadcast_that_is_handed_over_again_tells_nobody_twice(world: W
     assert len([body for body in server.of_bot(anna.id) if "I rest at ten" in said(body)]) == 1
 
 
-async def test_a_crowd_is_told_before_it_is_served(world: World) -> None:
+async def test_under_load_commands_are_acknowledged_before_they_run(world: World) -> None:
     crowd = [world.server.person(f"Person {number}") for number in range(330)]  # polled in several calls
     await world.stop()
     for one in crowd:
@@ -65,7 +65,7 @@ async def test_a_crowd_is_told_before_it_is_served(world: World) -> None:
     assert told[: len(crowd)] == ["sendChatAction"] * len(crowd)
 
 
-async def test_two_pollers_are_told(world: World, anna: Person, caplog: pytest.LogCaptureFixture) -> None:
+async def test_two_pollers_are_logged(world: World, anna: Person, caplog: pytest.LogCaptureFixture) -> None:
     async with ClientSession() as session:
 
         async def told() -> bool:

@@ -55,7 +55,7 @@ async def test_the_process_starts_answers_and_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_a_process_that_is_killed_goes_on(tmp_path: Path, redis: str) -> None:
+async def test_a_killed_process_continues_after_its_restart(tmp_path: Path, redis: str) -> None:
     """SIGKILL while photos come in, while an album is taken in, and while a training is started."""
     async with Redis.from_url(redis) as client:
         await client.flushall()

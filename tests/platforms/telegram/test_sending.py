@@ -30,7 +30,7 @@ from tests.platforms.telegram_server import (
 from tests.until import until
 
 
-async def test_who_blocked_the_bot_gets_the_answer_later(world: World, anna: Person) -> None:
+async def test_an_answer_follows_once_the_bot_is_unblocked(world: World, anna: Person) -> None:
     await world.trained(anna)
     world.engine.pause = 0.1
     await anna.say("/imagine mia7 --count 2 --seed 3")
@@ -70,7 +70,7 @@ async def test_an_error_costs_no_answer(world: World, anna: Person, method: str,
         assert len(albums) == 2
 
 
-async def test_typing_pauses_as_long_as_it_is_told_to(world: World, anna: Person) -> None:
+async def test_typing_respects_retry_after(world: World, anna: Person) -> None:
     clock = Clock()
     world.pace = Pace(FAST, FAST, FAST, clock=clock, sleep=clock.sleep)
     calls = (await world.restart()).outbox.calls
@@ -108,7 +108,7 @@ async def test_an_answer_whose_receipt_is_lost_comes_once(world: World, anna: Pe
 
 
 @pytest.mark.parametrize("after", [False, True])
-async def test_a_reply_that_nobody_knows_of_is_not_sent_again(world: World, anna: Person, after: bool) -> None:
+async def test_a_reply_that_may_have_arrived_is_not_sent_again(world: World, anna: Person, after: bool) -> None:
     world.server.inject("sendMessage", Cut(), after=after)
     await anna.say("/status")
     await world.server.until(anna.id, "If there is no answer above")
@@ -251,7 +251,7 @@ async def test_the_pace_is_never_too_quick(world: World, anna: Person) -> None:
     assert world.server.refusals == []
 
 
-async def test_what_never_left_had_no_effect_and_no_error_tells_the_token() -> None:
+async def test_errors_tell_whether_a_request_was_sent_but_not_the_token() -> None:
     server = Server()
 
     def bot(address: str) -> Bot:

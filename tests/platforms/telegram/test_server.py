@@ -45,7 +45,7 @@ async def test_the_server_refuses_what_telegram_refuses(method: str, given: dict
     assert server.faults == []
 
 
-async def test_the_server_hands_out_what_a_bot_gets() -> None:
+async def test_the_server_returns_the_updates_of_a_bot() -> None:
     server = Server()
     ben, group = server.person("Ben"), server.group()
 
