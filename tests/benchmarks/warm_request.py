@@ -1,8 +1,9 @@
 """Time one warm request in the source tree that Python finds first: `python -P warm_request.py BASE ADAPTER`.
 
 A program of its own, so that `tests.benchmarks.overhead` can start it on the trees of two commits. It prints one line
-of JSON: `seconds` of CPU time that each request took outside the models' forward passes, and `calls`, the Python and C
-functions that cProfile counts there.
+of JSON: `seconds` of the drawing thread's CPU time that each request took outside the models' forward passes, `all`
+seconds that it took, forward passes included, and `calls`, the Python and C functions that cProfile counts outside.
+Every request has a prompt of its own.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import cProfile
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from pstats import Stats
 from typing import Any
@@ -18,6 +20,7 @@ import torch
 
 STEPS = 4
 WARM_UP = 5
+PROMPT = "a photo of zk1 man, number {}"
 
 Draw = Callable[[], object]
 
@@ -58,12 +61,13 @@ class Outside:
         if self._profile:
             self._profile.enable()
 
-    def seconds(self, work: Draw) -> float:
-        """CPU time of this thread for `work` less that of the forward passes."""
+    def seconds(self, work: Draw) -> tuple[float, float]:
+        """CPU time of this thread for `work`: less that of the forward passes, and all of it."""
         self._inside = 0.0
         began = time.thread_time()
         work()
-        return time.thread_time() - began - self._inside
+        took = time.thread_time() - began
+        return took - self._inside, took
 
     def calls(self, work: Draw) -> int:
         """Function calls of `work` but for those of the forward passes."""
@@ -83,9 +87,13 @@ def request(base: Any, adapter: Path) -> Draw:
         from engine.drawing.drawing import Drawing, draw_together, make_plan
     except ImportError:  # the tree of a commit before there were folders and plans
         return _request_before_plans(base, adapter)
-    attached = Attached(base)
-    asked = Drawing("a photo of zk1 man", seed=1, steps=STEPS, avatars=(adapter,))
-    return lambda: draw_together(base, attached, [make_plan(asked, base, attached)])
+    attached, numbers = Attached(base), count()
+
+    def draw() -> None:
+        asked = Drawing(PROMPT.format(next(numbers)), seed=1, steps=STEPS, avatars=(adapter,))
+        draw_together(base, attached, [make_plan(asked, base, attached)])
+
+    return draw
 
 
 def _request_before_plans(base: Any, adapter: Path) -> Draw:
@@ -93,10 +101,10 @@ def _request_before_plans(base: Any, adapter: Path) -> Draw:
 
     from engine.adapters import Attached  # type: ignore[attr-defined]
 
-    attached = Attached(base)
-    asked = Drawing("a photo of zk1 man", seed=1, steps=STEPS, avatars=(adapter,))
+    attached, numbers = Attached(base), count()
 
     def draw() -> None:
+        asked = Drawing(PROMPT.format(next(numbers)), seed=1, steps=STEPS, avatars=(adapter,))
         check(asked, base, attached)
         company(asked, base, attached)
         draw_together(base, attached, [asked])
@@ -108,8 +116,10 @@ def opened(folder: str) -> Any:
     """The base in `folder`, resting as the GPU process has it."""
     try:
         from engine.bases.base import BaseModel, drawing_dtype
-    except ImportError:
-        from engine.base import BaseModel, drawing_dtype  # type: ignore[import-not-found, no-redef]
+    except ImportError:  # as above
+        from engine.base import BaseModel, as_drawn  # type: ignore[import-not-found]
+
+        return BaseModel.load(folder, torch.device("cpu"), rests=as_drawn)
     return BaseModel.load(folder, torch.device("cpu"), denoiser_dtype=drawing_dtype)
 
 
@@ -124,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw, outside = request(base, asked.adapter), Outside(base)
     for _ in range(WARM_UP):
         draw()
-    seconds = [outside.seconds(draw) for _ in range(asked.times)]
-    print(json.dumps({"seconds": seconds, "calls": outside.calls(draw)}))
+    seconds, whole = zip(*(outside.seconds(draw) for _ in range(asked.times)), strict=True)
+    print(json.dumps({"seconds": seconds, "all": whole, "calls": outside.calls(draw)}))
 
 
 if __name__ == "__main__":
