@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.adapters.lora import scale, submodules
+from engine.adapters.lora import scale
 from engine.bases.quantised import Int8Linear
 from engine.device.packed import Packed, packable
+from engine.device.submodules import submodules
 
 Adapter = Mapping[str, "Factors | Affine"]
 """How one adapter changes the layers of a part, by their plain names."""
@@ -137,12 +138,11 @@ def apply_adapters(module: nn.Module, rows: Sequence[WeightedAdapters], copied: 
     """
     combinations, numbers = _combinations(rows)
     copied = copied and len(combinations) == 1
-    names = {name for row in combinations for adapter, _ in row for name in adapter}
-    changed: dict[nn.Module, Mapping[str, nn.Parameter]] = {}
+    names = dict.fromkeys(name for row in combinations for adapter, _ in row for name in adapter)
+    layers, changed = submodules(module), dict[nn.Module, Mapping[str, Tensor]]()
     with ExitStack() as contexts:
-        for name, layer in submodules(module).items() if names else ():
-            if name not in names:
-                continue
+        for name in names:
+            layer = layers[name]
             own: Any = getattr(layer, "base_layer", layer)
             # Small changes of weights in half precision, or in fewer bits, would be rounded away.
             if copied and not isinstance(own, Int8Linear) and own.weight.dtype == torch.float32:
@@ -173,20 +173,25 @@ def _combinations(rows: Sequence[WeightedAdapters]) -> tuple[list[WeightedAdapte
 
 
 @contextmanager
-def _replaced(changed: Mapping[nn.Module, Mapping[str, nn.Parameter]]) -> Iterator[None]:
-    """Within, the layers have these parameters in the places of their own."""
-    before = [(layer, name, getattr(layer, name)) for layer, parameters in changed.items() for name in parameters]
+def _replaced(changed: Mapping[nn.Module, Mapping[str, Tensor]]) -> Iterator[None]:
+    """Within, the layers compute with these tensors in the places of their own parameters.
+
+    Attributes of the same names hide the parameters, which stay registered.
+    """
+    before = [(vars(layer), name, vars(layer).get(name)) for layer, tensors in changed.items() for name in tensors]
     try:
-        for layer, parameters in changed.items():
-            for name, parameter in parameters.items():
-                setattr(layer, name, parameter)
+        for layer, tensors in changed.items():
+            vars(layer).update(tensors)
         yield
     finally:
-        for layer, name, own in before:
-            setattr(layer, name, own)
+        for attributes, name, hidden in before:
+            if hidden is None:
+                del attributes[name]
+            else:
+                attributes[name] = hidden
 
 
-def _changed(layer: Any, adapters: WeightedAdapters, name: str) -> dict[str, nn.Parameter]:
+def _changed(layer: Any, adapters: WeightedAdapters, name: str) -> dict[str, Tensor]:
     """The parameters of a layer that a row's adapters change, as changed."""
     if isinstance(layer, Norm):
         affine = _affine_of(adapters, name, layer)
@@ -197,12 +202,15 @@ def _changed(layer: Any, adapters: WeightedAdapters, name: str) -> dict[str, nn.
         weight = layer.weight.detach()
         if factors.gain is not None:
             weight = weight + factors.gain.float().reshape(-1, *[1] * (weight.ndim - 1)) * weight
-        changed = torch.addmm(weight.flatten(1), factors.up.float(), factors.down.float().flatten(1))
-        weight = changed.reshape(weight.shape)
+        up, down = factors.up.float(), factors.down.float()
+        if weight.ndim > 2:
+            weight = torch.addmm(weight.flatten(1), up, down.flatten(1)).reshape(weight.shape)
+        else:
+            weight = torch.addmm(weight, up, down)
         found = {"weight": weight}
         if factors.shift is not None:
             found["bias"] = factors.shift if layer.bias is None else layer.bias.detach() + factors.shift
-    return {part: nn.Parameter(tensor, requires_grad=False) for part, tensor in found.items()}
+    return found
 
 
 def _factors_of(adapters: WeightedAdapters, name: str) -> Factors | None:

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from engine.device.submodules import forget_submodules, submodules
 from engine.recipe import Recipe
 
 
@@ -136,21 +137,8 @@ def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) ->
 
 
 def _forget() -> None:
-    _walked.clear()
+    forget_submodules()
     _lora_layers.clear()
-
-
-_walked: WeakKeyDictionary[nn.Module, dict[str, nn.Module]] = WeakKeyDictionary()
-
-
-def submodules(module: nn.Module) -> Mapping[str, nn.Module]:
-    """All modules within `module` by their names.
-
-    Cached until a LoRA is attached or detached, since a drawing needs them several times.
-    """
-    if module not in _walked:
-        _walked[module] = {name: part for name, part in module.named_modules() if part is not module}
-    return _walked[module]
 
 
 _lora_layers: WeakKeyDictionary[nn.Module, dict[str, LoraLayer]] = WeakKeyDictionary()

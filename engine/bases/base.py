@@ -15,7 +15,7 @@ from engine.bases.opening import EMBEDDED, WeightReader, open_pipeline, stored_w
 from engine.bases.quantised import free_bytes, quantise, too_large
 from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
-from engine.device.fast import small
+from engine.device.fast import one_core, small
 from engine.device.precision import best_device, resting_dtype
 from storage.errors import UserError
 
@@ -171,7 +171,7 @@ class BaseModel:
 
     def predict(self, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The denoiser's prediction, float32 (n, c, h, w), for latents (n, c, h, w) at timesteps (n,)."""
-        dtype = self.dtype_of(denoiser)
+        dtype = self.dtype if denoiser is self.unet else self.dtype_of(denoiser)
         return self.family.predict(self, denoiser, noisy.to(dtype), timestep, conditioning.to(dtype)).float()
 
     @staticmethod
@@ -201,7 +201,8 @@ class BaseModel:
         pictures = []
         for latent in latents.float():
             decoded = self.vae.decode(self.family.from_latents(self.vae, latent[None])).sample[0]
-            array = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
+            with one_core(self):  # two cores would wait for each other far longer than the rounding takes
+                array = ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
             pictures.append(Image.fromarray(array))
         return pictures
 

@@ -97,6 +97,9 @@ class Tokenizer(Protocol):
 
     model_max_length: int
 
+    def __hash__(self) -> int:
+        """Tokenizers are keys: the ids of prompts are kept (`engine.bases.families.interface.token_ids`)."""
+
     def __call__(self, prompts: Any, **options: Any) -> Any:
         """Its `input_ids` are a list of one prompt's ids, or a tensor (n, tokens)."""
 

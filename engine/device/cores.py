@@ -95,8 +95,10 @@ def split_tensors(work: Callable[[list[Tensor]], Result], tensors: list[Tensor])
 def one_core(model: Model) -> Iterator[None]:
     """Within: the operations of a small model run on one core."""
     cores = torch.get_num_threads()
-    if small(model):
-        torch.set_num_threads(1)
+    if cores == 1 or not small(model):
+        yield
+        return
+    torch.set_num_threads(1)
     try:
         yield
     finally:

@@ -7,15 +7,18 @@ layers as well. The results are the same. Packed weights are copies, so they las
 while a small base is trained on. Other devices do not use them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from engine.device import precision, torch_private
+from engine.device.submodules import submodules
 
 Forward = Callable[[Tensor], Tensor]
 Backward = Callable[[Tensor, torch.Size], Tensor]
@@ -68,7 +71,7 @@ class _Frozen(torch.autograd.Function):
 
 @contextmanager
 def packed(module: nn.Module, device: torch.device, learning: bool = False) -> Iterator[None]:
-    """Within: the convolutions and linear layers of `module` compute with packed weights.
+    """Within: the convolutions and linear layers in `module` compute with packed weights.
 
     Does nothing unless `device` is a CPU that computes in bfloat16. The layers' own weights stay as they are; each
     layer has a replaced `forward` meanwhile.
@@ -76,66 +79,105 @@ def packed(module: nn.Module, device: torch.device, learning: bool = False) -> I
     Args:
         learning: gradients must pass through the layers. Layers that are trained themselves are left alone.
     """
-    layers = list[nn.Module]()
+    forwards: Iterable[tuple[nn.Module, Forward]] = ()
     if device.type == "cpu" and precision.compute_dtype(device) == torch.bfloat16:
-        layers = [part for part in module.modules() if _improves(part, learning)]
-    before = dict[nn.Module, Forward | None]()
+        forwards = _forwards(_layers(module), learning)
+    before = list[tuple[dict[str, Any], Forward | None]]()
     try:
-        for layer in layers:
-            before[layer] = vars(layer).get("forward")
-            _set_forward(layer, _forward(layer, learning))
+        for layer, forward in forwards:
+            # Straight into the layer's attributes: a module's own __setattr__ takes ten times as long.
+            attributes = vars(layer)
+            before.append((attributes, attributes.get("forward")))
+            attributes["forward"] = forward
         yield
     finally:
-        for layer, forward in before.items():
-            _set_forward(layer, forward)
+        for attributes, own in before:
+            if own is None:
+                del attributes["forward"]
+            else:
+                attributes["forward"] = own
 
 
-def _improves(part: nn.Module, learning: bool) -> bool:
-    """Whether this layer computes faster among packed layers."""
-    if type(part) is nn.GroupNorm:
-        return True
-    if type(part) is nn.Linear:
-        packs = part.weight.dtype != torch.bfloat16
-    else:
-        packs = type(part) is nn.Conv2d and packable(part)
-    return packs and not (learning and part.weight.requires_grad)
+@dataclass(frozen=True)
+class _Layers:
+    """The layers of a module that compute faster among packed layers."""
+
+    norms: Sequence[nn.GroupNorm]
+    weighted: Sequence[nn.Linear | nn.Conv2d]
+    """Those whose weights are packed."""
 
 
-def _set_forward(layer: Any, forward: Forward | None) -> None:
-    """Replace the layer's `forward`; None restores its class's."""
-    if forward is not None:
-        layer.forward = forward
-    elif "forward" in vars(layer):
-        del layer.forward
+_found: WeakKeyDictionary[nn.Module, tuple[Mapping[str, nn.Module], _Layers]] = WeakKeyDictionary()
+"""For each module its submodules when its layers were looked for, and the layers."""
 
 
-def _forward(layer: nn.Module, learning: bool) -> Forward:
-    if isinstance(layer, nn.GroupNorm):
-        # Torch 2.13 takes nine times as long in channels_last. The two copies together take as long as the norm.
-        own = layer.forward
-        return lambda features: own(features.contiguous())
-    assert isinstance(layer, nn.Conv2d | nn.Linear)
-    forward, backward = _convolution(layer, learning) if isinstance(layer, nn.Conv2d) else _linear(layer, learning)
-    if backward is None:
-        return forward
+def _layers(module: nn.Module) -> _Layers:
+    """The layers within `module` to compute differently. Looked for once until its submodules change."""
+    parts = submodules(module)
+    if module not in _found or _found[module][0] is not parts:
+        norms = [part for part in parts.values() if type(part) is nn.GroupNorm]
+        weighted = [part for part in parts.values() if isinstance(part, nn.Linear | nn.Conv2d) and _packs(part)]
+        _found[module] = parts, _Layers(norms, weighted)
+    return _found[module][1]
+
+
+def _packs(layer: nn.Linear | nn.Conv2d) -> bool:
+    return type(layer) is nn.Linear or (type(layer) is nn.Conv2d and packable(layer))
+
+
+def _forwards(layers: _Layers, learning: bool) -> Iterator[tuple[nn.Module, Forward]]:
+    """The layers, and their `forward` among packed layers, but for those that are as fast or trained themselves."""
+    for norm in layers.norms:
+        yield norm, _norm(norm.forward)
+    # Linear layers in bfloat16 are as fast as they are.
+    chosen: list[tuple[nn.Linear | nn.Conv2d, Tensor, Tensor | None]] = [
+        (layer, weight.detach(), layer.bias)
+        for layer in layers.weighted
+        if ((weight := layer.weight).dtype != torch.bfloat16 or isinstance(layer, nn.Conv2d))
+        and not (learning and weight.requires_grad)
+    ]
+    for (layer, weight, _), bias in zip(chosen, _halved([bias for *_, bias in chosen]), strict=True):
+        if isinstance(layer, nn.Conv2d):
+            forward, backward = _convolution(layer, weight, bias, learning)
+        else:
+            forward, backward = _linear(weight, bias, learning)
+        yield layer, forward if backward is None else _frozen(forward, backward)
+
+
+def _norm(forward: Forward) -> Forward:
+    # Torch 2.13 takes nine times as long in channels_last. The two copies together take as long as the norm.
+    return lambda features: forward(features.contiguous())
+
+
+def _frozen(forward: Forward, backward: Backward) -> Forward:
     return lambda features: _Frozen.apply(features.to(torch.bfloat16), forward, backward)  # type: ignore[no-untyped-call]
 
 
-def _linear(layer: nn.Linear, learning: bool) -> tuple[Forward, Backward | None]:
+def _halved(biases: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The biases in bfloat16, cast as one tensor: casting dozens of small ones takes longer than all else here."""
+    some = [bias for bias in biases if bias is not None]
+    if not some:
+        return list(biases)
+    halved = iter(torch.cat(some).detach().to(torch.bfloat16).split([len(bias) for bias in some]))
+    return [None if bias is None else next(halved) for bias in biases]
+
+
+def _linear(weight: Tensor, bias: Tensor | None, learning: bool) -> tuple[Forward, Backward | None]:
     def multiply(weight: Tensor, bias: Tensor | None) -> Forward:
-        product = torch_private.packed_linear(weight.detach().to(torch.bfloat16), bias)
+        product = torch_private.packed_linear(weight.to(torch.bfloat16), bias)
         return lambda features: product(features.to(torch.bfloat16))
 
-    forward = multiply(layer.weight, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16))
+    forward = multiply(weight, bias)
     if not learning:
         return forward, None
-    backward = multiply(layer.weight.T, None)
+    backward = multiply(weight.T, None)
     return forward, lambda gradient, shape: backward(gradient)
 
 
-def _convolution(layer: nn.Conv2d, learning: bool) -> tuple[Forward, Backward | None]:
-    weight = layer.weight.detach()
-    forward = Packed(lambda: weight, layer.bias, layer, layer.groups)
+def _convolution(
+    layer: nn.Conv2d, weight: Tensor, bias: Tensor | None, learning: bool
+) -> tuple[Forward, Backward | None]:
+    forward = Packed(lambda: weight, bias, layer, layer.groups)
     if not learning:
         return forward, None
     same_size = layer.padding == tuple((side - 1) // 2 for side in layer.kernel_size if side % 2)

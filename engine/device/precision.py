@@ -6,6 +6,7 @@ embedded U-Net's shapes ran at 200 GFLOP/s a core in bfloat16 and at 100 in floa
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -25,6 +26,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and _has_bfloat16() else torch.float32
 
 
+@cache
 def _has_bfloat16() -> bool:
     """Whether the CPU has AVX512-BF16 instructions."""
     return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))

@@ -7,6 +7,7 @@ missing, it computes the same result by public calls, which are slower or need m
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -102,9 +103,13 @@ def is_view(tensor: Tensor) -> bool:
     return not tensor.is_contiguous() or tensor.untyped_storage().nbytes() > tensor.nbytes
 
 
-def packs() -> bool:
-    """Whether torch has oneDNN's operators on packed weights."""
-    return all(hasattr(torch.ops.mkldnn, name) for name in MKLDNN)
+def _mkldnn() -> Sequence[Any] | None:
+    """oneDNN's operators on packed weights, in the order of `MKLDNN`; None unless torch has all of them."""
+    try:
+        operators: Sequence[Any] = attrgetter(*MKLDNN)(torch.ops.mkldnn)
+    except AttributeError:
+        return None
+    return operators
 
 
 def packed_convolution(
@@ -125,11 +130,10 @@ def packed_convolution(
     Returns:
         A function from the features to (n, out, h', w') in channels_last.
     """
-    if packs():
-        operators = torch.ops.mkldnn
-        packed = operators._reorder_convolution_weight(weight, padding, stride, dilation, groups, shape)
+    if operators := _mkldnn():
         # Unlike torch.mkldnn_convolution, this leaves the features in channels_last.
-        convolve = operators._convolution_pointwise
+        convolve, _, reorder, _ = operators
+        packed = reorder(weight, padding, stride, dilation, groups, shape)
         return lambda features: convolve(features, packed, bias, padding, stride, dilation, groups, "none", [], "")
     weight = weight.contiguous(memory_format=torch.channels_last)
 
@@ -151,8 +155,9 @@ def packed_linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Ten
         A function from bfloat16 features (..., in) to (..., out).
     """
     weight = weight.contiguous()
-    if packs():
-        packed, multiply = torch.ops.mkldnn._reorder_linear_weight(weight), torch.ops.mkldnn._linear_pointwise
+    if operators := _mkldnn():
+        _, multiply, _, reorder = operators
+        packed = reorder(weight)
         return lambda features: multiply(features, packed, bias, "none", [], "")
 
     def plain(features: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from engine.adapters import lora
 from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, drawing_dtype
 from engine.device.packed import Packed, packed
@@ -38,11 +39,13 @@ def test_packed_weights_give_the_same_convolution(groups: int, settings: dict[st
 
 def test_only_bfloat16_on_a_cpu_is_packed(monkeypatch) -> None:
     layer = nn.Conv2d(4, 4, 3)
-    with packed(layer, torch.device("meta")):
-        assert "forward" not in vars(layer)
-    monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device: torch.float32)
-    with packed(layer, CPU):
-        assert "forward" not in vars(layer)
+    module = nn.Sequential(layer)
+    for dtype, device, packs in (
+        (torch.bfloat16, CPU, True), (torch.bfloat16, torch.device("meta"), False), (torch.float32, CPU, False),
+    ):  # fmt: skip
+        monkeypatch.setattr("engine.device.precision.compute_dtype", lambda device, dtype=dtype: dtype)
+        with packed(module, device):
+            assert ("forward" in vars(layer)) == packs
 
 
 @torch.no_grad()
@@ -52,7 +55,7 @@ def test_packed_layers_compute_packed_and_afterwards_are_themselves_again(half) 
     )  # fmt: skip
     pointers, features = [layer.weight.data_ptr() for layer in module], torch.randn(2, 4, 9, 9)
     same = nn.Conv2d(4, 4, 3, padding="same")
-    with packed(same, CPU):
+    with packed(nn.Sequential(same), CPU):
         assert "forward" not in vars(same)
     with torch.autocast("cpu", torch.bfloat16):
         wanted = module(features)
@@ -62,6 +65,26 @@ def test_packed_layers_compute_packed_and_afterwards_are_themselves_again(half) 
     assert torch.allclose(found.float(), wanted.float(), atol=2e-2, rtol=2e-2)
     assert not any("forward" in vars(layer) for layer in module)
     assert [layer.weight.data_ptr() for layer in module] == pointers
+
+
+def test_layers_are_looked_for_again_after_a_lora_was_put_on_and_taken_off(half) -> None:
+    module = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 4, 3))).requires_grad_(False)
+    own = list(module[0])
+    with packed(module, CPU):
+        assert all("forward" in vars(layer) for layer in own)
+    lora.attach(module, ("0",), LORA, "zk1")
+    adapted = module[0][0]
+    factors = [adapted.lora_A["zk1"], adapted.lora_B["zk1"]]
+    with packed(module, CPU, learning=True):
+        assert all("forward" in vars(layer) for layer in own)
+        assert not any("forward" in vars(layer) for layer in factors)
+        with packed(module, CPU):  # a drawing between two steps
+            assert all("forward" in vars(layer) for layer in (*own, *factors))
+        assert not any("forward" in vars(layer) for layer in factors)
+    lora.detach(module)
+    with packed(module, CPU):
+        assert list(module[0]) == own and all("forward" in vars(layer) for layer in own)
+        assert not any("forward" in vars(layer) for layer in factors)
 
 
 @pytest.mark.parametrize(

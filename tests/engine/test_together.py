@@ -151,7 +151,7 @@ def test_a_request_of_four_pictures_reads_its_adapter_once(folders, people, tmp_
     """Once to hash it, once for the header, once for the tensors; another copy of the same content is only hashed."""
     facts, tensors, config = read_file(people["ann"])
     write(tensors, replace(facts, seed=77), tmp_path / "first" / FILE, {LORA_METADATA: json.dumps(config)})
-    opened: list[str] = []
+    base, opened = load(folders("sd1")), list[str]()
     safe_open, path_open = tensor_files.safe_open, Path.open
     monkeypatch.setattr(
         tensor_files, "safe_open", lambda path, *rest: opened.append("safetensors") or safe_open(path, *rest)
@@ -159,7 +159,6 @@ def test_a_request_of_four_pictures_reads_its_adapter_once(folders, people, tmp_
     monkeypatch.setattr(
         Path, "open", lambda path, *rest: (path.name == FILE and opened.append("bytes")) or path_open(path, *rest)
     )
-    base = load(folders("sd1"))
     attached = Attached(base)
     draw(base, attached, asked(tmp_path / "first", count=4))
     assert opened == ["bytes", "safetensors", "safetensors"]

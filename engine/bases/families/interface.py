@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -56,11 +57,7 @@ class Conditioning:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         pooled = self.pooled_prompt_embeds
-        return replace(
-            self,
-            prompt_embeds=change(self.prompt_embeds),
-            pooled_prompt_embeds=None if pooled is None else change(pooled),
-        )
+        return Conditioning(change(self.prompt_embeds), None if pooled is None else change(pooled))
 
     @staticmethod
     def join(batches: Sequence["Conditioning"]) -> "Conditioning":
@@ -178,7 +175,15 @@ class Family(ABC):
 
 
 def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device) -> Tensor:
-    """Token ids of the prompts (n, tokens), padded to the text encoder's length and cut off there."""
+    """Token ids of the prompts (n, tokens), padded to the text encoder's length and cut off there.
+
+    The last prompts' are kept: nearly every drawing has the same empty negative prompt. Do not change the tensor.
+    """
+    return _token_ids(tokenizer, tuple(prompts)).to(device)
+
+
+@lru_cache(maxsize=64)
+def _token_ids(tokenizer: Tokenizer, prompts: tuple[str, ...]) -> Tensor:
     tokens = tokenizer(
         list(prompts),
         padding="max_length",
@@ -187,7 +192,7 @@ def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device
         return_tensors="pt",
     )
     ids: Tensor = tokens.input_ids
-    return ids.to(device)
+    return ids
 
 
 def fits_tokenizer(tokenizer: Tokenizer, prompt: str) -> bool:
