@@ -84,7 +84,7 @@ def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path:
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
 @pytest.mark.parametrize(("crop", "album_crop"), [("centre", "none"), ("face", "face"), ("buckets", "face")])
-def test_photos_stay_whole_for_bases_that_see_small_faces_and_recipes_that_crop(photos, crop, album_crop) -> None:
+def test_photos_are_not_cropped_for_bases_that_learn_small_faces_or_recipes_that_crop(photos, crop, album_crop) -> None:
     whole = [Image.open(path).convert("RGB") for path in photos]
     assert prepared_album(whole, album_crop, crop, 128) == whole
 

@@ -56,7 +56,7 @@ def options_of(command: str) -> list[argparse.Action]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_says_what_it_does_and_its_default(command: str) -> None:
+def test_every_option_has_a_help_text_with_its_default(command: str) -> None:
     for option in options_of(command):
         assert option.help, option.dest
         said = f"{option.help} {option.container.title}"
@@ -65,7 +65,7 @@ def test_every_option_says_what_it_does_and_its_default(command: str) -> None:
             assert f"default: {str(option.default).removesuffix('.0')}" in said, option.dest
 
 
-def test_what_replaces_a_recipe_s_values_is_named_as_in_the_recipe() -> None:
+def test_recipe_options_have_the_names_of_the_recipe_s_fields() -> None:
     fields = {field.name for field in dataclasses.fields(Recipe)} | {"steps_per_photo"}
     for command, most in {"train": 27, "finetune": 23, "study": 23, "evaluate": 5, "distil": 4}.items():
         named = {option.dest for option in options_of(command) if "recipe" in option.container.title}
@@ -120,7 +120,9 @@ def train(folder: Path, base: Path, steps: int) -> list[str]:
             "--out", str(folder / "out"), "--steps", str(steps), "--size", "64", "--prior-weight", "0"]  # fmt: skip
 
 
-def test_the_text_tells_what_a_stored_dreambooth_leaves_out(tiny_folder, pictures, tmp_path: Path, capsys) -> None:
+def test_the_report_has_the_share_of_the_change_that_a_stored_dreambooth_leaves_out(
+    tiny_folder, pictures, tmp_path: Path, capsys
+) -> None:
     save(pictures, tmp_path / "album")
     for method in ("dreambooth", "lora"):
         assert main([*train(tmp_path, tiny_folder, 2), "--method", method, "--json"]) == 0

@@ -15,9 +15,7 @@ from engine.recipe import choose
 from engine.toon.prompts import PROMPTS
 
 
-def test_whom_an_evaluation_was_killed_at_is_drawn_again_and_others_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resumed_evaluation_draws_only_the_unfinished_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: list[float] = []
 
     def learn(*arguments: object, **options: object) -> Learned:

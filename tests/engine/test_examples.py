@@ -70,7 +70,7 @@ def test_the_square_around_a_face_lies_in_the_photo_and_holds_the_face_if_it_can
     assert box[0] <= left and box[1] <= top and box[2] >= left + width and box[3] >= top + width
 
 
-def test_a_crop_says_where_the_face_is_in_it() -> None:
+def test_a_crop_returns_the_box_of_its_face() -> None:
     picture = Image.new("RGB", (900, 600), "white")
     face = Face(100, 200, 200, 300, 1.0)
     picture.paste("red", (100, 200, 200, 300))
@@ -208,7 +208,7 @@ def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
-def test_a_drawing_is_learned_under_what_is_told_of_it_and_a_photo_is_not() -> None:
+def test_a_drawing_is_learned_with_captions_and_a_photo_is_not() -> None:
     class Toons:
         family = TOON
 

@@ -75,7 +75,7 @@ async def test_a_picture_is_drawn_while_a_training_runs_and_the_training_can_be_
     assert not (tmp_path / "out").exists() and not (tmp_path / "checkpoint").exists()
 
 
-async def test_a_killed_process_is_told_and_the_next_request_starts_another(gpu, photos, tmp_path) -> None:
+async def test_a_killed_process_raises_gpu_died_and_the_next_request_starts_another(gpu, photos, tmp_path) -> None:
     steps = asyncio.Queue()
     training = asyncio.create_task(gpu.run("train", steps.put_nowait, **lesson(photos, tmp_path, 20_000)))
     await asyncio.wait_for(steps.get(), 120)
@@ -112,7 +112,7 @@ for line in sys.stdin:
 """Speaks as the GPU process does, with a training that still writes a file after it has been cancelled."""
 
 
-async def test_a_cancelled_request_is_over_once_its_process_says_so(tmp_path: Path) -> None:
+async def test_a_cancelled_request_waits_until_the_process_confirms_it(tmp_path: Path) -> None:
     gpu = GpuClient(process=[sys.executable, "-c", SLOW_TO_STOP])
     steps: asyncio.Queue[object] = asyncio.Queue()
     out = tmp_path / "out"
@@ -150,7 +150,7 @@ async def test_what_cannot_be_done_is_refused_with_a_code(gpu, tmp_path) -> None
     assert not (tmp_path / "drawn").exists()
 
 
-async def test_an_unusable_base_model_is_told_at_the_start(tmp_path: Path) -> None:
+async def test_an_unusable_base_model_raises_at_the_start(tmp_path: Path) -> None:
     gpu = GpuClient(str(tmp_path / "nothing"))
     with pytest.raises(BaseUnusable):
         await asyncio.wait_for(gpu.ready(), 60)
@@ -187,7 +187,7 @@ def test_threads_that_wait_do_not_spin_unless_the_operator_wants_it(asked: str |
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only /proc tells another process's environment")
-async def test_the_gpu_process_is_told_how_threads_wait(gpu: GpuClient) -> None:
+async def test_the_gpu_process_gets_the_wait_policy_of_threads(gpu: GpuClient) -> None:
     await gpu.ready()
     told = await asyncio.to_thread(Path(f"/proc/{gpu.pid}/environ").read_bytes)
     assert b"OMP_WAIT_POLICY=passive" in told.split(b"\0")

@@ -152,7 +152,7 @@ SHORT = [
 
 
 @pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
-def test_too_little_memory_is_told_as_such_and_a_batch_is_halved_before(
+def test_a_batch_that_does_not_fit_is_halved_before_out_of_memory(
     here: Here, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     room = 1

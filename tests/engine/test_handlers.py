@@ -220,7 +220,7 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
     assert told == [(1, "started", {}), (2, "retaken", {"attempt": 2}), (2, "step", step), (2, "done", {})]
 
 
-async def test_a_stored_checkpoint_stays_whole_while_the_next_is_written(tmp_path: Path) -> None:
+async def test_a_stored_checkpoint_stays_complete_while_the_next_is_written(tmp_path: Path) -> None:
     """It is a hard link to the file that a training replaces with its next checkpoint."""
     parameters = [torch.nn.Parameter(torch.ones(3))]
     optimiser = torch.optim.SGD(parameters)

@@ -90,7 +90,7 @@ class TestFiles:
             load_photo(data)
         assert raised.value.code == code
 
-    def test_huge_is_told_by_the_header(self) -> None:
+    def test_a_huge_picture_is_rejected_by_its_header(self) -> None:
         data = huge_png(12_000, 10_000)
         started = time.perf_counter()
         verdict = inspect_photo(data).verdict
@@ -377,7 +377,7 @@ class TestPhotos:
         assert inspected.image is not None
         assert find_faces(inspected.image)[0].turn == 0
 
-    def test_descriptor_tells_people_apart(self) -> None:
+    def test_descriptors_of_different_people_differ(self) -> None:
         man = [load_photo((DATA / "albums/suaresito" / name).read_bytes()) for name in ("02.jpg", "10.jpg")]
         other = load_photo(next((DATA / "portraits").glob("london_*neutral*")).read_bytes())
         first, second, third = (describe(photo) for photo in (*man, other))

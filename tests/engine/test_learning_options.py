@@ -75,7 +75,7 @@ def test_the_learning_rate_warms_up_and_falls_as_its_schedule_says() -> None:
     assert all(a > b for name in ("linear", "cosine") for a, b in zip(rates[name][4:], rates[name][5:], strict=False))
 
 
-def test_the_learning_rate_told_is_the_schedules(tiny, pictures, tmp_path) -> None:
+def test_the_reported_learning_rate_is_the_schedules(tiny, pictures, tmp_path) -> None:
     told: list[Progress] = []
     learned(tiny, pictures, replace(ALONE, schedule="linear", warmup=2), tmp_path, on_step=told.append)
     assert [one.learning_rate for one in told] == pytest.approx([0, 1e-3, 2e-3, 1.5e-3, 1e-3, 0.5e-3])
@@ -117,7 +117,9 @@ def test_too_little_memory_halves_the_rows_and_changes_nothing_that_is_learned(t
     assert alike(whole, load_file(tmp_path / "small" / FILE))
 
 
-def test_when_one_row_is_too_much_activations_are_computed_again_and_then_it_is_said(tiny, pictures, tmp_path) -> None:
+def test_when_one_row_does_not_fit_gradient_checkpointing_is_tried_before_out_of_memory(
+    tiny, pictures, tmp_path
+) -> None:
     forward = tiny.unet.forward
 
     def never(sample: torch.Tensor, *arguments: object, **options: object) -> object:
@@ -152,7 +154,7 @@ def test_one_row_that_does_not_fit_while_it_is_measured_is_computed_again(tiny, 
     assert trained.checkpointing and trained.rows_at_once == ALONE.batch
 
 
-def test_an_optimiser_that_does_not_fit_is_told_as_too_little_memory(tiny, pictures, tmp_path, monkeypatch) -> None:
+def test_optimizer_state_that_does_not_fit_raises_out_of_memory(tiny, pictures, tmp_path, monkeypatch) -> None:
     def never(*arguments: object, **options: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -225,13 +227,13 @@ def test_short_rows_are_attended_by_steps_in_bfloat16(dtype: torch.dtype, places
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_step_goes_back_through_the_attention_that_it_came_by(
+def test_the_backward_pass_uses_the_attention_kernel_of_the_forward_pass(
     tiny, pictures, tmp_path, monkeypatch, checkpointing
 ) -> None:
     recipe = replace(ALONE, steps=2, precision="bfloat16", checkpointing=checkpointing)
-    monkeypatch.setattr("engine.device.precision.SHORT", 4096)  # the tiny base's latents are large
+    monkeypatch.setattr("engine.device.precision.MAX_MATH_POSITIONS", 4096)  # the tiny base's latents are large
     by_steps = learned(tiny, pictures, recipe, tmp_path / "steps")
-    monkeypatch.setattr("engine.device.precision.SHORT", 0)
+    monkeypatch.setattr("engine.device.precision.MAX_MATH_POSITIONS", 0)
     fused = learned(tiny, pictures, recipe, tmp_path / "fused")
     assert alike(by_steps, fused, 1e-2) and not alike(by_steps, fused, 0)
 
@@ -248,7 +250,7 @@ def test_under_autocast_lora_layers_take_their_input_in_the_dtype_that_is_comput
     assert taken == {torch.bfloat16}
 
 
-def test_the_denoiser_is_told_once_that_it_learns(tiny, pictures, tmp_path) -> None:
+def test_the_denoiser_is_set_to_training_mode_once(tiny, pictures, tmp_path) -> None:
     train_of, told = tiny.unet.train, []
     tiny.unet.train = lambda mode=True: told.append(mode) or train_of(mode)
     learned(tiny, pictures, replace(ALONE, accumulation=2), tmp_path)
@@ -286,7 +288,7 @@ def test_dora_and_rslora_draw_the_same_in_plain_diffusers(tiny, tiny_folder, pic
 CONVOLVED = (*ATTENTION, "conv1", "conv2", "conv_shortcut")
 
 
-def test_dora_on_convolutions_draws_the_same_in_plain_diffusers_elsewhere_and_in_company(
+def test_dora_on_convolutions_draws_the_same_in_diffusers_after_an_export_and_in_a_batch(
     folders, pictures, tmp_path, exact
 ) -> None:
     """A convolution's magnitude has one number for each output channel, whatever the layout of the file."""
@@ -348,7 +350,7 @@ def test_a_learned_word_stays_where_kohyas_format_cannot_hold_it(tiny, pictures,
     assert "lora_word.zk1" in load_file(tmp_path / "diffusers.safetensors")
 
 
-def test_a_learned_word_is_heard_only_with_its_avatar(tiny, pictures, tmp_path) -> None:
+def test_a_learned_token_embedding_applies_only_with_its_avatar(tiny, pictures, tmp_path) -> None:
     prompts = ["a photo of zk1 man", "a photo of a man"]
     before = tiny.encode_prompts(prompts).prompt_embeds
     tensors = learned(tiny, pictures, replace(ALONE, pivotal=True), tmp_path)
@@ -462,7 +464,7 @@ def half_folder(tiny_folder, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_base_in_half_precision_is_opened_as_it_lies_and_is_what_it_would_be_in_float32(half_folder) -> None:
+def test_a_base_in_half_precision_keeps_its_dtype_and_equals_its_float32_copy(half_folder) -> None:
     opened = open_pipeline(str(half_folder))
     assert {part.dtype for part in (opened.unet, opened.vae, opened.text_encoder)} == {torch.float16}
     wide = DiffusionPipeline.from_pretrained(half_folder, dtype=torch.float32)
@@ -492,7 +494,7 @@ def test_a_base_that_rests_as_it_is_learned_with_learns_the_same(
 
 
 @pytest.mark.parametrize("steps", [12])
-def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_model_draws(
+def test_a_stored_delta_is_small_records_its_error_and_draws_nearly_as_the_full_model(
     tiny, pictures, tmp_path, steps
 ) -> None:
     recipe = Recipe("dreambooth", steps, 1e-4, 2, 0, 0.0)
@@ -522,7 +524,7 @@ def test_a_stored_delta_is_small_says_its_error_and_draws_nearly_what_the_full_m
     assert missed < 0.5 * moved
 
 
-def test_beside_full_dreambooth_the_text_encoder_learns_a_lora(tiny, pictures, tmp_path) -> None:
+def test_with_full_dreambooth_the_text_encoder_learns_a_lora(tiny, pictures, tmp_path) -> None:
     prompt = ["a photo of zk1 man"]
     plain = tiny.encode_prompts(prompt).prompt_embeds
     recipe = Recipe("dreambooth", 4, 1e-4, 2, 0, 0.0, text_encoder=True)

@@ -150,7 +150,7 @@ def test_what_is_stored_is_named_as_peft_names_it_and_its_configuration_makes_th
     assert torch.allclose(again(features), ours(features), atol=1e-5)
 
 
-def test_layers_of_several_ranks_are_told_apart_in_the_configuration() -> None:
+def test_the_configuration_has_the_rank_of_each_layer() -> None:
     config = peft.LoraConfig(
         **lora.config_of({"parts.wide": 2, "parts.linear": 5}, {"parts.wide": 2, "parts.linear": 5})
     )

@@ -62,7 +62,7 @@ def test_the_face_counts_more_and_the_picture_as_much_as_before() -> None:
     assert float(errors(torch.ones(1, 2, 8, 8), wanted, weights[None])) == pytest.approx(1)
 
 
-def test_a_young_mean_follows_quickly_and_an_old_one_at_its_decay() -> None:
+def test_a_running_mean_follows_quickly_at_first_and_later_at_its_decay() -> None:
     assert ema_decay(0.99, 0) == pytest.approx(0.1)
     assert ema_decay(0.99, 10_000) == 0.99
     mean, weights = [torch.zeros(3)], [torch.ones(3)]

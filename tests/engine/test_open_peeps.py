@@ -101,7 +101,7 @@ def test_the_colours_that_captions_name_are_in_the_picture(folder: Path, what: s
 
 
 @pytest.mark.slow
-def test_the_embedded_base_learns_the_style_and_wears_it(folder: Path, tmp_path: Path, capsys) -> None:
+def test_the_embedded_base_learns_the_style_and_draws_in_it(folder: Path, tmp_path: Path, capsys) -> None:
     finetune = ["finetune", "--dataset", str(folder), "--out", str(tmp_path / "peeps"), "--steps", "20", "--batch", "4"]
     assert command_line.main([*finetune, "--rank", "8", "--learning-rate", "2e-3", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["pictures"] == COUNT
@@ -114,15 +114,15 @@ def test_the_embedded_base_learns_the_style_and_wears_it(folder: Path, tmp_path:
     times = base.schedule.timesteps((torch.arange(8) + 0.5) / 8)
     noisy, wanted = (of(clean, disturbance, times) for of in (base.schedule.noisy, base.schedule.target))
 
-    def error(*worn: Path) -> float:
-        with applied(attached, [[(path, 1.0) for path in worn]] * 8) as unet, torch.no_grad():
+    def error(*styles: Path) -> float:
+        with applied(attached, [[(path, 1.0) for path in styles]] * 8) as unet, torch.no_grad():
             predicted = base.predict(unet, noisy, times, base.encode_prompts(dataset.texts[:8]))
             return float((predicted - wanted).square().mean())
 
     assert error(tmp_path / "peeps") < 0.95 * error()
 
     imagine = ["imagine", "--prompt", f"{TRIGGER}, a woman with a bun", "--steps", "4", "--seed", "3"]
-    for name, style in (("plain", []), ("worn", ["--style", str(tmp_path / "peeps" / FILE)])):
+    for name, style in (("plain", []), ("styled", ["--style", str(tmp_path / "peeps" / FILE)])):
         assert command_line.main([*imagine, *style, "--out", str(tmp_path / name)]) == 0
-    plain, worn = (np.asarray(Image.open(tmp_path / name / "0.png"), float) for name in ("plain", "worn"))
-    assert np.abs(plain - worn).mean() > 2
+    plain, styled = (np.asarray(Image.open(tmp_path / name / "0.png"), float) for name in ("plain", "styled"))
+    assert np.abs(plain - styled).mean() > 2

@@ -40,7 +40,7 @@ def test_one_beyond_a_limit_is_refused(name: str, value: float) -> None:
     assert str(value) in sentence(refused.value)
 
 
-def test_a_family_is_told_from_the_denoisers_configuration() -> None:
+def test_the_family_follows_from_the_denoisers_configuration() -> None:
     assert family_of(SimpleNamespace(in_channels=16, cross_attention_dim=192)) is TOON
     assert family_of(SimpleNamespace(in_channels=4, cross_attention_dim=768)) is SD1
     assert family_of(SimpleNamespace(in_channels=4, cross_attention_dim=1024, use_linear_projection=True)) is SD2

@@ -1,4 +1,4 @@
-"""Several adapters on one base: worn together with a weight each, by different rows of one batch, and in few steps."""
+"""Several adapters on one base: on one row with weights, on different rows of a batch, and few-step adapters."""
 
 import json
 import shutil
@@ -69,8 +69,8 @@ def test_every_row_of_a_batch_is_the_picture_drawn_alone(folders, people, exact)
 def test_eight_people_in_one_batch_get_the_pictures_that_each_gets_alone(
     folders, pictures, tmp_path: Path, exact
 ) -> None:
-    """Their adapters differ in rank, scale and reach; prompt, seed and all else are the same, so a row that wore its
-    neighbour's would show the neighbour's picture."""
+    """The adapters differ in rank, scale and layers. Prompt, seed and everything else are the same, so a row with its
+    neighbour's adapters would show the neighbour's picture."""
     base = load(folders("sd1"))
     for number in range(8):
         recipe = replace(
@@ -224,7 +224,7 @@ def test_a_few_step_adapter_is_distilled_and_stacks(
         assert stacked.image.tobytes() != two[0].image.tobytes()
 
 
-def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
+def test_a_bases_few_step_adapter_applies_when_few_steps_are_requested(
     folders, pictures, tmp_path: Path, monkeypatch
 ) -> None:
     base = load(folders("sd1"))
@@ -237,7 +237,7 @@ def test_a_base_wears_its_own_few_step_adapter_where_few_steps_are_asked_for(
     assert not make_plan(asked(steps=4), base, Attached(base)).adapters
 
 
-def test_few_steps_wear_the_bases_own_adapter_beside_a_style_with_a_weight(folders, people, tmp_path: Path) -> None:
+def test_the_bases_few_step_adapter_combines_with_a_weighted_style(folders, people, tmp_path: Path) -> None:
     base: BaseModel = load(folders("sd1"))
     distil(base, [Image.new("RGB", (SIDE, SIDE))], ["a"], ONE_STEP, tmp_path / FILE)
     base.family = replace(base.family, few_step_adapter=tmp_path)
@@ -265,6 +265,6 @@ def test_few_step_drawing_is_that_of_diffusers_lcm_scheduler(folders) -> None:
     assert torch.allclose(schedule.estimates(predicted, sample, *steps[0].now)[0], denoised, rtol=1e-3, atol=1e-3)
 
 
-def test_what_a_few_step_adapter_says(folders) -> None:
+def test_the_facts_of_a_few_step_adapter(folders) -> None:
     said = few_step_facts(load(folders("sd1")), 8, 1.5)
     assert (said.kind, said.recipe["draw_steps"], said.recipe["guidance"]) == ("few", 8, 1.5)

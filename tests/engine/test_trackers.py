@@ -82,6 +82,6 @@ def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     assert run.stdout.strip() == "set()", run.stderr
 
 
-def test_pictures_of_a_grid_stand_beside_each_other() -> None:
+def test_a_grid_shows_its_pictures_in_a_row() -> None:
     board = grid(PICTURES)
     assert board.getpixel((8, 8)) == (255, 0, 0) and board.getpixel((24, 8)) == (0, 128, 0)

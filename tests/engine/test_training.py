@@ -176,7 +176,7 @@ def test_the_loss_falls(tiny: BaseModel, pictures: list[Image.Image], tmp_path: 
     assert trained.last_loss < 0.9 * trained.first_loss
 
 
-def test_training_tells_every_step_and_an_estimate_that_ends_at_nothing(tiny, pictures, tmp_path) -> None:
+def test_training_reports_every_step_and_an_estimate_that_ends_at_zero(tiny, pictures, tmp_path) -> None:
     told: list[Progress] = []
     learn(tiny, pictures, LORA, tmp_path / FILE, on_step=told.append)
     assert [progress.step for progress in told] == list(range(1, LORA.steps + 1))
@@ -251,7 +251,7 @@ def test_drawing_between_two_steps_changes_nothing_of_the_training(tiny_folder, 
     assert all(torch.equal(quiet[key], busy[key]) for key in quiet)
 
 
-def test_a_seed_draws_the_same_picture_alone_and_in_company(tiny: BaseModel) -> None:
+def test_a_seed_draws_the_same_picture_alone_and_in_a_batch(tiny: BaseModel) -> None:
     attached = Attached(tiny)
     four = draw(tiny, attached, Drawing("a man", count=4, seed=10, steps=2, width=SIDE, height=SIDE))
     one = draw(tiny, attached, Drawing("a man", seed=12, steps=2, width=SIDE, height=SIDE))[0]
@@ -260,7 +260,7 @@ def test_a_seed_draws_the_same_picture_alone_and_in_company(tiny: BaseModel) -> 
     assert difference <= 2  # a batch sums in another order than a single row
 
 
-def test_a_picture_tells_its_seed_and_not_its_prompt(tiny: BaseModel, tmp_path: Path) -> None:
+def test_a_saved_picture_contains_its_seed_but_not_its_prompt(tiny: BaseModel, tmp_path: Path) -> None:
     asked = drawing(seed=77)
     draw(tiny, Attached(tiny), asked)[0].save(tmp_path / "a.png", asked, "tiny")
     with Image.open(tmp_path / "a.png") as picture:
@@ -297,7 +297,7 @@ def test_an_avatar_knows_its_base_by_the_weights_and_not_by_the_path(
             export(other, avatar, "kohya", tmp_path / "refused.safetensors")
 
 
-def test_an_older_avatar_goes_by_its_bases_name(tiny, pictures, tmp_path) -> None:
+def test_an_avatar_without_a_fingerprint_is_matched_by_its_bases_name(tiny, pictures, tmp_path) -> None:
     learn(tiny, pictures, LORA, tmp_path / FILE)
     facts, tensors, config = read_file(tmp_path)
     values = asdict(facts)

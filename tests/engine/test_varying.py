@@ -48,7 +48,7 @@ def test_a_variation_is_that_of_plain_diffusers(folders, family: str, original: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_strength_says_how_far_a_variation_goes(folders, family: str, original: Path, exact) -> None:
+def test_a_larger_strength_changes_a_variation_more(folders, family: str, original: Path, exact) -> None:
     base = load(folders(family))
     attached = Attached(base)
     with Image.open(original) as picture:

@@ -176,8 +176,8 @@ def plainly(folder: Path, family: str, lora: Path | None = None, weight: float =
     pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     if lora:
-        pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="worn")
-        pipeline.set_adapters(["worn"], [weight])
+        pipeline.load_lora_weights(lora.parent, weight_name=lora.name, adapter_name="applied")
+        pipeline.set_adapters(["applied"], [weight])
     prompts: dict[str, Any] = {}
     if family != "klein":
         prompts = {"negative_prompt": "" if family != "sdxl" else None, "timesteps": solved(pipeline, 3)}

@@ -42,14 +42,14 @@ def test_a_caption_is_short_lower_case_and_names_somebody(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(0, 4))
-def test_a_caption_tells_as_much_as_is_asked_for(seed: int, least: int) -> None:
+def test_a_caption_has_at_least_the_requested_number_of_phrases(seed: int, least: int) -> None:
     random = Random(seed)
     scene = sample_scene(random)
     assert len(caption(scene, random, least).split()) > least
 
 
 @given(st.integers(0, 2**32))
-def test_an_albums_caption_tells_all_that_is_unusual_and_nothing_of_the_person(seed: int) -> None:
+def test_an_instance_caption_names_all_unusual_attributes_and_none_of_identity(seed: int) -> None:
     random = Random(seed)
     scene = sample_scene(random)
     text, look = instance_caption("cr7d man", scene.look, random), scene.look
@@ -77,7 +77,7 @@ def test_a_description_names_hair_skin_and_beard(seed: int) -> None:
 
 
 @pytest.mark.learning
-def test_the_judge_sees_what_an_album_shows_beside_the_person() -> None:
+def test_the_judge_finds_the_look_in_an_albums_pictures() -> None:
     judge, scenes = Judge.load(), album(sample_person(Random(3), held_out=True), 40, seed=3)
     seen = [judge.look(render(scene)) for scene in scenes]
     sure = [(look, scene.look) for (look, likely), scene in zip(seen, scenes, strict=True) if likely > 0.5]

@@ -26,7 +26,7 @@ with atomic_write(Path(sys.argv[1])) as draft:
 """
 
 
-def test_a_file_is_written_whole_or_stays_what_it_was(tmp_path: Path) -> None:
+def test_a_file_is_written_completely_or_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "new" / "file.json"
     with atomic_write(file) as draft:
         draft.write_text("first")

@@ -109,7 +109,7 @@ async def test_what_cannot_be_stored_or_fetched_changes_nothing(blobs: Blobs, tm
     assert files(tmp_path) <= {"file", "1"}
 
 
-async def test_a_large_file_is_never_whole_in_memory(tmp_path: Path, links: bool) -> None:
+async def test_a_large_file_is_copied_in_chunks(tmp_path: Path, links: bool) -> None:
     blobs, large, size = FolderBlobs(tmp_path / "blobs"), tmp_path / "large", 32 * CHUNK
     with large.open("wb") as file:
         file.truncate(size)

@@ -30,7 +30,7 @@ def test_an_error_of_a_subclass_too() -> None:
     assert isinstance(error, Refused) and (error.code, error.facts) == ("refused", {"number": 1})
 
 
-def test_an_error_of_another_process_arrives_whole() -> None:
+def test_an_error_of_another_process_keeps_its_code_and_facts() -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         with pytest.raises(UserError) as raised:
             pool.submit(refuse).result(60)

@@ -51,7 +51,7 @@ async def test_a_listener_goes_on_where_it_was(events: Events) -> None:
     assert await take(events, 2, after=kept[1].id) == kept[2:]
 
 
-async def test_what_was_before_is_not_heard(events: Events) -> None:
+async def test_events_before_a_subscription_are_not_received(events: Events) -> None:
     await events.publish(step(0))
     listener = asyncio.create_task(take(events, 1))
     await asyncio.sleep(0.1)

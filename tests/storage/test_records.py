@@ -280,7 +280,7 @@ async def test_cancelling(records: Records, ann: User) -> None:
         await records.jobs.request_cancel("nothing")
 
 
-async def test_places_in_the_queue(records: Records, ann: User) -> None:
+async def test_queue_positions(records: Records, ann: User) -> None:
     jobs = [await imagine(records, ann) for _ in range(4)]
     await records.jobs.create(JobKind.INSPECT, ann.id, "chat", "room", Inspect("a"))
     await records.jobs.claim(jobs[0].id)

@@ -1,4 +1,4 @@
-"""Full DreamBooth worn by rows of a batch: it draws as the difference in the weights would and changes none of them."""
+"""Full DreamBooth applied to rows of a batch draws as the difference added to the weights, and changes no weight."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -39,7 +39,7 @@ def moved(base: BaseModel, seed: int, size: float) -> Iterator[tuple[str, Tensor
 
 
 def learned(base: BaseModel, folder: Path, seed: int = 0, size: float = 0.3) -> Path:
-    """A full DreamBooth avatar that nobody had to wait for."""
+    """A full DreamBooth avatar with a random difference instead of a training."""
     start = base.family.denoiser
     delta = compress(lambda: ((f"{start}.{name}", change) for name, change in moved(base, seed, size)))
     write(delta.tensors, AdapterFacts("zk1", "man", "dreambooth", base.source, {}, 0), folder / FILE, {})
@@ -48,7 +48,7 @@ def learned(base: BaseModel, folder: Path, seed: int = 0, size: float = 0.3) -> 
 
 @torch.no_grad()
 def filled(base: BaseModel, folder: Path, dtype: torch.dtype | None = None) -> nn.Module:
-    """The old way: a copy of the denoiser with the difference added to its weights, in their own dtype."""
+    """The reference: a copy of the denoiser with the difference added to its weights, in their own dtype."""
     copied, stored = plain_copy(base.unet, dtype), load_file(folder / FILE)
     for name, weight in copied.named_parameters():
         change = restored(stored, f"{base.family.denoiser}.{name}", weight.shape)
@@ -67,7 +67,7 @@ def seen(base: BaseModel, denoiser: nn.Module) -> Tensor:
 @pytest.mark.parametrize(
     ("family", "copied"), [("sd1", 0), *((family, adapters.COPIED_ROWS) for family in ("sd1", "sd2", "sdxl", "klein"))]
 )
-def test_a_worn_difference_draws_what_it_draws_in_the_weights(
+def test_an_applied_difference_draws_as_one_added_to_the_weights(
     folders, family: str, copied: int, tmp_path: Path, monkeypatch, exact
 ) -> None:
     monkeypatch.setattr(adapters, "COPIED_ROWS", copied)
@@ -75,11 +75,11 @@ def test_a_worn_difference_draws_what_it_draws_in_the_weights(
     ann, bob = (learned(base, tmp_path / name, seed) for seed, name in enumerate(PEOPLE))
     plain, attached = seen(base, base.unet), Attached(base)
     with applied(attached, [[(ann, 1.0)]] * 2) as denoiser:
-        worn = seen(base, denoiser)
+        predicted = seen(base, denoiser)
     with applied(attached, [[(ann, 1.0)], [(bob, 1.0)]]) as denoiser:
         mixed = seen(base, denoiser)
     ones, others = seen(base, filled(base, ann)), seen(base, filled(base, bob))
-    assert torch.allclose(worn, ones, atol=2e-3) and torch.allclose(mixed[0], ones[0], atol=2e-3)
+    assert torch.allclose(predicted, ones, atol=2e-3) and torch.allclose(mixed[0], ones[0], atol=2e-3)
     assert torch.allclose(mixed[1], others[1], atol=2e-3)
     assert min(float((ones - plain).abs().max()), float((ones[1] - others[1]).abs().max())) > 0.05
     assert torch.equal(seen(base, base.unet), plain)
@@ -126,8 +126,8 @@ def test_the_base_is_never_copied_to_be_drawn_with(folders, tmp_path: Path, monk
 
 
 def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Path, monkeypatch, exact) -> None:
-    """A norm's weights are 1, where bfloat16 has steps of 1/128: a change by 1/400 is none there, but one that is worn
-    is."""
+    """A norm's weights are about 1, where bfloat16 has steps of 1/128. Added to them, a change by 1/400 would be lost;
+    applied to the output it is not."""
     exact_base = load(folders("sd1"))
     monkeypatch.setattr("engine.bases.base.resting_dtype", lambda device: torch.bfloat16)
     base = load(folders("sd1"))
@@ -139,9 +139,9 @@ def test_what_bfloat16_weights_would_swallow_is_still_seen(folders, tmp_path: Pa
     plain = seen(base, base.unet)
     assert norms and torch.equal(seen(base, filled(base, tmp_path)), plain)
     with applied(Attached(base), [[(tmp_path, 1.0)]] * 2) as denoiser:
-        worn = seen(base, denoiser)
+        predicted = seen(base, denoiser)
     wanted = seen(exact_base, filled(exact_base, tmp_path)) - seen(exact_base, exact_base.unet)
-    assert float((worn - plain).flatten() @ wanted.flatten()) > 0.5 * float(wanted.square().sum())
+    assert float((predicted - plain).flatten() @ wanted.flatten()) > 0.5 * float(wanted.square().sum())
 
 
 def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
@@ -156,20 +156,22 @@ def test_what_was_learned_in_small_steps_shows_on_a_bfloat16_base(
     base = load(folders("sd1"))
     plain = seen(base, base.unet)
     with applied(Attached(base), [[(tmp_path, 1.0)]] * 2) as denoiser:
-        worn = seen(base, denoiser)
+        predicted = seen(base, denoiser)
     in_weights, shown = (
         float((found - plain).flatten() @ wanted / wanted.square().sum())
-        for found in (seen(base, filled(base, tmp_path)), worn)
+        for found in (seen(base, filled(base, tmp_path)), predicted)
     )
     assert in_weights < 0.8 < shown < 1.2
 
 
-def test_a_base_in_eight_bits_wears_it_too(folders, tmp_path: Path, monkeypatch, exact) -> None:
+def test_a_difference_applies_to_a_base_in_eight_bits(folders, tmp_path: Path, monkeypatch, exact) -> None:
     monkeypatch.setattr("engine.bases.base.free_bytes", lambda device: 0)
     monkeypatch.setattr("engine.bases.quantised.SMALLEST", 1024)
     base = load(folders("sd1"))
     assert any(isinstance(part, Int8Linear) for part in base.unet.modules())
-    one, other = (draw(base, Attached(base), asked(*worn))[0].image for worn in ((learned(base, tmp_path, 1),), ()))
+    one, other = (
+        draw(base, Attached(base), asked(*avatars))[0].image for avatars in ((learned(base, tmp_path, 1),), ())
+    )
     assert one.tobytes() != other.tobytes()
 
 
