@@ -96,7 +96,7 @@ async def test_files_are_as_large_as_the_interaction_allows(
         [whole] = (await server.sees(ANNA, studio, "what I learned of mia7")).files
         assert whole["data"] == large
     else:
-        assert (await server.sees(ANNA, studio, "more than the 1 MB that this chat takes")).files == []
+        assert (await server.sees(ANNA, studio, "larger than the 1 MB that this chat accepts")).files == []
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -123,7 +123,7 @@ async def test_files_that_discord_finds_too_large_are_not_lost(
         assert one["filename"].endswith(".jpg") and len(one["data"]) <= 900
         assert "too large" not in drawn.content
         return
-    assert drawn.files == [] and "They are kept, and [Show me] tries once more" in drawn.content.replace("\\", "")
+    assert drawn.files == [] and "I have kept them, and [Show me] tries once more" in drawn.content.replace("\\", "")
     assert "Show me" in drawn.buttons
     if times == 2:
         assert {"Again", "Seed"} <= set(drawn.buttons)

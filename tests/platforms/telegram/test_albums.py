@@ -24,7 +24,7 @@ async def test_an_album_that_waited_through_a_restart_is_answered_in_its_languag
     await mia.send(PHOTOS[:8])
     await until(lambda: world.has_notes("telegram/photos", 8))
     await world.restart()
-    await world.server.until(mia.id, "8 Fotos sind da. Wer ist das?")
+    await world.server.until(mia.id, "8 Fotos. Wer ist das?")
 
 
 async def test_albums_out_of_order_and_doubled(world: World, anna: Person) -> None:
@@ -85,7 +85,7 @@ async def test_photos_one_by_one(world: World, anna: Person) -> None:
         if number == 2:
             few = await world.server.until(anna.id, "2 photos so far")
             await anna.press(few, "Done")
-            await world.server.alerted("I need 5 at least")
+            await world.server.alerted("I need at least 5")
     await anna.press(await world.server.until(anna.id, "11 photos so far"), "Done")
     asked = await world.server.until(
         anna.id, "mia7 woman: 11 photos. 10 is the most I can use, so I leave out the last 1"
@@ -106,8 +106,8 @@ async def test_the_line_after_the_photos(world: World, anna: Person) -> None:
 
 async def test_train_as_a_reply(world: World, anna: Person) -> None:
     hers, his = await anna.send(PHOTOS[:5]), await anna.send(PHOTOS[5:11])
-    await world.server.until(anna.id, "5 photos here. Who is it?")
-    await world.server.until(anna.id, "6 photos here. Who is it?")
+    await world.server.until(anna.id, "5 photos. Who is it?")
+    await world.server.until(anna.id, "6 photos. Who is it?")
     await anna.say("/train mia7 woman")
     await world.server.until(anna.id, "more than one album")
     await anna.say("/train mia7 woman", reply_to_message=his[2])
