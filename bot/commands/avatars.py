@@ -85,11 +85,11 @@ class Avatars:
         lasts = limits.lifetime(expires)
         records = self._desk.records
         if person:
-            whom = await self._person(visit, person)
-            if whom.id == visit.user.id:
+            grantee = await self._person(visit, person)
+            if grantee.id == visit.user.id:
                 raise UserError("share_self")
-            grant = await records.grants.create(avatar.id, "user", whom.id, lasts)
-            share = rights.Share(grant.id, avatar.token, _called(whom), grant.expires)
+            grant = await records.grants.create(avatar.id, "user", grantee.id, lasts)
+            share = rights.Share(grant.id, avatar.token, _called(grantee), grant.expires)
             return Reply(rights.shared_with(avatar, share), private=True)
         if visit.caller.direct:
             raise UserError("share_where", token=avatar.token)
@@ -121,7 +121,7 @@ class Avatars:
         await self._desk.records.grants.revoke(avatar.id, grant.grantee_kind, grant.grantee_id)
         stopped = await self._desk.stop_without_right(avatar.id)
         left = await self._shares(visit, avatar)
-        return Reply(rights.unshared(avatar.token, share.whom, stopped, left), private=True, spent=True)
+        return Reply(rights.unshared(avatar.token, share.grantee, stopped, left), private=True, spent=True)
 
     async def _person(self, visit: Visit, text: str) -> User:
         """The person that a mention, an id or a name stands for. Raises UserError if several have that name."""
@@ -142,12 +142,12 @@ class Avatars:
 
     async def _described(self, visit: Visit, avatar: Avatar, grant: Grant) -> rights.Share:
         if grant.grantee_kind == "room":
-            whom = rights.this_group() if grant.grantee_id == visit.caller.grant_scope else rights.another_group()
+            grantee = rights.this_group() if grant.grantee_id == visit.caller.grant_scope else rights.another_group()
         else:
             accounts = await self._desk.records.users.accounts(grant.grantee_id)
             here = [account for account in accounts if account.platform == visit.caller.platform]
-            whom = _called((here or accounts)[0]) if accounts else rights.somebody()
-        return rights.Share(grant.id, avatar.token, whom, grant.expires)
+            grantee = _called((here or accounts)[0]) if accounts else rights.somebody()
+        return rights.Share(grant.id, avatar.token, grantee, grant.expires)
 
     # /export and /delete
 

@@ -240,6 +240,6 @@ def _named(avatar: Avatar, text: str) -> bool:
 
 def _naming(prompt: str, avatar: Avatar) -> str:
     """The prompt about this avatar: "a woman in a suit" becomes "mia7 woman in a suit"."""
-    said = re.compile(rf"\b(?:(?:an?|the|my)\s+)?{re.escape(avatar.noun)}\b", re.IGNORECASE)
-    whom = f"{avatar.token} {avatar.noun}"
-    return said.sub(whom, prompt, count=1) if said.search(prompt) else f"{whom}, {prompt}"
+    noun = re.compile(rf"\b(?:(?:an?|the|my)\s+)?{re.escape(avatar.noun)}\b", re.IGNORECASE)
+    subject = f"{avatar.token} {avatar.noun}"
+    return noun.sub(subject, prompt, count=1) if noun.search(prompt) else f"{subject}, {prompt}"

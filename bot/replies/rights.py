@@ -12,11 +12,11 @@ from storage.records import Avatar
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One grant. `whom`: the grantee as a phrase, such as "Ben" or "this group"."""
+    """One grant. `grantee`: the grantee as a phrase, such as "Ben" or "this group"."""
 
     grant_id: str
     token: str
-    whom: str
+    grantee: str
     expires: datetime | None
 
 
@@ -68,13 +68,13 @@ def belongs(token: str, name: str) -> str:
 def line_of(share: Share) -> str:
     """One grant as a line of a list."""
     if share.expires:
-        return say("Shared with {whom} for another {span}.", whom=share.whom, span=span_to(share.expires))
-    return say("Shared with {whom}, until you take it back.", whom=share.whom)
+        return say("Shared with {grantee} for another {span}.", grantee=share.grantee, span=span_to(share.expires))
+    return say("Shared with {grantee}, until you take it back.", grantee=share.grantee)
 
 
 def take_back(share: Share) -> Button:
     """The button that ends a grant."""
-    return Button(say("Take back from {whom}", whom=share.whom), f"revoke:{share.grant_id}")
+    return Button(say("Take back from {grantee}", grantee=share.grantee), f"revoke:{share.grant_id}")
 
 
 def _ends(share: Share) -> list[str]:
@@ -99,7 +99,7 @@ def shared_here(avatar: Avatar, name: str, share: Share) -> Message:
 
 def shared_with(avatar: Avatar, share: Share) -> Message:
     """The owner's answer to /share: one person may draw the avatar."""
-    text = say("{whom} can now draw {token} anywhere I am.", whom=share.whom, token=avatar.token)
+    text = say("{grantee} can now draw {token} anywhere I am.", grantee=share.grantee, token=avatar.token)
     return Message(
         " ".join([text, *_ends(share)]),
         tone="good",
@@ -108,13 +108,13 @@ def shared_with(avatar: Avatar, share: Share) -> Message:
     )
 
 
-def unshared(token: str, whom: str, stopped: int, left: Sequence[Share]) -> Message:
+def unshared(token: str, grantee: str, stopped: int, left: Sequence[Share]) -> Message:
     """A grant was taken back. stopped: the number of cancelled drawings. left: the grants that remain."""
-    parts = [say("{token} is not shared with {whom} any more.", token=token, whom=whom)]
+    parts = [say("{token} is not shared with {grantee} any more.", token=token, grantee=grantee)]
     if stopped:
         parts.append(say("Drawings under way there are stopped."))
     if left:
-        parts.append(say("It is still shared with {whom}.", whom=listing([share.whom for share in left])))
+        parts.append(say("It is still shared with {grantee}.", grantee=listing([share.grantee for share in left])))
     return Message(" ".join(parts), buttons=tuple(map(take_back, left[:4])))
 
 

@@ -45,8 +45,6 @@ PHOTOS = "telegram/photos"
 LOOSE = "loose"
 KEPT = timedelta(days=1)
 """How long photos are kept without a command."""
-INCOMING = f"{keys.INCOMING}{NAME}"
-"""The prefix of `<chat>/<tray>/<mark>`. A private chat has its person's id, so /forget erases all its blobs."""
 CHAT_MOST = 6 * limits.PHOTOS_MOST
 """Most waiting photos of a chat."""
 
@@ -147,8 +145,9 @@ class Albums:
         if await self._records.notes.get(PHOTOS, key) is None:
             photos = await self._photos(chat)
             number = sum(photo.tray == tray for photo in photos) + 1
+            blob = f"{_blobs_of(chat, tray)}{mark}"
             if len(photos) < CHAT_MOST:
-                refused = await self._copy(file_id, size, f"{INCOMING}/{key}", number)
+                refused = await self._copy(file_id, size, blob, number)
             else:
                 refused = refusals.refusal(
                     UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
@@ -156,7 +155,7 @@ class Albums:
             if refused is not None:
                 await self._outbox.say(Room(chat), refused, reply_to=message.message_id)
             else:
-                body = {"message": message.message_id, "blob": f"{INCOMING}/{key}"}
+                body = {"message": message.message_id, "blob": blob}
                 await self._records.notes.add(PHOTOS, key, body, f"{NAME}:{chat}")
         await self._keep(chat, tray, replace(known, line=line) if line else known)
         self._settle_later(chat, tray)
@@ -289,7 +288,7 @@ class Albums:
             await self._keep(chat, tray, replace(known, name="", line="", over=how, seen=seen))
         for photo in photos:
             await self._records.notes.delete(PHOTOS, f"{chat}/{tray}/{photo.mark}")
-        await self._blobs.delete(f"{INCOMING}/{chat}/{tray}/")
+        await self._blobs.delete(_blobs_of(chat, tray))
 
     async def expire(self) -> None:
         """Erase photos that have waited for a day, and say so; delete closed trays."""
@@ -374,7 +373,7 @@ class Albums:
     async def _pour(self, chat: int, tray: str, known: Tray, photos: list[_Photo]) -> None:
         """Move an album's photos into the loose tray and complete it."""
         for photo in photos:
-            blob = f"{INCOMING}/{chat}/{LOOSE}/{photo.mark}"
+            blob = f"{_blobs_of(chat, LOOSE)}{photo.mark}"
             await self._blobs.put(blob, await self._blobs.get(photo.blob))
             body = {"message": photo.message, "blob": blob}
             await self._records.notes.add(PHOTOS, f"{chat}/{LOOSE}/{photo.mark}", body, f"{NAME}:{chat}")
@@ -464,6 +463,11 @@ def _tray_of(message: Got) -> str:
 def _tray(body: dict[str, object]) -> Tray:
     fields = {**body, "seen": tuple(body["seen"])}  # type: ignore[arg-type]
     return Tray(**fields)  # type: ignore[arg-type]
+
+
+def _blobs_of(chat: int, tray: str) -> str:
+    """The key prefix of a tray's photos. A private chat has its person's id, so /forget erases them."""
+    return f"{keys.incoming(NAME, str(chat))}{tray}/"
 
 
 def _caller(known: Tray, chat: int) -> Caller:

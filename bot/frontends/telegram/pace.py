@@ -2,9 +2,9 @@
 
 Source: "My bot is hitting limits" in Telegram's bot FAQ. Every picture of an album counts as a message.
 
-The library's own AIORateLimiter keeps to the overall and the group rate alone, takes an album for one message, and lets
-all chats wait where Telegram asks for silence in one. And it waits inside of the call, so a message would have to be
-written down as perhaps sent long before its turn.
+The library's own AIORateLimiter limits the overall and the group rate only, counts an album as one message, and makes
+all chats wait after a retry-after in one. It also waits inside the call, so the ledger would list a message as perhaps
+sent long before it is sent.
 """
 
 import asyncio
@@ -93,8 +93,8 @@ class Pace:
 
     async def wait_retry_after(self, chat: int) -> None:
         """Return once Telegram's retry-after time for this chat is over."""
-        if (silence := self.retry_after(chat)) > 0:
-            await self._sleep(silence)
+        if (seconds := self.retry_after(chat)) > 0:
+            await self._sleep(seconds)
 
     def retry_after(self, chat: int) -> float:
         """Seconds left of Telegram's retry-after time for this chat."""

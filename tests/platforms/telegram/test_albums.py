@@ -129,7 +129,7 @@ async def test_an_album_after_the_line(world: World, anna: Person) -> None:
 
 async def test_a_caption_added_afterwards(world: World, anna: Person) -> None:
     album = await anna.send(PHOTOS[:5])
-    await world.server.until(anna.id, "5 photos here")
+    await world.server.until(anna.id, "5 photos. Who is it?")
     edited = {**album[2], "caption": "/train mia7 woman", "edit_date": album[2]["date"]}
     await world.server.push(edited_message=edited)
     await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
@@ -164,7 +164,7 @@ async def test_photos_without_a_command_are_erased_after_a_day(
 ) -> None:
     assert world.telegram is not None
     await anna.send(PHOTOS[:3])
-    await world.server.until(anna.id, "3 photos here")
+    await world.server.until(anna.id, "3 photos. Who is it?")
     await world.telegram.albums.expire()
     assert len(await world.storage.blobs.list("incoming/")) == 3
     monkeypatch.setattr("bot.frontends.telegram.albums.KEPT", timedelta())
