@@ -18,6 +18,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: set CHROMIUM to its path"),
 ]
+expect.set_options(timeout=30_000)  # milliseconds: a busy machine is no fault of the page
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -168,7 +170,7 @@ async def test_both_see_a_training_and_its_samples(pair: Pair, files: list[Path]
     await anna.locator("#consent").check()
     await text.fill("/train mia7 woman")
     await text.press("Enter")
-    await anna.get_by_role("button", name="Train mia7").click()
+    await anna.get_by_role("button", name="Train mia7", exact=True).click()
     await expect(ben.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "50")
     await expect(ben.get_by_text("step 2 of 4")).to_be_visible()
     await pair.shot(anna, "progress")
@@ -186,6 +188,7 @@ async def test_pictures_are_drawn_enlarged_varied_and_deleted(pair: Pair) -> Non
     for page in (anna, ben):
         await expect(page.locator(".picture img")).to_have_count(4)  # the samples
     await text.press_sequentially("/imagine mia")
+    await expect(anna.locator("#options").get_by_role("option", name="mia7")).to_be_visible()
     await text.press("Tab")
     await text.press_sequentially("woman in a red hoodie, smiling --count 4 --seed 20")
     await text.press("Enter")
