@@ -254,14 +254,19 @@ class Commands:
         if job is None:
             return None
         token = await self._desk.token(job)
+        # As in the first reply: [Train] can be pressed once, [Again] and the others as often as wanted.
+        spent = isinstance(job.payload, Train)
         if job.over:
-            return Reply(jobs.ended(job, token), job_id=job.id, spent=True)
+            return Reply(jobs.ended(job, token), job_id=job.id, spent=spent)
         waiting = await self._desk.waiting(job)
         code = "queued" if waiting["position"] else "started"
-        return Reply(jobs.under_way(job, token, code, waiting), job_id=job.id, spent=True)
+        return Reply(jobs.under_way(job, token, code, waiting), job_id=job.id, spent=spent)
 
     async def _visit(self, caller: Caller) -> Visit:
-        user = await self._desk.records.users.get_or_create(caller.platform, caller.platform_id, caller.name)
+        # A request that is delivered again after its person was erased must not create them again.
+        user = await self._desk.records.users.get_or_create(
+            caller.platform, caller.platform_id, caller.name, request=caller.request or None
+        )
         return Visit(caller, user, self._desk.is_operator(caller))
 
     async def _admitted(self, caller: Caller, banned_too: bool = False) -> Visit:

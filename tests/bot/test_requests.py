@@ -89,6 +89,35 @@ async def test_a_press_draws_again_once_and_a_second_press_once_more(bot: Any) -
     assert len(await jobs(bot, Imagine)) == 3
 
 
+@pytest.mark.parametrize("ended", [False, True])
+async def test_the_reply_to_a_repeated_press_leaves_the_same_buttons(bot: Any, ended: bool) -> None:
+    checked = await bot.answer(await line(bot, "chat:1", "/train mia7 woman", PHOTOS))
+    trained = [await bot.commands.press(anna(bot, "chat:2"), checked.buttons[0].action)]
+    if ended:
+        await bot.engine.work_off()
+    trained.append(await bot.commands.press(anna(bot, "chat:2"), checked.buttons[0].action))
+    assert [reply.spent for reply in trained] == [True, True]
+    await bot.engine.work_off()
+    drawn = await bot.answer(await line(bot, "chat:3", "/imagine mia7 --count 1"))
+    again = next(button.action for button in drawn.buttons if button.action.startswith("again:"))
+    drawings = [await bot.commands.press(anna(bot, "chat:4"), again)]
+    if ended:
+        await bot.engine.work_off()
+    drawings.append(await bot.commands.press(anna(bot, "chat:4"), again))
+    assert [reply.spent for reply in drawings] == [False, False]
+
+
+async def test_a_request_that_arrives_again_after_forget_creates_nobody(bot: Any) -> None:
+    await line(bot, "chat:1", "/train mia7 woman", PHOTOS)
+    asked = await line(bot, "chat:2", "/forget")
+    erase = next(button.action for button in asked.message.buttons if button.action.startswith("forget-all:"))
+    await bot.commands.press(anna(bot, "chat:3"), erase)
+    assert not await bot.records.users.exists("chat", "anna")
+    assert (await line(bot, "chat:1", "/train mia7 woman", PHOTOS)).job_id is None
+    assert not await bot.records.users.exists("chat", "anna")
+    assert await bot.kept() == []
+
+
 async def test_a_repeated_request_is_not_refused_for_what_it_used_up(bot: Any) -> None:
     await bot.avatar("mia7")
     await bot.records.quotas.update({"pictures": 1})
