@@ -52,8 +52,9 @@ class Access(Enum):
 class Handler:
     """What runs a command or button.
 
-    A command's `run` takes the visit and the values of its options by name; a button's takes the visit and what follows
-    the colon in the button's action.
+    A command's `run` takes the visit and, as keyword arguments, the options of `bot.table.COMMANDS` by their names. A
+    button's takes the visit and what follows the colon in the button's action. With ANYBODY both take the `Caller`
+    instead of the visit.
     """
 
     run: Callable[..., Awaitable[Reply]]
@@ -231,7 +232,7 @@ class Commands:
         user = (await self._visit(caller)).user
         return any(avatar.adapter_key == key for avatar in await self._desk.records.avatars.owned_by(user.id))
 
-    # The door
+    # Admission: repeated requests, banned people, errors
 
     async def _answered(self, caller: Caller, run: Callable[[], Awaitable[Reply]]) -> Reply:
         """The reply of `run`, or of the job that an earlier delivery of the same request made."""

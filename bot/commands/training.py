@@ -23,7 +23,10 @@ class Training:
     async def train(
         self, visit: Visit, token: str, noun: str, photos: AsyncIterator[Upload], consent: bool = False
     ) -> Reply:
-        """Store an album and have it inspected. If anything is refused, nothing of the album is kept."""
+        """Store an album and queue its inspection; `start_training` follows when the person presses Train.
+
+        If anything is refused, nothing of the album is kept.
+        """
         token, noun = naming.token(token), naming.noun(noun)
         if not consent:
             raise UserError("consent")
@@ -73,7 +76,7 @@ class Training:
             user = visit.user
             avatar = await self._desk.own_avatar(user, avatar_id)
             # A process may have died after it created the job and before it changed the avatar's state.
-            if avatar.state == "training" or await self._training(avatar):
+            if avatar.state == "training" or await self._in_training(avatar):
                 raise UserError("already_training", token=avatar.token)
             if avatar.state == "ready":
                 raise UserError("already_trained", token=avatar.token, noun=avatar.noun)
@@ -121,13 +124,13 @@ class Training:
             if avatar is None:
                 return refusals.refusal(UserError("avatar_gone"))
             return jobs.trained(avatar, job.result or {}, job.id)
-        if avatar is not None and avatar.state == "training" and not await self._training(avatar, job):
+        if avatar is not None and avatar.state == "training" and not await self._in_training(avatar, job):
             await self._desk.records.avatars.update(avatar.id, state="failed")
         token = avatar.token if avatar else None
         return jobs.cancelled(job, token) if job.state == State.CANCELLED else jobs.failed(job)
 
-    async def _training(self, avatar: Avatar, ended: Job | None = None) -> bool:
-        """Whether a training of the avatar is under way, other than the one that ended."""
+    async def _in_training(self, avatar: Avatar, ended: Job | None = None) -> bool:
+        """Whether a job that trains the avatar is queued or running, other than the `ended` one."""
         active = await self._desk.records.jobs.for_user(avatar.owner_id, active_only=True)
         trainings = [job for job in active if isinstance(job.payload, Train) and job.payload.avatar_id == avatar.id]
         return any(ended is None or job.id != ended.id for job in trainings)

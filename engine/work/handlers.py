@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 class Handlers:
     """The handlers of the three kinds of jobs, on one GPU process and one storage.
 
-    work: the folder for the attempts' folders; `styles` and `priors` are in the same data folder.
+    work: the folder for the attempts' folders. Its parent is the data folder, which holds `styles` and `priors` too.
     renew: seconds between two checks whether a job is still wanted.
     """
 
@@ -53,6 +54,8 @@ class Handlers:
         self._queue = storage.queue
         self._gpu = gpu
         self._work = work
+        self._styles = partial(styles, work.parent)
+        self._priors = work.parent / "priors"
         self._renew = renew
 
     def by_kind(self) -> Mapping[JobKind, Handler]:
@@ -62,7 +65,7 @@ class Handlers:
     async def takes(self, job: Job) -> bool:
         """Whether this engine has the job's style, or no other engine has it either."""
         style = job.payload.style if isinstance(job.payload, Imagine) else None
-        if style is None or style in styles(self._work.parent):
+        if style is None or style in self._styles():
             return True
         return style not in await self._queue.styles()
 
@@ -74,13 +77,13 @@ class Handlers:
         try:
             # If the GPU process dies, only the attempt fails; the job gets another one.
             while claimed := await self._records.jobs.claim(job.id):
-                if await self._ended(claimed):
+                if await self._attempt(claimed):
                     break
         finally:
             await uninterrupted(self._delete_checkpoint(job.id))
 
-    async def _ended(self, job: Job) -> bool:
-        """Make one attempt; False if the job is to be attempted again."""
+    async def _attempt(self, job: Job) -> bool:
+        """Make one attempt at a claimed job. True if the job is over, False if it needs another attempt."""
         attempt = Attempt(job, self._records, self._events, self._renew)
         if job.attempt == 1:
             await attempt.publish("started")
@@ -174,7 +177,7 @@ class Handlers:
             seed=train.seed,
             out=str(folder / "out"),
             checkpoint=str(checkpoint),
-            priors=str(self._work.parent / "priors"),
+            priors=str(self._priors),
         )
 
         # 3. The adapter and the samples. Keys contain the attempt, so that an attempt never overwrites a later one's.
@@ -205,7 +208,7 @@ class Handlers:
             adapters.append(str(own))
         weights = [1.0] * len(adapters)
         if imagine.style is not None:
-            offered = styles(self._work.parent)
+            offered = self._styles()
             if imagine.style not in offered:
                 raise UserError("unknown_style", style=imagine.style, styles=[*offered])
             adapters.append(str(offered[imagine.style]))
@@ -257,15 +260,15 @@ class Handlers:
             raise UserError("missing_avatar")
         return avatar
 
-    async def _fetch_photos(self, keys: Sequence[str], folder: Path) -> list[Path]:
-        """The photos with these keys as files in `folder`."""
-        paths = [folder / f"photo-{number:02d}" for number in range(len(keys))]
-        for key, path in zip(keys, paths, strict=True):
+    async def _fetch_photos(self, photo_keys: Sequence[str], folder: Path) -> list[Path]:
+        """Fetch the photos with these blob keys into `folder`; return the files' paths."""
+        paths = [folder / f"photo-{number:02d}" for number in range(len(photo_keys))]
+        for key, path in zip(photo_keys, paths, strict=True):
             await self._blobs.fetch(key, path)
         return paths
 
-    async def _delete(self, keys: Sequence[str]) -> None:
-        for key in keys:
+    async def _delete(self, blob_keys: Sequence[str]) -> None:
+        for key in blob_keys:
             await self._blobs.delete(key)
 
 
