@@ -1,1 +1,1 @@
-"""People talk to the avatar service here: commands, wording, delivery and the frontends."""
+"""The chat bot: commands, replies, delivery and a frontend for each platform. Never loads torch."""

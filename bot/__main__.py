@@ -21,15 +21,15 @@ from storage.settings import setting_error
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bot", description="Train avatars from photos and draw them.")
     commands = parser.add_subparsers(dest="command", required=True)
-    local = commands.add_parser("chat", help="the local web chat")
+    local = commands.add_parser("chat", help="serve the local web chat")
     local.add_argument("--host", help="address to listen on (AVATAR_CHAT_HOST)")
     local.add_argument("--port", type=int, help="port to listen on (AVATAR_CHAT_PORT)")
-    scripted = commands.add_parser("demo", help="a scripted chat in the terminal")
+    scripted = commands.add_parser("demo", help="run a scripted chat in the terminal")
     scripted.add_argument("--album", type=Path, required=True, help="folder with the photos of one person")
     scripted.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    commands.add_parser("discord", help="the Discord bot (AVATAR_DISCORD_TOKEN)")
-    commands.add_parser("telegram", help="the Telegram bot (AVATAR_TELEGRAM_TOKEN)")
-    commands.add_parser("health", help="whether the bot that touches AVATAR_HEALTH_FILE is connected")
+    commands.add_parser("discord", help="run the Discord bot (needs AVATAR_DISCORD_TOKEN)")
+    commands.add_parser("telegram", help="run the Telegram bot (needs AVATAR_TELEGRAM_TOKEN)")
+    commands.add_parser("health", help="exit with 0 while the bot with the same AVATAR_HEALTH_FILE is connected")
     return parser.parse_args(arguments)
 
 

@@ -1,1 +1,1 @@
-"""What bot and engine remember and share: records, blobs, queue, events. Imports neither of them, and no torch."""
+"""What bot and engine remember and share: records, blobs, queue, events. Imports no bot, engine or torch."""

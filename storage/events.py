@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 class Event:
     """What happened to a job. `id` is given by `publish` and orders events; pass the last one seen to `subscribe`.
 
-    Codes and facts: started {}, retaken {attempt}, step {step, steps, seconds_left}, done {}, failed {code},
-    cancelled {}.
+    Codes and facts: started {}, retaken {attempt}, step {step, steps, seconds_left, and short=True where memory is
+    short}, done {}, failed {code}, cancelled {}. `bot.replies.jobs.under_way` shows them.
     """
 
     job_id: str

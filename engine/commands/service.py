@@ -1,4 +1,4 @@
-"""The commands of a worker machine: `python -m engine work | base`."""
+"""The commands of an engine's machine: `python -m engine work | base`."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ def run_work(asked: argparse.Namespace) -> Figures:
 
 
 def _base_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--path", action="store_true", help="print the folder or hub id (default: the same)")
+    parser.add_argument("--path", action="store_true", help="accepted for older scripts; changes nothing")
 
 
 def run_base(asked: argparse.Namespace) -> Figures:
@@ -37,5 +37,5 @@ def run_base(asked: argparse.Namespace) -> Figures:
 
 COMMANDS = (
     Command("work", "take jobs from the queues until stopped", _no_options, run_work),
-    Command("base", "print the base model in use", _base_options, run_base),
+    Command("base", "print the folder or hub id of the base model in use", _base_options, run_base),
 )

@@ -1,7 +1,7 @@
 """Drawing: prompts, seeds and adapters become pictures.
 
-A request (`Drawing`) becomes a `Plan`, in which every value is decided. Plans with equal keys are drawn as one batch
-(`draw_together`).
+A request (`Drawing`) becomes a `Plan`, in which every value is decided. Plans with equal `batch_key` are drawn as one
+batch (`draw_together`).
 """
 
 from collections.abc import Sequence

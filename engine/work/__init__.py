@@ -1,1 +1,1 @@
-"""The worker: it takes jobs from the queues and publishes their events."""
+"""The service: the supervisor takes jobs from the queues, runs the GPU process and publishes events."""
