@@ -227,13 +227,13 @@ class _Consumer:
             raise Retry(defer=PAUSE)
         if self.accepts is not None and not await self.accepts(job):
             raise Retry(defer=DECLINED)
-        redis = self.queue.redis
+        redis, lease = self.queue.redis, _Lease()
         # arq's own lease is on the entry, but a job may have two entries after Redis was emptied.
         if not await redis.set(_LEASE_KEY + job_id, b"1", nx=True, px=round(LEASE * 1000)):
             raise Retry(defer=LEASED)
-        heart = asyncio.create_task(_beat(redis, in_progress_key(entry), _LEASE_KEY + job_id))
+        heart = asyncio.create_task(_beat(lease, redis, in_progress_key(entry), _LEASE_KEY + job_id))
         try:
-            await self._handle(job)
+            await self._handle(job, lease)
         finally:
             heart.cancel()
             await asyncio.gather(heart, return_exceptions=True)
@@ -241,25 +241,28 @@ class _Consumer:
                 async with asyncio.timeout(PATIENCE):
                     await redis.delete(_LEASE_KEY + job_id)
 
-    async def _handle(self, job: Job) -> None:
+    async def _handle(self, job: Job, lease: "_Lease") -> None:
         try:
             async with asyncio.timeout(self.spec.time_limit) as limit:
                 await self.handler(job)
         except RedisError:  # no fault of the job
             raise
         except UserError as error:
-            await self._fail(job, error.code, error.facts)
+            await self._fail(job, lease, error.code, error.facts)
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 log.warning("job %s exceeded %.0f s", job.id, self.spec.time_limit)
-                await self._fail(job, "timeout", {"seconds": self.spec.time_limit})
+                await self._fail(job, lease, "timeout", {"seconds": self.spec.time_limit})
             else:
                 log.exception("job %s failed", job.id)
-                await self._fail(job, "internal", {})
+                await self._fail(job, lease, "internal", {})
 
-    async def _fail(self, job: Job, code: str, facts: Mapping[str, Any]) -> None:
+    async def _fail(self, job: Job, lease: "_Lease", code: str, facts: Mapping[str, Any]) -> None:
         # The handler's claim raised the attempt by one. If another engine has claimed it since, nothing is written.
         attempt = job.attempt + 1
+        # It may have claimed the job again since. Without a lapse of the lease, no other engine has.
+        if lease.unbroken and (now := await self.records.jobs.get(job.id)):
+            attempt = max(attempt, now.attempt)
         written = await self.records.jobs.finish(
             job.id, attempt, State.FAILED, error={"code": code, "facts": dict(facts)}
         )
@@ -267,12 +270,31 @@ class _Consumer:
             await self.events.publish(Event(job.id, attempt, "failed", {"code": code}))
 
 
-async def _beat(redis: ArqRedis, *keys: str) -> None:
+class _Lease:
+    """Whether this engine has had a job's lease without a lapse. Another engine can claim the job only in a lapse."""
+
+    def __init__(self) -> None:
+        self._renewed = time.monotonic()
+        self._lapsed = False
+
+    @property
+    def unbroken(self) -> bool:
+        return not self._lapsed and time.monotonic() - self._renewed < LEASE
+
+    def renew(self, sent: float) -> None:
+        """The lease was renewed by a command that was sent at this moment of the monotonic clock."""
+        self._lapsed = not self.unbroken
+        self._renewed = sent
+
+
+async def _beat(lease: _Lease, redis: ArqRedis, *keys: str) -> None:
     while True:
+        sent = time.monotonic()
         with suppress(RedisError, OSError):
             # SET, not EXPIRE: the keys may have expired, or gone, while Redis was away.
             async with redis.pipeline(transaction=True) as pipe:
                 for key in keys:
                     pipe.set(key, b"1", px=round(LEASE * 1000))
                 await pipe.execute()
+            lease.renew(sent)
         await asyncio.sleep(HEARTBEAT)

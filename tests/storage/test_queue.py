@@ -18,7 +18,7 @@ from storage.embedded import EmbeddedRedis
 from storage.errors import UserError
 from storage.events import MemoryEvents
 from storage.jobs import SPECS, TERMINAL, Imagine, Inspect, JobKind, Payload, State, Train
-from storage.queue import Handler, Queue, work
+from storage.queue import LEASE, Handler, Queue, _Lease, work
 from storage.records import Job, Records
 from tests.until import until
 
@@ -197,6 +197,41 @@ async def test_a_job_over_its_time_limit_is_stopped(
     async with working(records, queue, succeeding(records, during)):
         assert (await over(records, job)).error == {"code": "timeout", "facts": {"seconds": 0.3}}
     assert stopped.is_set()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_job_fails_in_the_second_attempt_of_one_run_too(
+    records: Records, queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, late: bool
+) -> None:
+    monkeypatch.setattr("storage.queue.SPECS", {kind: replace(spec, time_limit=0.3) for kind, spec in SPECS.items()})
+
+    async def handle(job: Job) -> None:
+        for _ in range(2):
+            assert await records.jobs.claim(job.id)
+        if late:
+            await asyncio.sleep(60)
+        raise RuntimeError("bug")
+
+    job = await submit(records, queue)
+    caplog.set_level(logging.CRITICAL)
+    async with working(records, queue, handle):
+        ended = await over(records, job)
+    assert ended.attempt == 2 and ended.error is not None
+    assert ended.error["code"] == ("timeout" if late else "internal")
+
+
+def test_a_lease_that_lapsed_is_never_unbroken_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("storage.queue.time.monotonic", lambda: now)
+    lease = _Lease()
+    for now in (102.0, 106.0):  # within LEASE of each other
+        assert lease.unbroken
+        lease.renew(now)
+    assert lease.unbroken
+    now = 106.0 + LEASE
+    assert not lease.unbroken
+    lease.renew(now)
+    assert not lease.unbroken
 
 
 async def test_a_cancelled_job_is_not_run(records: Records, queue: Queue) -> None:
