@@ -186,9 +186,9 @@ async def test_forget_leaves_nothing(world: World, anna: Person) -> None:
     await anna.say("/imagine mia7 --count 1", chat=group)
     await world.server.until(group, "Here you are")
     await ben.send(PHOTOS[:5])
-    await world.server.until(ben.id, "5 photos here")
+    await world.server.until(ben.id, "5 photos. Who is it?")
     await anna.send(PHOTOS[:7])
-    await world.server.until(anna.id, "7 photos here")
+    await world.server.until(anna.id, "7 photos. Who is it?")
     records, blobs = world.storage.records, world.storage.blobs
     assert len(await blobs.list(f"incoming/telegram/{anna.id}/")) == 7
     await anna.say("/forget")
