@@ -42,6 +42,7 @@ class _Followed:
     code: str = "queued"
     facts: dict[str, Any] = field(default_factory=dict)
     sample: str | None = None
+    """Blob key of a preview, from an event "sample". No engine publishes such events yet."""
     shown: Message | None = None
 
 

@@ -53,24 +53,26 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Tray:
-    """Photos that belong together, and their person (user: the id, name: the full name).
-
-    line: the command for the photos, once it is known. complete: the person need not press Done. asked: the reference
-    of the message that shows the tray and its buttons. started: when its command was first run, in ISO format; it is
-    part of the request, so that a repeated command finds its job. over: why the tray was closed; a closed tray is kept
-    for a while, so that late photos of its album are recognised. seen: the marks of the photos that it had when it was
-    closed. language: the person's language.
-    """
+    """Photos that belong together."""
 
     user: int
+    """The id of the person who sent them."""
     name: str
+    """The person's full name."""
     line: str | None = None
+    """The command for the photos; None until it is known, "" once the tray is closed."""
     complete: bool = False
+    """Whether the person need not press Done."""
     asked: str | None = None
+    """The reference of the message that shows the tray and its buttons."""
     started: str | None = None
+    """When its command was first run, in ISO format: part of the request, so that a repeated command finds its job."""
     over: str | None = None
+    """Why the tray was closed. A closed tray is kept for a while, so that late photos of its album are recognised."""
     seen: tuple[str, ...] = field(default_factory=tuple)
+    """The marks of the photos that it had when it was closed."""
     language: str = ENGLISH
+    """The person's language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +265,12 @@ class Albums:
         return reply
 
     async def _unanswered(self, caller: Caller, chat: int, tray: str, known: Tray) -> Reply | None:
-        """The reply to a tray's command if an earlier process died before it sent the reply."""
+        """The reply to a closed tray's command, if an earlier process died before it sent the reply."""
         request = self._request(chat, tray, known)
         job = await self._records.jobs.by_request(caller.platform, caller.platform_id, request)
         if job is None or job.progress_ref is not None:
             return None
-        # A request that already created a job is not run again; it gets that job's reply.
+        # The request has a job, so `run` answers with that job before it looks at the values, which are erased.
         return await self._commands.run(replace(caller, request=request), "train", {})
 
     def _request(self, chat: int, tray: str, known: Tray) -> str:
