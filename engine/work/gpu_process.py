@@ -9,6 +9,10 @@ It reads requests as JSON lines from standard input and writes messages ("news")
     {"id": "8", "task": "imagine", ...}  "done"; drawn between two steps if a training is running
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}, unless the request is over
 
+A "train" has the fields photos, token, noun, method, steps, seed, out, checkpoint and priors. An "imagine" has out and
+drawing: the fields of `Drawing`. `engine.work.handlers` sends both and reads the fields of "done". A request that
+cannot be done ends with "failed": the code and facts of a UserError, or the code "internal".
+
 It works on folders and files and has no access to jobs, queues or users. It ends when its standard input is closed, so
 that it never outlives a killed supervisor.
 """

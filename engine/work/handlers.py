@@ -62,7 +62,7 @@ class Handlers:
         """The handlers as `storage.queue.work` takes them."""
         return dict.fromkeys(JobKind, self.run)
 
-    async def takes(self, job: Job) -> bool:
+    async def accepts(self, job: Job) -> bool:
         """Whether this engine has the job's style, or no other engine has it either."""
         style = job.payload.style if isinstance(job.payload, Imagine) else None
         if style is None or style in self._styles():

@@ -34,7 +34,9 @@ async def run(settings: EngineSettings) -> None:
             background.start(_offer(storage.queue, settings.home), "offer styles")
             handlers = Handlers(storage, gpu, folder)
             working = asyncio.create_task(
-                work(handlers.by_kind(), storage.records, storage.queue, events=storage.events, accepts=handlers.takes)
+                work(
+                    handlers.by_kind(), storage.records, storage.queue, events=storage.events, accepts=handlers.accepts
+                )
             )
             stopping = asyncio.create_task(stop.wait())
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)

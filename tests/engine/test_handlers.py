@@ -140,10 +140,10 @@ async def test_a_drawing_brings_its_style_and_its_original(records: Records, tmp
         refused = await engine.done(Imagine("a man", style=name))
         assert refused.error == {"code": "unknown_style", "facts": {"style": name, "styles": ["inks", "oils"]}}
     # A style that another engine has is left to that one; one that no engine has is taken, to say so.
-    takes = engine.handlers.takes
-    taken = {style: await takes(await engine.job(Imagine("a man", style=style))) for style in (None, "oils", "gone")}
+    accepts = engine.handlers.accepts
+    taken = {style: await accepts(await engine.job(Imagine("a man", style=style))) for style in (None, "oils", "gone")}
     assert taken == {None: True, "oils": True, "gone": True}
-    assert not await takes(await engine.job(Imagine("a man", style="chalk")))
+    assert not await accepts(await engine.job(Imagine("a man", style="chalk")))
 
 
 @pytest.mark.parametrize("linked", [True, False], ids=["hard links", "copies"])
