@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.atomic import sync_folder
+from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob
 from storage.folders import private_folder
 
@@ -69,7 +70,11 @@ def checked(key: str) -> str:
 
 
 class FolderBlobs:
-    """Blobs as files (0600) in a private folder (0700)."""
+    """Blobs as files (0600) in a private folder (0700).
+
+    A thread goes on when the task that waits for it is cancelled. So what creates a draft is `uninterrupted`: the draft
+    is deleted once its thread has ended, and not before it exists.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -77,9 +82,9 @@ class FolderBlobs:
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
         path = self.folder / checked(key)
         draft = _draft_for(path)
-        descriptor = await asyncio.to_thread(_create, draft)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            await uninterrupted(asyncio.to_thread(_create, draft))
+            with await asyncio.to_thread(draft.open, "wb") as file:
                 if isinstance(data, bytes):
                     await asyncio.to_thread(file.write, data)
                 else:
@@ -95,7 +100,7 @@ class FolderBlobs:
         blob = self.folder / checked(key)
         draft = _draft_for(blob)
         try:
-            await asyncio.to_thread(_store_draft, path, draft)
+            await uninterrupted(asyncio.to_thread(_store_draft, path, draft))
             await asyncio.to_thread(self._settle, draft, blob)
         finally:
             draft.unlink(missing_ok=True)
@@ -103,7 +108,7 @@ class FolderBlobs:
     async def fetch(self, key: str, path: Path) -> None:
         blob, draft = self.folder / checked(key), _draft_for(path)
         try:
-            await asyncio.to_thread(_link_or_copy, blob, draft)
+            await uninterrupted(asyncio.to_thread(_link_or_copy, blob, draft))
             draft.replace(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             if not path.parent.is_dir():
@@ -221,10 +226,10 @@ def _older(path: Path, age: timedelta) -> bool:
     return False
 
 
-def _create(path: Path) -> int:
-    """A descriptor of a new private file in a private folder."""
+def _create(path: Path) -> None:
+    """Create an empty private file in a private folder."""
     private_folder(path.parent)
-    return _open_new(path)
+    os.close(_open_new(path))
 
 
 def _open_new(path: Path) -> int:

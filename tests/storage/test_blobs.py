@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import storage.blobs
 from storage.atomic import atomic_write
 from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs, checked
 from storage.errors import UnknownBlob
@@ -151,6 +152,39 @@ async def test_the_loop_goes_on_while_a_disk_is_slow(
     await storing
     await blobs.fetch("adapters/x", tmp_path / "fetched")
     assert (tmp_path / "fetched").read_bytes() == b"slow"
+
+
+@pytest.mark.parametrize("way", ["put", "store", "fetch"])
+async def test_a_cancelled_write_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Also if it is cancelled before the thread has made the draft."""
+    (tmp_path / "file").write_bytes(b"a face")
+    blobs, fetched = FolderBlobs(tmp_path / "blobs"), tmp_path / "fetched"
+    await blobs.store("k/old", tmp_path / "file")
+    fetched.mkdir()
+    gate, reached, ended = threading.Event(), threading.Event(), threading.Event()
+    name = "_create" if way == "put" else "_link_or_copy"
+    make_draft = getattr(storage.blobs, name)
+
+    def wait(*paths: Path) -> None:
+        reached.set()
+        assert gate.wait(30)
+        make_draft(*paths)
+        ended.set()
+
+    monkeypatch.setattr(storage.blobs, name, wait)
+    write = {
+        "put": lambda: blobs.put("k/new", b"a face"),
+        "store": lambda: blobs.store("k/new", tmp_path / "file"),
+        "fetch": lambda: blobs.fetch("k/old", fetched / "x"),
+    }[way]
+    writing = asyncio.create_task(write())
+    assert await asyncio.to_thread(reached.wait, 30)
+    writing.cancel()
+    asyncio.get_running_loop().call_later(0.05, gate.set)
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert await asyncio.to_thread(ended.wait, 30)
+    assert [path.name for path in (*blobs.folder.rglob("*"), *fetched.iterdir()) if path.is_file()] == ["old"]
 
 
 async def test_large_blobs_are_streamed_in_chunks(blobs: Blobs) -> None:
