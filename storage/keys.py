@@ -59,6 +59,11 @@ def sample(avatar_id: str, job_id: str, attempt: int, number: int) -> str:
     return f"{samples(avatar_id)}{job_id}-{attempt}/{number}.png"
 
 
+def learned(avatar_id: str, job_id: str, attempt: int) -> tuple[str, str]:
+    """The prefixes of the adapter and the sample pictures of one attempt of a training."""
+    return f"{adapters(avatar_id)}{job_id}-{attempt}/", f"{samples(avatar_id)}{job_id}-{attempt}/"
+
+
 def checkpoints(job_id: str) -> str:
     """The prefix of a training's checkpoints."""
     return f"{CHECKPOINTS}{job_id}/"
@@ -77,3 +82,8 @@ def pictures(job_id: str) -> str:
 def picture(job_id: str, attempt: int, number: int) -> str:
     """One picture of one attempt of a drawing, counted from 0."""
     return f"{pictures(job_id)}{attempt}-{number}.png"
+
+
+def drawn(job_id: str, attempt: int) -> str:
+    """What the keys of all pictures of one attempt of a drawing start with, for `Blobs.list`."""
+    return f"{pictures(job_id)}{attempt}-"

@@ -27,7 +27,7 @@ from storage.blobs import Blobs
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
 from storage.events import Events
-from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, JobKind, Train
+from storage.jobs import PHOTOS_FEWEST, Imagine, Inspect, JobKind, State, Train
 from storage.open import Storage
 from storage.queue import Handler
 from storage.records import AdapterOutcome, Avatar, Job, Records
@@ -101,6 +101,8 @@ class Handlers:
             await attempt.fail("internal", {})
         except NotWanted:
             await attempt.cancel()
+        finally:
+            await uninterrupted(self._delete_unrecorded(job))
         return True
 
     @asynccontextmanager
@@ -117,6 +119,19 @@ class Handlers:
         job = await self._records.jobs.get(job_id)
         if job is None or job.over:
             await self._blobs.delete(keys.checkpoints(job_id))
+
+    async def _delete_unrecorded(self, job: Job) -> None:
+        """Delete what this attempt stored, unless it succeeded: it was cancelled, lost the job, or failed."""
+        now = await self._records.jobs.get(job.id)
+        if now is not None and now.state == State.SUCCEEDED and now.attempt == job.attempt:
+            return
+        match job.payload:
+            case Train(avatar_id=avatar_id):
+                for prefix in keys.learned(avatar_id, job.id, job.attempt):
+                    await self._blobs.delete(prefix)
+            case Imagine():
+                for key in await self._blobs.list(keys.drawn(job.id, job.attempt)):
+                    await self._blobs.delete(key)
 
     async def _dispatch(self, attempt: Attempt, folder: Path) -> None:
         match attempt.job.payload:
@@ -190,8 +205,7 @@ class Handlers:
         result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")}
         details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
         outcome = AdapterOutcome(avatar.id, adapter, details)
-        if not await attempt.succeed(result | {"samples": samples}, adapter=outcome):
-            await self._delete([adapter, *samples])
+        await attempt.succeed(result | {"samples": samples}, adapter=outcome)
 
     async def _imagine(self, attempt: Attempt, imagine: Imagine, folder: Path) -> None:
         # 1. The adapters, and the picture to vary.
@@ -250,8 +264,7 @@ class Handlers:
             "notice": done["notice"],
             "pictures": [{"key": key, "seed": seed} for key, seed in pictures],
         }
-        if not await attempt.succeed(result, pictures=pictures):
-            await self._delete([key for key, _ in pictures])
+        await attempt.succeed(result, pictures=pictures)
 
     async def _avatar(self, avatar_id: str) -> Avatar:
         """The avatar. Raises UserError `missing_avatar`."""
@@ -266,10 +279,6 @@ class Handlers:
         for key, path in zip(photo_keys, paths, strict=True):
             await self._blobs.fetch(key, path)
         return paths
-
-    async def _delete(self, blob_keys: Sequence[str]) -> None:
-        for key in blob_keys:
-            await self._blobs.delete(key)
 
 
 async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:

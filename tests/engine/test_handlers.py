@@ -261,6 +261,28 @@ async def test_a_drawing_s_files_go_by_path(records: Records, tmp_path: Path) ->
     assert (tmp_path / "blobs" / picture["key"]).read_bytes() == b"drawn" and picture["seed"] == 5
 
 
+@pytest.mark.parametrize("kind", [Train, Imagine])
+async def test_what_a_cancelled_attempt_stored_is_deleted(records: Records, tmp_path: Path, kind: type) -> None:
+    class CancelledAfterStoring(FolderBlobs):
+        async def store(self, key: str, path: Path) -> None:
+            await super().store(key, path)
+            if not key.startswith("photos/"):
+                [job] = await records.jobs.active()
+                await records.jobs.request_cancel(job.id)
+                await asyncio.wait_for(asyncio.Event().wait(), 30)  # until the attempt notices
+
+    async def makes(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        (out := Path(request["out"])).mkdir()
+        (out / FILE).write_bytes(b"a face")
+        return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
+                "notice": None, "likeness": None, "pictures": [{"path": str(out / FILE), "seed": 5}]}  # fmt: skip
+
+    engine = Engine(records, CancelledAfterStoring(tmp_path / "blobs"), tmp_path, makes)
+    ended = await engine.done(Train(await engine.avatar()) if kind is Train else Imagine("a man"))
+    assert ended.state == State.CANCELLED
+    assert [key for key in await engine.blobs.list() if not key.startswith("photos/")] == []
+
+
 async def test_a_fault_of_ours_and_a_refusal_end_the_job_in_any_attempt(records: Records, tmp_path: Path) -> None:
     async def dies(*arguments: Any) -> None:
         raise GpuDied

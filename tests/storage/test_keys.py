@@ -33,6 +33,17 @@ def test_keys_are_those_of_blobs_that_are_stored_already() -> None:
     assert keys.picture("j", 2, 0) == "pictures/j/2-0.png"
 
 
+def test_what_one_attempt_stored_has_a_prefix_of_its_own() -> None:
+    of_adapters, of_samples = keys.learned("a", "j", 1)
+    assert keys.adapter("a", "j", 1, "x").startswith(of_adapters) and of_adapters.endswith("/")
+    assert keys.sample("a", "j", 1, 0).startswith(of_samples) and of_samples.endswith("/")
+    assert keys.picture("j", 1, 0).startswith(checked(keys.drawn("j", 1)))
+    for other in (2, 11):
+        assert not keys.adapter("a", "j", other, "x").startswith(of_adapters)
+        assert not keys.sample("a", "j", other, 0).startswith(of_samples)
+        assert not keys.picture("j", other, 0).startswith(keys.drawn("j", 1))
+
+
 def test_two_attempts_write_different_keys() -> None:
     assert keys.adapter("a", "j", 1, "x") != keys.adapter("a", "j", 2, "x")
     assert keys.sample("a", "j", 1, 0) != keys.sample("a", "j", 2, 0)
