@@ -125,4 +125,4 @@ def test_what_does_not_learn_together_is_refused_to_several(tmp_path: Path, monk
     monkeypatch.setenv("PMI_RANK", "1")
     assert main(["imagine", "--prompt", "a man", "--out", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "one process" in line
+    assert "single process" in line
