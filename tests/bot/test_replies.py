@@ -44,7 +44,7 @@ def raised_by_jobs() -> dict[str, set[str]]:
                 continue
             name = getattr(call.func, "id", getattr(call.func, "attr", ""))
             # Subclasses of UserError with one code pass it to `super().__init__`.
-            position = {"UserError": 0, "__init__": 0, "_fail": 1}.get(name)
+            position = {"UserError": 0, "__init__": 0, "_fail": 2}.get(name)
             code = call.args[position] if position is not None and len(call.args) > position else None
             if isinstance(code, ast.Constant):
                 raised.setdefault(code.value, set()).update(word.arg for word in call.keywords if word.arg)
