@@ -6,7 +6,7 @@ finds what they missed. So a restarted process continues where the last one stop
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from bot.language import speaking
 from bot.messages import Frontend, Message
 from bot.replies import jobs, operators, refusals
+from storage.background import Background
 from storage.cancellation import uninterrupted
 from storage.events import Event, Events
 from storage.jobs import Imagine, State
@@ -69,7 +70,8 @@ class Delivery:
         self._followed: dict[str, _Followed | None] = {}
         self._changed: dict[str, None] = {}
         self._delivering: set[str] = set()
-        self._background: set[asyncio.Task[None]] = set()
+        # A room that the platform delays must not hold up the others.
+        self._background = Background()
         self._editing: set[str] = set()
         self._rooms: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -82,7 +84,7 @@ class Delivery:
                 tasks.create_task(_forever(lambda: uninterrupted(self.sweep()), self._sweep_every))
                 tasks.create_task(_forever(lambda: uninterrupted(self.post_notices()), self._sweep_every))
         finally:
-            await asyncio.gather(*self._background, return_exceptions=True)
+            await self._background.wait()
 
     async def follow(self, job_id: str, ref: str, shown: Message) -> None:
         """Show the progress of this job in the message `ref` from now on; `shown` is its content now."""
@@ -133,23 +135,17 @@ class Delivery:
                 if message != followed.shown:
                     followed.shown = message
                     self._editing.add(room)
-                    edits.append(self._start(self._edit(followed.ref, message, followed.job.language)))
+                    edits.append(self._background.start(self._edit(followed.ref, message, followed.job.language)))
                     edits[-1].add_done_callback(lambda _, room=room: self._editing.discard(room))  # type: ignore[misc]
         if edits:
             await asyncio.wait(edits, timeout=_PATIENCE)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run `work` as its own task: a room that the platform delays must not hold up the others."""
-        self._background.add(task := asyncio.create_task(work))
-        task.add_done_callback(self._background.discard)
-        return task
 
     async def sweep(self) -> None:
         """Deliver what the records list as undelivered, and show waiting jobs their position in the queue."""
         rooms: dict[str, list[str]] = {}
         for job in await self._records.jobs.undelivered(self._frontend.name):
             rooms.setdefault(job.room, []).append(job.id)
-        if tasks := [self._start(self._deliver_all(ids)) for ids in rooms.values()]:
+        if tasks := [self._background.start(self._deliver_all(ids)) for ids in rooms.values()]:
             done, _ = await asyncio.wait(tasks, timeout=_PATIENCE)
             for task in done:
                 task.result()
@@ -193,7 +189,7 @@ class Delivery:
     async def _listen(self) -> None:
         async for event in self._events.subscribe():
             if event.code in _ENDS:
-                self._start(self._deliver(event.job_id))
+                self._background.start(self._deliver(event.job_id))
                 continue
             try:
                 await uninterrupted(self.news(event))
