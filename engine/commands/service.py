@@ -24,7 +24,9 @@ def run_work(asked: argparse.Namespace) -> Figures:
 
 
 def _base_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--path", action="store_true", help="accepted for older scripts; changes nothing (default: off)")
+    parser.add_argument(
+        "--path", action="store_true", help="accepted for older scripts; changes nothing (default: off)"
+    )
 
 
 def run_base(asked: argparse.Namespace) -> Figures:
