@@ -110,11 +110,11 @@ class Rights(RuleBasedStateMachine):
     def owns(self, account: tuple[str, str], avatar: str) -> bool:
         return avatar in self.avatars and self.avatars[avatar].owner == self.person[account]
 
-    def may_draw(self, person: int, place: str, avatar: str) -> bool:
+    def may_draw(self, person: int, scope: str, avatar: str) -> bool:
         if avatar not in self.avatars or {person, self.avatars[avatar].owner} & self.banned:
             return False
         granted = any(
-            self.live(grant) and (grant.kind, grant.to) in (("room", place), ("user", person))
+            self.live(grant) and (grant.kind, grant.to) in (("room", scope), ("user", person))
             for grant in self.avatars[avatar].grants
         )
         return granted or self.avatars[avatar].owner == person
@@ -206,12 +206,12 @@ class Rights(RuleBasedStateMachine):
     @precondition(lambda self: self.avatars)
     def unshare(self, account: tuple[str, str], room: str, number: int) -> None:
         avatar = self.pick(number)
-        model, place = self.avatars[avatar], self.caller(account, room).grant_scope
+        model, scope = self.avatars[avatar], self.caller(account, room).grant_scope
         self.say(account, room, f"/unshare {model.token}")
         if self.owns(account, avatar):
             # One that has ended already is not there to be taken back.
             model.grants = [
-                grant for grant in model.grants if (grant.kind, grant.to) != ("room", place) or not self.live(grant)
+                grant for grant in model.grants if (grant.kind, grant.to) != ("room", scope) or not self.live(grant)
             ]
 
     @rule(account=accounts, number=st.integers(0, 9), which=st.integers(0, 9))
@@ -322,7 +322,7 @@ class Rights(RuleBasedStateMachine):
             assert isinstance(job.payload, Imagine) and job.payload.avatar_ids == (avatar,)
             model = self.avatars[avatar]
             granted = {(grant.kind, grant.to) for grant in model.grants}
-            assert model.owner == person or granted & {("user", person), ("room", job.place)}
+            assert model.owner == person or granted & {("user", person), ("room", job.grant_scope)}
             assert not {person, model.owner} & self.banned
 
     @invariant()
