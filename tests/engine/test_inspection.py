@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFilter, ImageOps
 
 from engine.photos.decoding import BadPhoto, load_photo
 from engine.photos.faces import describe, face_crop, find_faces, looks_drawn
@@ -90,11 +90,10 @@ class TestFiles:
             load_photo(data)
         assert raised.value.code == code
 
-    def test_a_huge_picture_is_rejected_by_its_header(self) -> None:
+    def test_a_huge_picture_is_rejected_by_its_header(self, monkeypatch: pytest.MonkeyPatch) -> None:
         data = huge_png(12_000, 10_000)
-        started = time.perf_counter()
+        monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("the pixels were decoded"))
         verdict = inspect_photo(data).verdict
-        assert time.perf_counter() - started < 0.5
         assert verdict.facts == {"megapixels": 120, "limit": 40}
 
     @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
