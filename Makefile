@@ -28,8 +28,10 @@ chat: $(READY)
 simulate: $(READY)
 	@$(BIN)/python -m tests.platforms.simulate $(ARGS)
 
+# All tests, on at most four cores; one file of tests in this process: make test WORKERS=0 ARGS=tests/bot/test_chat.py
+WORKERS ?= logical
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 # Compare with diffusers' training scripts: make bench REFERENCE=diffusers/examples/dreambooth [ONLY=job,warm]
 bench: $(READY)

@@ -77,10 +77,11 @@ def vae(**changed: Any) -> AutoencoderKL:
     return AutoencoderKL(**sizes | changed)
 
 
-def sd1() -> StableDiffusionPipeline:
+def sd1(side: int = SIDE) -> StableDiffusionPipeline:
     words = tokenizer()
     return StableDiffusionPipeline(
-        vae(), CLIPTextModel(text_config(words)), words, unet(), DDIMScheduler(**BETAS), None, None, None,
+        vae(sample_size=side), CLIPTextModel(text_config(words)), words, unet(sample_size=side // 2),
+        DDIMScheduler(**BETAS), None, None, None,
         requires_safety_checker=False,
     )  # fmt: skip
 
@@ -146,6 +147,13 @@ def save(family: str, folder: Path) -> Path:
     """The family's tiny model as a diffusers folder, the same at every call."""
     torch.manual_seed(0)
     FAMILIES[family]().save_pretrained(folder)
+    return folder
+
+
+def save_smallest(folder: Path) -> Path:
+    """A Stable Diffusion 1.x that draws 32 pixels, for whole stories: their trainings take hundreds of steps."""
+    torch.manual_seed(0)
+    sd1(side=32).save_pretrained(folder)
     return folder
 
 
