@@ -1,0 +1,5 @@
+"""costumes."""
+
+from engine.toon.things.drawing import Thing
+
+THINGS: tuple[Thing, ...] = ()

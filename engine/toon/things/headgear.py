@@ -1,0 +1,5 @@
+"""headgear."""
+
+from engine.toon.things.drawing import Thing
+
+THINGS: tuple[Thing, ...] = ()
