@@ -47,6 +47,7 @@ def fragments(thing: Thing, seed: int, *, skin: str = "#edb98a", mirrored: bool 
         {name: random.choice(options) for name, options in sorted(thing.colours.items())} | {"skin": skin}
     )
     swapped = random.random() < 0.5 if mirrored is None else mirrored
+    colours["upright"] = "scale(-1 1)" if swapped else ""  # letters and figures are not mirrored
     shifts = {
         "behind": (random.uniform(-8, 8), random.uniform(-5, 5), random.uniform(1.0, 1.1)),
         "front": (random.uniform(-3, 3), random.uniform(-3, 3), random.uniform(0.97, 1.03)),

@@ -21,6 +21,12 @@ FLUENT = "own, with icons of @iconify-json/fluent-emoji-flat 1.2.6 (Fluent Emoji
 HAT_CLIP = "M-60 190Q20 66 84 62H196Q260 66 340 190V420H-60Z"
 """Where hair shows under a hat whose brim is about y = 62: below the brim, pressed down at the sides."""
 
+FACE_CLIP = "M88 92Q88 70 112 70H168Q192 70 192 92V148Q192 194 140 196Q88 194 88 148Z"
+"""Where hair shows in a helmet or hood that is open before the face."""
+
+BALD_CLIP = "M0 0Z"
+"""Shows no hair."""
+
 DARKER, LIGHTER = 0.72, 0.4
 """A placeholder `{main-dark}` is the colour times the first; `{main-light}` is mixed with the second part of white."""
 
