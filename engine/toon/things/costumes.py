@@ -2,7 +2,7 @@
 
 from types import MappingProxyType
 
-from engine.toon.things.drawing import BALD_CLIP, FACE_CLIP, FLUENT, HAT_CLIP, OWN, Thing
+from engine.toon.things.drawing import BALD_CLIP, FACE_CLIP, FLUENT, GLASS_CLIP, HAT_CLIP, OWN, Thing
 
 
 def _costume(
@@ -13,32 +13,35 @@ def _costume(
     roles: tuple[str, ...] = (),
     **colours: tuple[str, ...],
 ) -> Thing:
-    """A costume. `roles` are nouns, each of which gives five wordings; `hat` is the clip of the hair."""
-    hides = {"clothes"} | ({"hat"} if hat else set()) | ({"hair"} if hat in (FACE_CLIP, BALD_CLIP) else set())
+    """A costume. `roles` are nouns that give two wordings each, the first one four; `hat` is the clip of the hair."""
+    hides = (
+        {"clothes"} | ({"hat"} if hat else set()) | ({"hair"} if hat in (FACE_CLIP, GLASS_CLIP, BALD_CLIP) else set())
+    )
     named = [f"as {_article(role)}" for role in roles]
     named += [f"dressed as {_article(role)}" for role in roles]
-    named += [f"in {_article(roles[0])} costume", f"in {_article(roles[0])} outfit"] if roles else []
+    named += [f"in {_article(role, costume=True)} {suit}" for role in roles[:1] for suit in ("costume", "outfit")]
     source = FLUENT if icon else OWN
     return Thing(
         name, "costume", (*named, *wordings), "loose", frozenset(hides), MappingProxyType(colours), hat, source
     )
 
 
-def _article(noun: str) -> str:
-    return noun if noun.split()[0] in ("a", "an", "santa") else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+def _article(noun: str, *, costume: bool = False) -> str:
+    """The noun with its article; a name has one only before "costume"."""
+    return noun if noun == "santa claus" and not costume else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 THINGS = (
-    _costume("astronaut", "in a space suit", "in a spacesuit", "wearing a space suit", "as an astronaut in a suit",
-             roles=("astronaut", "cosmonaut", "spaceman"), hat=FACE_CLIP),
+    _costume("astronaut", "in a space suit", "in a spacesuit", "wearing a space suit", "with a space helmet",
+             "in an astronaut suit", roles=("astronaut", "cosmonaut", "spaceman"), hat=GLASS_CLIP),
     _costume("pirate", "wearing a pirate hat", "as a pirate captain", roles=("pirate",), hat=HAT_CLIP),
     _costume("chef", "wearing a chef hat", "in a chef's hat", "in a chef uniform", roles=("chef", "cook", "baker"),
              hat=HAT_CLIP),
     _costume("doctor", "with a stethoscope", "wearing a white coat", "in a doctor's coat", "wearing a stethoscope",
              roles=("doctor", "physician", "surgeon")),
     _costume("nurse", "in a nurse uniform", "in scrubs", "wearing scrubs", roles=("nurse",), hat=HAT_CLIP),
-    _costume("police", "in a police uniform", "wearing a police uniform", "as a cop", "as a policeman",
-             "as a policewoman", roles=("police officer", "cop officer"), hat=HAT_CLIP),
+    _costume("police", "in a police uniform", "wearing a police uniform", "as a policeman",
+             "as a policewoman", roles=("police officer", "cop"), hat=HAT_CLIP),
     _costume("firefighter", "as a fireman", "in a firefighter uniform", "in a fire helmet", "wearing a fire helmet",
              roles=("firefighter",), hat=HAT_CLIP),
     _costume("knight", "in armor", "in armour", "wearing armor", "in a suit of armor", "in shining armor",
@@ -95,4 +98,13 @@ THINGS = (
     _costume("sailor", "in a sailor suit", "wearing a sailor hat", "in a sailor hat", "in the navy", roles=("sailor",),
              hat=HAT_CLIP),
     _costume("bride", "in a wedding dress", "wearing a wedding dress", "at a wedding", "with a veil", roles=("bride",)),
+    _costume("quarterback", "playing american football", "in a football helmet", "in shoulder pads", "as a linebacker",
+             roles=("quarterback", "american football player"), hat=FACE_CLIP, icon=True,
+             main=("#b8262f", "#2f5fc0", "#2f7f4f", "#5b3fa0")),
+    _costume("racing-driver", "in a racing suit", "in a racing helmet", "in a motorcycle helmet",
+             "with a racing helmet",
+             roles=("racing driver", "race car driver", "formula one driver", "biker"), hat=FACE_CLIP,
+             main=("#d92f2f", "#2f5fc0", "#f0a52a", "#2f8f5a")),
+    _costume("pharaoh", "as an egyptian king", "as cleopatra", "as tutankhamun", "as an ancient egyptian",
+             roles=("pharaoh",), hat=HAT_CLIP),
 )  # fmt: skip

@@ -24,6 +24,9 @@ HAT_CLIP = "M-60 190Q20 66 84 62H196Q260 66 340 190V420H-60Z"
 FACE_CLIP = "M88 92Q88 70 112 70H168Q192 70 192 92V148Q192 194 140 196Q88 194 88 148Z"
 """Where hair shows in a helmet or hood that is open before the face."""
 
+GLASS_CLIP = "M66 118a74 74 0 1 0 148 0a74 74 0 1 0 -148 0Z"
+"""Where hair shows behind the round glass of a space helmet."""
+
 BALD_CLIP = "M0 0Z"
 """Shows no hair."""
 
