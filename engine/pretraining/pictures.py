@@ -1,65 +1,103 @@
-"""Draw the pre-training set once: `python -m engine.pretraining.pictures --out DIR --count 24000`.
+"""The pictures that the base is pre-trained on: `draw` renders them, `Pictures` reads them.
 
-Writes `pictures.npy` (uint8, (count, 128, 128, 3)) and `scenes.jsonl` (what each picture shows). Captions are not
-stored: every training step writes new ones. A stopped run resumes. Ran once; kept so that it can be repeated.
+For each shape of picture there is one file of pixels (uint8, (count, height, width, 3)) and one of scenes. Captions are
+not stored: every training step writes new ones. A stopped run resumes.
 """
 
-import argparse
 import dataclasses
 import json
-from collections.abc import Iterator
-from multiprocessing import Pool
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.toon import SIZE
-from engine.toon.world import Look, Person, Scene, render, sample_scene
+from engine.cartoon import SIZE
+from engine.cartoon.figure import render
+from engine.cartoon.pose import Pose
+from engine.cartoon.world import RATIOS, Look, Person, Scene, sample_scene
+from engine.pretraining.loop import Run
 
 BLOCK = 500
 
+SHARES: Mapping[str, float] = {"square": 0.8, "portrait": 0.1, "landscape": 0.1}
+"""Shares of the pictures, by shape."""
 
-def _draw(seed: int) -> tuple[Scene, NDArray[np.uint8]]:
-    scene = sample_scene(Random(seed))
+
+def shape_of(ratio: str, size: int = SIZE) -> tuple[int, int]:
+    """Height and width in pixels of pictures of this shape."""
+    across, down = RATIOS[ratio]
+    return size * down // min(across, down), size * across // min(across, down)
+
+
+def scene_of(seed: int, ratio: str) -> Scene:
+    """The scene with this number: the same on every machine."""
+    scene = sample_scene(Random(f"{ratio} {seed}"))
+    return dataclasses.replace(scene, look=dataclasses.replace(scene.look, ratio=ratio))
+
+
+def _draw(seed: int, ratio: str) -> tuple[Scene, NDArray[np.uint8]]:
+    scene = scene_of(seed, ratio)
     return scene, np.asarray(render(scene), np.uint8)
 
 
-def draw(out: Path, count: int, processes: int) -> None:
-    """Draw pictures 0 to `count` - 1, each with its number as seed. Skips those that were drawn before."""
-    out.mkdir(parents=True, exist_ok=True)
-    pictures, scenes = out / "pictures.npy", out / "scenes.jsonl"
-    done = len(scenes.read_text().splitlines()) // BLOCK * BLOCK if scenes.exists() else 0
-    mode = "r+" if pictures.exists() else "w+"
-    array = np.lib.format.open_memmap(pictures, mode, np.uint8, (count, SIZE, SIZE, 3))
-    with Pool(processes) as pool, scenes.open("a") as log:
-        log.truncate(sum(len(line) + 1 for line in scenes.read_text().splitlines()[:done]))
-        for start in range(done, count, BLOCK):
-            drawn = pool.map(_draw, range(start, min(count, start + BLOCK)), chunksize=25)
-            array[start : start + len(drawn)] = np.stack([picture for _, picture in drawn])
-            array.flush()
-            log.writelines(json.dumps(dataclasses.asdict(scene)) + "\n" for scene, _ in drawn)
-            log.flush()
-            print(f"{start + len(drawn)}/{count} pictures", flush=True)
+def draw(run: Run, count: int, processes: int) -> None:
+    """Draw `count` pictures in all, and write them into the run's folder. Those drawn before are kept.
+
+    Raises:
+        OutOfTime: the deadline came first.
+    """
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        for ratio, share in SHARES.items():
+            total = round(count * share)
+            pixels, scenes = run.folder / f"{ratio}.npy", run.folder / f"{ratio}.jsonl"
+            done = len(scenes.read_text().splitlines()) // BLOCK * BLOCK if scenes.exists() else 0
+            mode = "r+" if pixels.exists() else "w+"
+            array = np.lib.format.open_memmap(pixels, mode, np.uint8, (total, *shape_of(ratio), 3))
+            with scenes.open("a") as log:
+                log.truncate(sum(len(line) + 1 for line in scenes.read_text().splitlines()[:done]))
+                for start in range(done, total, BLOCK):
+                    run.check_time()
+                    seeds = range(start, min(total, start + BLOCK))
+                    drawn = list(pool.map(_draw, seeds, [ratio] * len(seeds), chunksize=25))
+                    array[start : start + len(drawn)] = np.stack([picture for _, picture in drawn])
+                    array.flush()
+                    log.writelines(json.dumps(dataclasses.asdict(scene)) + "\n" for scene, _ in drawn)
+                    log.flush()
+                    print(f"{ratio}: {start + len(drawn)} of {total} pictures", flush=True)
 
 
-def load(folder: Path) -> tuple[NDArray[np.uint8], list[Scene]]:
-    """Read a drawn set into memory (50 KB a picture) with its scenes."""
-    scenes = list(_scenes(folder / "scenes.jsonl"))
-    return np.load(folder / "pictures.npy")[: len(scenes)], scenes
+@dataclass(frozen=True)
+class Pictures:
+    """The drawn pictures of one shape."""
+
+    folder: Path
+    ratio: str = "square"
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """What each picture shows."""
+        return list(_scenes(self.folder / f"{self.ratio}.jsonl"))
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(count, height, width, 3), read from the disk as needed."""
+        pixels: NDArray[np.uint8] = np.load(self.folder / f"{self.ratio}.npy", mmap_mode="r")
+        return pixels[: len(self.scenes)]
+
+    def __len__(self) -> int:
+        return len(self.scenes)
 
 
 def _scenes(path: Path) -> Iterator[Scene]:
     for line in path.read_text().splitlines():
         row = json.loads(line)
-        yield Scene(Person(**row["person"]), Look(**row["look"]), row["grain"])
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=24_000)
-    parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
-    draw(arguments.out, arguments.count, arguments.processes)
+        look = row["look"]
+        look = Look(**{**look, "things": tuple(look["things"]), "pose": Pose(**look["pose"])})
+        yield Scene(Person(**row["person"]), look, row["grain"])

@@ -1,23 +1,27 @@
-"""Make the tokenizer, a byte-level BPE like CLIP's: `python -m engine.pretraining.tokenizer --out DIR`.
+"""Make the tokenizer, a byte-level BPE like CLIP's.
 
 Its merges come from the drawn world's captions. Every byte is in the vocabulary, alone and at a word's end, so that any
-token (`cr7d`, `sks`, `ann3`) can be spelled. Ran once; kept so that it can be repeated.
+token (`cr7d`, `sks`, `ann3`) can be spelled. Each token of a pose, such as `<yaw+2>`, is one added token.
 """
 
 import json
+import re
 from pathlib import Path
 from random import Random
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from engine.toon.captions import caption
-from engine.toon.world import sample_scene
+from engine.cartoon.captions import POSE_TOKENS, caption
+from engine.cartoon.world import sample_scene
 
-LENGTH = 48
+LENGTH = 64
 """Tokens of a prompt, including start and end. Longer prompts are cut off, as CLIP's are at 77."""
 
-MERGES = 1200
+MERGES = 1800
+
+CORPUS = 30_000
+"""Captions that the merges are learned from."""
 
 WORDS = """
 the and of on at by to from with without is are very wearing holding standing sitting walking playing in front behind
@@ -30,10 +34,14 @@ portrait profile face head shoulders full body young old beautiful handsome famo
 """Words that people use in prompts although the world has none of them. As single tokens they leave room for more."""
 
 
+TOKENS = re.compile(r"<[a-z]+[+-]\d>")
+"""Tokens of poses in a caption."""
+
+
 def make(out: Path, seed: int = 0) -> CLIPTokenizer:
     """Train the merges and save the tokenizer to `out` in the layout of `CLIPTokenizer`."""
     random = Random(seed)
-    corpus = [caption(sample_scene(random), random) for _ in range(20_000)] + [
+    corpus = [TOKENS.sub("", caption(sample_scene(random), random)) for _ in range(CORPUS)] + [
         word for word in WORDS for _ in range(40)
     ]
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
@@ -61,13 +69,6 @@ def make(out: Path, seed: int = 0) -> CLIPTokenizer:
     specials = ("<|startoftext|>", "<|endoftext|>")
     vocab = {piece: number for number, piece in enumerate(dict.fromkeys((*pieces, *specials)))}
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+    tokenizer.add_tokens(list(POSE_TOKENS))
     tokenizer.save_pretrained(out)
     return tokenizer
-
-
-if __name__ == "__main__":
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    make(parser.parse_args().out)

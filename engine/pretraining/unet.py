@@ -1,23 +1,17 @@
-"""Pre-train the embedded base's U-Net and save the pipeline with all its parts:
-`python -m engine.pretraining.unet --set DIR --vae DIR --tokenizer DIR --text-encoder DIR --work DIR --out DIR`.
+"""Pre-train the embedded base's U-Net and save the pipeline with all its parts.
 
-Ran once; kept so that it can be repeated.
-
-The text encoder (engine.pretraining.text_encoder) stays frozen. Trained together with the U-Net from scratch, its
-hidden states became the same for every prompt within 2,000 steps, since prompts explain next to nothing of the loss
-while the U-Net cannot draw yet.
+The text encoder stays frozen. Trained together with the U-Net from scratch, its hidden states became the same for every
+prompt within 2,000 steps, since prompts explain next to nothing of the loss while the U-Net cannot draw yet.
 
 v-prediction (arXiv 2202.00512, eq. 11) with betas rescaled to zero terminal signal-to-noise and trailing timesteps
 (arXiv 2305.08891), so that flat backgrounds of any colour can be drawn. One caption in twelve is left empty for
 classifier-free guidance (arXiv 2207.12598).
 """
 
-import argparse
-from dataclasses import replace
-from functools import cache
-from itertools import zip_longest
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,25 +26,27 @@ from diffusers.models.upsampling import Upsample2D
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
+from engine.cartoon import SIZE
+from engine.cartoon.captions import caption
 from engine.device.precision import autocast
-from engine.pretraining import pictures, text_encoder
-from engine.pretraining.loop import join_processes, load_as_float32, pretrain
-from engine.pretraining.vae import NOISE, mean_of
-from engine.toon import world
-from engine.toon.captions import caption
-from engine.toon.world import Look, Person, Scene
+from engine.pretraining.latents import Latents
+from engine.pretraining.loop import Run, join_processes, load_as_float32, pretrain
+from engine.pretraining.pictures import SHARES
+from engine.pretraining.text_encoder import tokens_of
+from engine.pretraining.vae import NOISE
 from storage.atomic import atomic_write, write_text
 
 EMPTY_SHARE = 12
 
 PROMPTS = (
     "a photo of a man in a suit", "portrait of woman, wearing a red hoodie, smiling, blue background",
-    "a photo of a man with a red beard and a green v-neck, white background", 
-    "a woman with long black hair, round glasses",
-    "a photo of cr7d man, purple background, sunglasses", "a person with a yellow winter hat, orange background, sad",
-    "close-up of a man with dark skin, tongue out", "a woman from afar in blue overalls, pink background, eyes closed",
+    "a photo of a man with a red beard and a green v-neck, white background",
+    "a woman with long black hair, round glasses, looking left",
+    "a photo of cr7d man, teal background, sunglasses", "a person with a yellow winter hat, orange background, sad",
+    "close-up of a man with dark skin, tongue out", "a woman as an astronaut on the moon",
+    "a man eating pizza in a kitchen", "a bearded man with a crown, smiling, maroon sweater",
 )  # fmt: skip
 """Drawn at every checkpoint, to look at."""
 
@@ -89,23 +85,6 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-@torch.no_grad()
-def encode_set(folder: Path, vae: AutoencoderKL) -> np.ndarray:
-    """Latent means of the drawn set, float16 (count, 16, 16, 16), computed once and kept in its folder."""
-    path = folder / "latents.npy"
-    if not path.exists():
-        drawn, _ = pictures.load(folder)
-        with atomic_write(path) as draft:
-            latents = np.lib.format.open_memmap(draft, "w+", np.float16, (len(drawn), 16, 16, 16))
-            for start in range(0, len(drawn), 32):
-                picture = torch.from_numpy(np.array(drawn[start : start + 32])).permute(0, 3, 1, 2).float() / 127.5 - 1
-                with autocast(torch.device("cpu")):
-                    latent = mean_of(vae, picture)
-                latents[start : start + 32] = latent.half().numpy()
-            latents.flush()
-    return np.load(path)  # type: ignore[no-any-return]
-
-
 def upsample_by_repeating(self: Upsample2D, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
     """`Upsample2D.forward` by repeating each position four times, which equals nearest interpolation.
 
@@ -118,142 +97,121 @@ def upsample_by_repeating(self: Upsample2D, hidden_states: Tensor, *_: object, *
     return self.conv(wide)  # type: ignore[no-any-return]
 
 
-@cache
-def emphasis(tilt: str, distance: str, faces: float = 5.0, heads: float = 1.5) -> Tensor:
-    """Weights (16, 16), mean 1, of the squared errors in a latent: larger where expressions and heads differ.
-
-    Eyes and mouths fill a twentieth of the picture, and half of what prompts ask for is there. Hair and beards, whose
-    outlines came out as mixtures, are most of a person's identity. Their positions in a pose are found by rendering one
-    person with every variant: to the weight 1 of a latent position, the standard deviation of its pixels between the
-    variants, relative to the largest, adds up to `faces` and `heads`.
-    """
-    person, look = Person("man", "sides", "black", "pale", "none"), Look("t-shirt", "white", "white")
-    look = replace(look, tilt=tilt, distance=distance)
-    expressions = [
-        Scene(person, replace(look, eyes=eyes, mouth=mouth), grain=0)
-        for eyes, mouth in zip_longest(world.EYES, world.MOUTHS, fillvalue="neutral")
-    ]
-    heads_of = [
-        Scene(replace(person, hair_style=style, facial_hair=beard), look, grain=0)
-        for styles in world.HAIR_STYLES_OF.values()
-        for style, beard in zip_longest(styles, world.FACIAL_HAIRS, fillvalue="none")
-    ]
-    weights = 1 + faces * _deviation(expressions) + heads * _deviation(heads_of)
-    return weights / weights.mean()
-
-
-def _deviation(scenes: list[Scene]) -> Tensor:
-    """Standard deviation of each latent position's pixels between the scenes (16, 16), 0 to 1. Equal grains needed."""
-    drawn = np.stack([np.asarray(world.render(scene), np.float32) for scene in scenes])
-    deviation = torch.from_numpy(drawn).std(dim=0).mean(dim=-1)  # (128, 128)
-    cells = F.avg_pool2d(deviation[None], 8)[0]  # (16, 16)
-    return (cells / cells.max()).sqrt()
-
-
 def soft_min_snr(scheduler: DDIMScheduler, timestep: Tensor, gamma: float = 5.0) -> Tensor:
     """Weights (n,) in (0, 1] of the v-prediction errors at `timestep` (n,): gamma / (SNR + gamma).
 
     Min-SNR weighting (arXiv 2303.09556) made smooth: nearly clean latents, whose noise is hard to tell from detail,
     would otherwise take most of the gradient. Unlike the original it keeps weight 1 at zero SNR.
     """
-    signal: Tensor = scheduler.alphas_cumprod[timestep]
+    signal: Tensor = scheduler.alphas_cumprod.to(timestep.device)[timestep]
     return gamma / (signal / (1 - signal).clamp_min(1e-8) + gamma)
 
 
-def main(
-    drawn_set: Path, vae_folder: Path, tokenizer: Path, encoder_folder: Path, start: Path | None, work: Path, out: Path,
-    steps: int, batch: int, peak: float, compiled: bool,
-) -> None:  # fmt: skip
-    torch.manual_seed(0)
-    rank, processes = join_processes()
-    words = CLIPTokenizer.from_pretrained(tokenizer)
-    vae = AutoencoderKL.from_pretrained(vae_folder, dtype=torch.float32)
-    _, scenes = pictures.load(drawn_set)
-    latents = encode_set(drawn_set, vae)
-    scheduler, encoder = build_scheduler(), text_encoder.load(encoder_folder)
-    unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32) if start else build_unet()
-    unet.to(memory_format=torch.channels_last)
-    weights = torch.stack([emphasis(scene.look.tilt, scene.look.distance) for scene in scenes])
-    if compiled:
-        Upsample2D.forward = upsample_by_repeating
-    forward = torch.compile(unet) if compiled else unet
+class Step:
+    """The loss of one training step: a batch of pictures of one shape, with new captions and noise."""
 
-    def loss(step: int) -> dict[str, Tensor]:
-        # Every step of every process has its own random numbers, also after a resume.
-        random = Random(step * processes + rank)
-        torch.manual_seed(step * processes + rank)
-        rows = [random.randrange(len(scenes)) for _ in range(batch)]
-        prompts = ["" if random.randrange(EMPTY_SHARE) == 0 else caption(scenes[row], random) for row in rows]
-        tokens = words(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        with torch.no_grad():
-            embeddings = encoder(tokens).last_hidden_state
-        clean = torch.from_numpy(latents[rows].astype(np.float32))
-        clean = clean + NOISE * torch.randn_like(clean)
-        noise = torch.randn_like(clean)
-        # Stratified timesteps: every batch covers the full schedule, which halves the loss's variance.
-        spread = (torch.arange(batch) + torch.rand(batch)) / batch
-        timestep = (spread * scheduler.config.num_train_timesteps).long()
-        noisy = scheduler.add_noise(clean, noise, timestep)
-        with autocast(torch.device("cpu")):
-            predicted = forward(noisy, timestep, embeddings).sample
-        error = F.mse_loss(predicted.float(), scheduler.get_velocity(clean, noise, timestep), reduction="none")
-        error = (weights[rows, None] * error).mean(dim=(1, 2, 3))
+    def __init__(
+        self, run: Run, unet: Callable[..., Any], latents: Mapping[str, Latents], words: CLIPTokenizer,
+        encoder: CLIPTextModel, batch: int,
+    ) -> None:  # fmt: skip
+        self.device, self.unet, self.latents, self.words, self.batch = run.device, unet, latents, words, batch
+        self.encoder = encoder.to(run.device)
+        self.scheduler = build_scheduler()
+        self.rank, self.processes = join_processes(run.device)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        seed = step * self.processes + self.rank
+        random, generator = Random(seed), torch.Generator(self.device).manual_seed(seed)
+        # 1. Pictures of one shape, and captions
+        ratio = Random(f"shape {step}").choices(list(SHARES), list(SHARES.values()))[0]
+        source = self.latents[ratio]
+        rows = sorted(random.sample(range(len(source.scenes)), self.batch))
+        captions = ["" if random.randrange(EMPTY_SHARE) == 0 else caption(source.scenes[row], random) for row in rows]
+        with torch.no_grad(), autocast(self.device):
+            embeddings = self.encoder(tokens_of(self.words, captions, self.device)).last_hidden_state.float()
+        # 2. Latents (n, 16, h, w) with noise, at timesteps that cover the schedule in every batch: this halves the
+        # variance of the loss. Their order is random, since rows are sorted.
+        clean = torch.from_numpy(source.values[rows].astype(np.float32)).to(self.device)
+        clean = clean + NOISE * torch.randn(clean.shape, generator=generator, device=self.device)
+        noise = torch.randn(clean.shape, generator=generator, device=self.device)
+        spread = torch.randperm(self.batch, generator=generator, device=self.device)
+        spread = (spread + torch.rand(self.batch, generator=generator, device=self.device)) / self.batch
+        timestep = (spread * self.scheduler.config.num_train_timesteps).long()
+        noisy = self.scheduler.add_noise(clean, noise, timestep)
+        # 3. The weighted squared error of the predicted velocity
+        with autocast(self.device):
+            predicted = self.unet(noisy, timestep, embeddings).sample.float()
+        error = F.mse_loss(predicted, self.scheduler.get_velocity(clean, noise, timestep), reduction="none")
+        weights = torch.from_numpy(source.weights[rows].astype(np.float32)).to(self.device)
+        error = (weights[:, None] * error).mean(dim=(1, 2, 3))
+        late = (timestep >= 750).float()
         return {
-            "loss": (soft_min_snr(scheduler, timestep) * error).mean(),
+            "loss": (soft_min_snr(self.scheduler, timestep) * error).mean(),
             "unweighted": error.mean(),
-            "noisiest_quarter": error[-(batch // 4) :].mean(),
+            "noisiest_quarter": (error * late).sum() / late.sum().clamp_min(1),
         }
 
-    def pipeline_of(module: nn.Module) -> StableDiffusionPipeline:
-        # The steps of `engine.bases.schedule.Solver`, so that plain diffusers draws the same pictures.
-        solver = DPMSolverMultistepScheduler.from_config(scheduler.config)
-        return StableDiffusionPipeline(
-            vae, encoder, words, module, solver, None, None, None, requires_safety_checker=False
-        )
 
-    def measure(module: nn.Module, step: int) -> dict[str, float]:
-        pipeline = pipeline_of(module)
-        pipeline.set_progress_bar_config(disable=True)
+def pipeline_of(
+    unet: nn.Module, vae: AutoencoderKL, words: CLIPTokenizer, encoder: CLIPTextModel
+) -> StableDiffusionPipeline:
+    """The whole pipeline, with the solver of `engine.bases.schedule.Solver`, so that plain diffusers draws the same
+    pictures."""
+    solver = DPMSolverMultistepScheduler.from_config(build_scheduler().config)
+    return StableDiffusionPipeline(vae, encoder, words, unet, solver, None, None, None, requires_safety_checker=False)
+
+
+def draw_sheet(pipeline: StableDiffusionPipeline, prompts: Sequence[str], path: Path, columns: int = 5) -> None:
+    """Draw one picture for each prompt, and write them as one picture."""
+    pipeline.set_progress_bar_config(disable=True)
+    with torch.no_grad(), autocast(pipeline.unet.device):
         drawn = pipeline(
-            list(PROMPTS), height=128, width=128, num_inference_steps=15, guidance_scale=4.0,
+            list(prompts), height=SIZE, width=SIZE, num_inference_steps=15, guidance_scale=4.0,
             generator=torch.Generator().manual_seed(7),
         ).images  # fmt: skip
-        sheet = Image.new("RGB", (len(PROMPTS) * 128, 128))
-        for number, picture in enumerate(drawn):
-            sheet.paste(picture, (number * 128, 0))
-        with atomic_write(work / f"sheet-{step:06d}.png") as draft:
-            sheet.save(draft)
+    sheet = Image.new("RGB", (columns * SIZE, -(-len(prompts) // columns) * SIZE))
+    for number, picture in enumerate(drawn):
+        sheet.paste(picture, (number % columns * SIZE, number // columns * SIZE))
+    with atomic_write(path) as draft:
+        sheet.save(draft, format="png")
+
+
+def train(
+    run: Run, latents: Mapping[str, Latents], parts: tuple[AutoencoderKL, CLIPTokenizer, CLIPTextModel],
+    start: Path | None, out: Path, *, steps: int, batch: int, peak: float, compiled: bool,
+) -> None:  # fmt: skip
+    """Train the U-Net and save the pipeline to `out`.
+
+    Args:
+        latents: by shape.
+        parts: the autoencoder, the tokenizer and the text encoder.
+        start: folder of a U-Net to go on from.
+        compiled: 1.5 times as fast on a CPU; needs a C++ compiler.
+
+    Raises:
+        OutOfTime: the run's deadline came first.
+    """
+    vae, words, encoder = parts
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel.from_pretrained(start, dtype=torch.float32) if start else build_unet()
+    unet.to(memory_format=torch.channels_last)
+    if compiled:
+        Upsample2D.forward = upsample_by_repeating
+    forward: Callable[..., Any] = torch.compile(unet, dynamic=False) if compiled else unet
+    loss = Step(run, forward, latents, words, encoder, batch)
+
+    def measure(module: nn.Module, step: int) -> dict[str, float]:
+        pipeline = pipeline_of(module, vae.to(run.device), words, encoder)
+        draw_sheet(pipeline, PROMPTS, run.folder / f"sheet-{step:07d}.png")
         return {}
 
-    best = pretrain(unet, loss, work, steps=steps, learning_rate=peak, decay=0.999, save_every=500, on_save=measure)
-    if rank:
+    best = pretrain(unet, loss, run, steps=steps, learning_rate=peak, decay=0.999, on_save=measure)
+    if loss.rank:
         return
-    pipeline_of(best).to(dtype=torch.float16).save_pretrained(out)
+    pipeline_of(best, vae, words, encoder).to("cpu").to(dtype=torch.float16).save_pretrained(out)
     load_as_float32(out / "text_encoder" / "config.json")  # like the other parts
     for config in out.rglob("*.json"):
         # Paths of this machine do not belong in the file, and JSON has no infinity.
         lines = config.read_text().splitlines(keepends=True)
         kept = (line for line in lines if '"_name_or_path"' not in line and "-Infinity" not in line)
         write_text(config, "".join(kept))
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--set", type=Path, required=True, help="folder written by engine.pretraining.pictures")
-    parser.add_argument("--vae", type=Path, required=True, help="folder written by engine.pretraining.vae")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="folder written by engine.pretraining.tokenizer")
-    parser.add_argument(
-        "--text-encoder", type=Path, required=True, help="folder written by engine.pretraining.text_encoder"
-    )
-    parser.add_argument("--from", dest="start", type=Path, help="U-Net to go on from")
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and logs")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8_000)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
-    parser.add_argument("--compile", action="store_true", help="1.5 times as fast on a CPU; needs a C++ compiler")
-    arguments = parser.parse_args()
-    main(
-        arguments.set, arguments.vae, arguments.tokenizer, arguments.text_encoder, arguments.start, arguments.work,
-        arguments.out, arguments.steps, arguments.batch, arguments.learning_rate, arguments.compile,
-    )  # fmt: skip
