@@ -23,7 +23,7 @@ from PIL import Image
 from engine.adapters.adapters import FILE, Attached
 from engine.bases.base import BaseModel, drawing_dtype
 from engine.bases.families import TOON
-from engine.drawing.drawing import Drawing, draw_together, make_plan
+from engine.drawing.drawing import Drawing, Plan, draw_together, make_plan
 from engine.learning.config import TrainingConfig
 from engine.learning.training import train
 from engine.recipe import Method, Recipe, choose
@@ -91,9 +91,23 @@ def drawn(
     drawings = [
         Drawing(prompt.format(who=who), seed=seed + n, avatars=avatars) for n, (prompt, _) in enumerate(PROMPTS)
     ]
-    plans = [make_plan(drawing, base, attached) for drawing in drawings]
-    batches = [plans[start : start + BATCH] for start in range(0, len(plans), BATCH)]
-    return [pictures[0].image for batch in batches for pictures in draw_together(base, attached, batch)]
+    return [pictures[0] for pictures in draw_in_batches(base, attached, drawings)]
+
+
+def draw_in_batches(base: BaseModel, attached: Attached, drawings: Sequence[Drawing]) -> list[list[Image.Image]]:
+    """The pictures of each drawing. Drawings of one size share batches of about `BATCH` pictures."""
+    groups = dict[tuple[object, ...], list[tuple[int, Plan]]]()
+    for number, drawing in enumerate(drawings):
+        plan = make_plan(drawing, base, attached)
+        groups.setdefault(plan.batch_key, []).append((number, plan))
+    drawn = dict[int, list[Image.Image]]()
+    for group in groups.values():
+        several = max(1, BATCH // max(plan.drawing.count for _, plan in group))
+        for start in range(0, len(group), several):
+            part = group[start : start + several]
+            sets = draw_together(base, attached, [plan for _, plan in part])
+            drawn |= {number: [one.image for one in pictures] for (number, _), pictures in zip(part, sets, strict=True)}
+    return [drawn[number] for number in range(len(drawings))]
 
 
 def people(count: int, seed: int = 0) -> list[Person]:

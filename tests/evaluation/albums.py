@@ -224,7 +224,9 @@ class Picture:
         """What the picture shows."""
         look, hidden, tinted = self.look, self.hidden(), self.how.tinted
         shown = self.person.facts()
-        shown |= {name: getattr(look, name) for name in ("clothes", "clothes_colour", "glasses", "hat", "eyes", "mouth")}
+        shown |= {
+            name: getattr(look, name) for name in ("clothes", "clothes_colour", "glasses", "hat", "eyes", "mouth")
+        }
         shown |= {"background": look.background, "hat_colour": look.hat_colour, **camera_facts(look.camera)}
         shown |= {"plain": "no" if "background" in hidden or look.second or self.how.round else "yes"}
         shown |= {"place": "none", "worn": "none", "held": "none"}

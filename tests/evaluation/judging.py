@@ -170,7 +170,7 @@ def judge_of(folder: Path) -> Reader:
     file = folder / "judge" / "judge.safetensors"
     if file.exists():
         with safe_open(file, "pt") as weights:
-            if "queries" in weights.keys():  # noqa: SIM118: this is no dict
+            if "queries" in weights.keys():  # noqa: SIM118
                 return CartoonReader(folder / "judge")
     return ToonReader(folder / "judge")
 
@@ -182,12 +182,13 @@ def look_of(shows: Accepted, random: Random, usual: Look | None = None) -> Look:
     """A look that shows what a prompt asks for. What it leaves open is sampled, or as in `usual`."""
     look = usual or albums.sample_look(random)
     first = {name: values[0] for name, values in shows.items()}
-    for name in ("clothes", "glasses", "hat", "eyes", "mouth"):
-        look = dataclasses.replace(look, **{name: first.get(name, getattr(look, name))})
+    asked: dict[str, Any] = {
+        name: first[name] for name in ("clothes", "glasses", "hat", "eyes", "mouth") if name in first
+    }
     for name in ("clothes_colour", "background", "hat_colour"):
         if name in first:
-            colour = palette.near(random, palette.COLOURS[first[name]])
-            look = dataclasses.replace(look, **{name: colour}, second="")
+            asked[name] = palette.near(random, palette.COLOURS[first[name]])
+    look = dataclasses.replace(look, **asked)
     worn = tuple(first[name] for name in ("place", "worn", "held") if name in first)
     hidden = set().union(*(things.THINGS[name].hides for name in worn)) if worn else set()
     look = dataclasses.replace(
@@ -230,17 +231,27 @@ def rendered(person: Person, prompt: Prompt, random: Random, side: int) -> Rende
     return Render(drawn.image(), {**facts, **asked})
 
 
+SHOWN: Sequence[Mapping[str, Iterable[str]]] = (
+    {
+        "eyes": albums.EYES, "mouth": albums.MOUTHS, "glasses": albums.GLASSES, "clothes": albums.CLOTHES,
+        "hat": albums.HATS,
+    },
+    {
+        "looking": ("left", "right"), "tilted": ("left", "right"), "raised": ("up", "down"),
+        "distance": ("close", "far"),
+    },
+    THINGS,
+)  # fmt: skip
+"""What renders show, one value after the other."""
+
+
 def renders(count: int, side: int, seed: int = 0) -> Iterable[Render]:
     """`count` renders that measure a reader. Half show what prompts ask for; half show one value after the other."""
     random = Random(f"evaluation renders {seed}")
     sexes = {style: sex for sex, styles in albums.HAIR.items() for style in styles}
     styles, beards = tuple(sexes), tuple(albums.BEARDS)
     asked = [prompt for number in range(1 + count // 80) for prompt in prompts(1000 + number)]
-    faces = [(name, value) for name, values in (("eyes", albums.EYES), ("mouth", albums.MOUTHS),
-             ("glasses", albums.GLASSES), ("clothes", albums.CLOTHES), ("hat", albums.HATS)) for value in values]  # fmt: skip
-    poses = [(name, value) for name, values in (("looking", ("left", "right")), ("tilted", ("left", "right")),
-             ("raised", ("up", "down")), ("distance", ("close", "far"))) for value in values]  # fmt: skip
-    every = [(kind, name) for kind, names in THINGS.items() for name in names]
+    cycles = [[(name, value) for name, values in part.items() for value in values] for part in SHOWN]
     for number in range(count):
         person = albums.person(10_000 + number, seed)
         # All hair styles and beards, as often as each other.
@@ -250,7 +261,7 @@ def renders(count: int, side: int, seed: int = 0) -> Iterable[Render]:
         if number % 2:
             prompt = asked[number // 2]
         else:
-            values = (faces, poses, every)[number // 2 % 3]
+            values = cycles[number // 2 % 3]
             name, value = values[number // 6 % len(values)]
             prompt = Prompt("render", "{who}", {name: (value,)})
         yield rendered(person, prompt, random, side)
@@ -347,7 +358,9 @@ class Ruler:
         for name, one in sorted(self.trusts.items()):
             state = "measured" if one.trusted else "NOT measured"
             without = f", without {', '.join(one.left_out)}" if one.left_out else ""
-            texts.append(f"{name}: {state} by {one.reader}, right for {100 * one.right:.1f} % of {one.of} renders{without}")
+            texts.append(
+                f"{name}: {state} by {one.reader}, right for {100 * one.right:.1f} % of {one.of} renders{without}"
+            )
         return texts
 
 

@@ -35,6 +35,11 @@ def small(picture: Image.Image) -> Pixels:
     return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BOX), np.uint8)
 
 
+def _oklab(colour: NDArray[np.float64]) -> NDArray[np.float64]:
+    red, green, blue = (int(value) for value in colour)
+    return np.array(oklab((red, green, blue)), np.float64)
+
+
 def areas(pixels: Pixels) -> list[tuple[str, float]]:
     """The colours of pixels (n, 3) with their shares, the most frequent first.
 
@@ -44,9 +49,9 @@ def areas(pixels: Pixels) -> list[tuple[str, float]]:
     found = list[tuple[NDArray[np.float64], int]]()
     for key, count in counted.most_common(40):
         mean = pixels[(pixels // 12 == key).all(axis=1)].mean(axis=0)
-        lab = np.array(oklab(tuple(int(v) for v in mean)))  # type: ignore[arg-type]
+        lab = _oklab(mean)
         for number, (centre, total) in enumerate(found):
-            if np.linalg.norm(lab - np.array(oklab(tuple(int(v) for v in centre)))) < ALIKE:  # type: ignore[arg-type]
+            if np.linalg.norm(lab - _oklab(centre)) < ALIKE:
                 found[number] = (centre, total + count)  # the purest pixels give the colour, not their edges
                 break
         else:
@@ -86,14 +91,19 @@ def clothes_colour(picture: Image.Image) -> str | None:
     half = round(0.27 * min(height, width))
     strip = pixels[-max(3, height // 24) :, width // 2 - half : width // 2 + half].reshape(-1, 3)
     behind, _ = background(picture)
-    found = [(colour, share) for colour, share in areas(strip) if distance(colour, behind) > ALIKE or share > 0.9]
+    found = [(colour, share) for colour, share in areas(strip) if distance(colour, behind) > ALIKE or share > 0.45]
     jackets = [(colour, share) for colour, share in found if min(distance(colour, shirt) for shirt in SHIRTS) > ALIKE]
     chosen = jackets if jackets and jackets[0][1] > 0.2 else found
+    # Long hair and bare arms reach down too. They show around the face, where clothes do not.
+    around = pixels[height // 6 : 6 * height // 10, width // 2 - half : width // 2 + half].reshape(-1, 3)
+    head = [colour for colour, share in areas(around) if share > 0.07]
+    others = [one for one in chosen if min(distance(one[0], colour) for colour in head) > ALIKE]
+    chosen = others if others and others[0][1] > 0.2 else chosen
     if not chosen:
         return None
     # A jacket's lapels lie in its own shadow.
     lit = text(tuple(min(255, value / LAPEL) for value in rgb(chosen[0][0])))
-    return next((colour for colour, share in chosen if share > 0.06 and distance(colour, lit) < 0.03), chosen[0][0])
+    return next((colour for colour, share in found if share > 0.06 and distance(colour, lit) < 0.03), chosen[0][0])
 
 
 HEAD = 0.035

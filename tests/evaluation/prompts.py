@@ -45,7 +45,8 @@ GLASSES: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 EYES: Mapping[str, tuple[str, ...]] = {
     "closed": ("with both eyes closed", "with the eyes closed"), "winking": ("winking at you", "winking with one eye"),
-    "surprised": ("totally surprised", "with very surprised eyes"), "in love": ("with hearts for eyes", "with heart eyes"),
+    "surprised": ("totally surprised", "with very surprised eyes"),
+    "in love": ("with hearts for eyes", "with heart eyes"),
     "crying": ("crying a tear", "crying"), "rolling": ("rolling both eyes", "annoyed, rolling eyes"),
     "squinting": ("squinting a bit", "squinting into the sun"),
     "aside": ("glancing to the side", "with eyes looking aside"),
@@ -57,7 +58,8 @@ MOUTHS: Mapping[str, tuple[str, ...]] = {
     "tongue": ("sticking the tongue out", "with the tongue out"),
     "screaming": ("screaming out loud", "screaming with an open mouth"),
     "grimacing": ("making a grimace", "grimacing, teeth showing"),
-    "doubtful": ("with a worried look", "looking worried"), "eating": ("chewing with full cheeks", "cheeks full of food"),
+    "doubtful": ("with a worried look", "looking worried"),
+    "eating": ("chewing with full cheeks", "cheeks full of food"),
 }  # fmt: skip
 HATS: Mapping[str, tuple[str, ...]] = {
     "hat": ("hat",), "winter hat": ("winter hat", "beanie"), "turban": ("turban",), "hijab": ("hijab",)
@@ -104,10 +106,12 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "pizza": ("eating pizza", "having a slice of pizza"), "ice-cream": ("eating an ice cream cone", "having ice cream"),
     "coffee": ("with a cup of hot coffee", "drinking some coffee"), "flowers": ("with some flowers", "holding flowers"),
     "book": ("reading a good book", "with a book in hand"), "balloon": ("with a balloon", "holding one balloon"),
-    "guitar": ("playing guitar", "playing an old guitar"), "football": ("with a football", "holding the soccer ball"),
-    "phone": ("with a phone in hand", "on the phone"), "microphone": ("singing into the microphone", "with a microphone"),
+    "guitar": ("playing guitar", "playing an old guitar"),
+    "football": ("with a football", "holding the soccer ball"), "phone": ("with a phone in hand", "on the phone"),
+    "microphone": ("singing into the microphone", "with a microphone"),
     "umbrella": ("holding an umbrella", "with an open umbrella"), "sword": ("with a sword", "holding up a sword"),
-    "birthday-cake": ("with a birthday cake", "holding a cake with candles"), "laptop": ("with a laptop", "typing on a laptop"),
+    "birthday-cake": ("with a birthday cake", "holding a cake with candles"),
+    "laptop": ("with a laptop", "typing on a laptop"),
     "burger": ("eating a burger", "having a big burger"), "gift": ("holding a gift", "with a wrapped present"),
     "skateboard": ("with a skateboard", "carrying a skateboard"), "camera": ("with a camera", "holding an old camera"),
     "cat": ("with a cat", "with a cute little cat"), "dog": ("with a dog", "with a cute little dog"),
@@ -117,8 +121,9 @@ HELD: Mapping[str, tuple[str, ...]] = {
 HEADGEAR: Mapping[str, tuple[str, ...]] = {
     "crown": ("with a crown", "with a crown on the head"), "top-hat": ("with a top hat", "with a fancy top hat"),
     "headphones": ("with headphones", "with headphones on"), "baseball-cap": ("with a baseball cap", "with a cap on"),
-    "party-hat": ("with a party hat", "with a funny party hat"), "santa-hat": ("with a santa hat", "with a santa hat on"),
-    "flower-crown": ("with a crown of flowers", "with flowers on the head"), "scarf": ("with a scarf", "with a warm scarf"),
+    "party-hat": ("with a party hat", "with a funny party hat"),
+    "santa-hat": ("with a santa hat", "with a santa hat on"), "scarf": ("with a scarf", "with a warm scarf"),
+    "flower-crown": ("with a crown of flowers", "with flowers on the head"),
     "bunny-ears": ("with bunny ears", "with bunny ears on"), "beret": ("with a beret", "with a french beret"),
 }  # fmt: skip
 THINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {

@@ -51,7 +51,7 @@ class Artwork:
     glasses: Mapping[str, str]
     """Variants of glasses, with our name for them."""
     components: Mapping[str, str]
-    """The artwork's names of `hair`, `beard`, `glasses`, `mouth`, and of the colours `skin`, `hair colour`, `clothes`."""
+    """The artwork's names of `hair`, `beard`, `glasses` and `mouth`, and of the colours of skin, hair and clothes."""
     mouths: tuple[str, ...]
     fixed: Mapping[str, object]
     """Options of every picture."""
