@@ -3,12 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from PIL import Image
 
 from engine.bases.families import TOON
+from engine.drawing.drawing import Drawing
 from engine.measuring import evaluation
 from engine.measuring.evaluation import PHOTOS, WAYS, Learned, evaluate, evaluate_person, people
 from engine.recipe import choose
@@ -66,3 +68,22 @@ def test_the_base_is_loaded_for_its_fingerprint_only_if_pictures_were_kept(
     monkeypatch.setattr(evaluation, "evaluate_person", evaluate_person)
     assert evaluate(1, work=tmp_path)["train_seconds"] == 1.0
     assert len(loaded) == loads
+
+
+def test_drawings_share_batches_with_others_of_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[list[str]] = []
+
+    def make_plan(drawing: Drawing, base: object, attached: object) -> SimpleNamespace:
+        return SimpleNamespace(drawing=drawing, batch_key=(drawing.width,))
+
+    def draw_together(base: object, attached: object, plans: list[SimpleNamespace]) -> list[list[SimpleNamespace]]:
+        batches.append([plan.drawing.prompt for plan in plans])
+        return [[SimpleNamespace(image=f"{plan.drawing.prompt}{n}") for n in range(2)] for plan in plans]
+
+    monkeypatch.setattr(evaluation, "make_plan", make_plan)
+    monkeypatch.setattr(evaluation, "draw_together", draw_together)
+    drawings = [Drawing(str(n), count=2, width=128 if n % 3 else 192) for n in range(14)]
+    base, attached = Mock(), Mock()
+    pictures = evaluation.draw_in_batches(base, attached, drawings)
+    assert pictures == [[f"{n}0", f"{n}1"] for n in range(14)]
+    assert batches == [["0", "3", "6", "9", "12"], ["1", "2", "4", "5", "7"], ["8", "10", "11", "13"]]

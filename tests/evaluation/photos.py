@@ -264,15 +264,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--people", type=int, default=60, help="number of people (default: 60)")
     parser.add_argument("--labels", type=Path, default=LABELS, help="labels by eye (default: those beside this module)")
     parser.add_argument("--photos", type=Path, default=PORTRAITS, help=f"folder of the photos (default: {PORTRAITS})")
+    parser.add_argument("--renders", type=int, default=MEASURED, help=f"to measure readers on (default: {MEASURED})")
+    parser.add_argument(
+        "--train", action="append", default=[], metavar="OPTION=VALUE", help="further option of `engine train`"
+    )
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
     asked = parser.parse_args(arguments)
     from engine.bases.base import BaseModel
 
     weights = weights_of(asked.base)
-    key, painter = fingerprint(weights), EnginePainter(asked.base)
+    options = tuple(f"--{option}" for option in asked.train)
+    key, painter = " ".join((fingerprint(weights), *options)), EnginePainter(asked.base, options)
     asked.out.mkdir(parents=True, exist_ok=True)
     side = BaseModel.load(asked.base).side
-    ruler = kept_ruler([judge_of(weights), PixelReader()], asked.out / "readers.json", key, MEASURED, side)
+    ruler = kept_ruler([judge_of(weights), PixelReader()], asked.out / "readers.json", key, asked.renders, side)
     compared = []
     for row in chosen(json.loads(asked.labels.read_text("utf-8")), asked.people):
         with home(asked.out / f"home-{os.getpid()}"):

@@ -1,7 +1,9 @@
 """Whether the base's own CLIP recognises the things in pictures."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
 from engine.toon import things
-from tests.evaluation.judging import squared
+from tests.evaluation import albums
+from tests.evaluation.judging import rendered, squared
+from tests.evaluation.prompts import THINGS, Prompt
 
 WORDINGS = 3
 """Wordings of each thing whose embeddings are averaged."""
@@ -53,6 +57,19 @@ class Recogniser:
         pixels = torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 127.5 - 1  # (n, 3, h, w) in [-1, 1]
         found = F.normalize(self.clip.get_image_features(pixels).pooler_output, dim=1)
         return [names[number] for number in (found @ texts.T).argmax(dim=1).tolist()]
+
+
+def on_renders(recogniser: Recogniser, side: int, each: int = 3) -> dict[str, float]:
+    """How often the CLIP itself is right, by kind of thing: on renders of every thing that prompts ask for."""
+    random, answers = Random("recognised renders"), defaultdict[str, list[bool]](list)
+    for attribute, names in THINGS.items():
+        for name in names:
+            kind = things.THINGS[name].kind
+            for number in range(each):
+                person = albums.person(20_000 + 7 * len(answers[kind]) + number)
+                shown = rendered(person, Prompt("render", "{who}", {attribute: (name,)}), random, side).picture
+                answers[kind].append(recogniser.first([shown], kind, person.noun) == [name])
+    return {kind: sum(given) / len(given) for kind, given in sorted(answers.items())}
 
 
 KNOWN_WORDINGS: Mapping[str, frozenset[str]] = {

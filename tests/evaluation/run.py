@@ -188,6 +188,23 @@ def sheets_of(artwork: str, number: int, plan: Plan) -> Sheets:
     return {way: [pictures(folder / way / f"{at:02d}.png") for at in range(count)] for way in WAYS}
 
 
+CELL = 96
+"""Pixels of a contact sheet's cells."""
+
+
+def contact_sheet(artwork: str, number: int, plan: Plan) -> Image.Image:
+    """One person at a glance: the album, and each prompt's first picture with the avatar and by the base alone."""
+    folder, sheets = plan.out / artwork / f"person-{number:02d}", sheets_of(artwork, number, plan)
+    rows: list[list[Image.Image]] = [[Image.open(file) for file in sorted((folder / "album").iterdir())]]
+    rows += [[drawn[0] for drawn in sheets[way] if drawn] for way in (AVATAR, BASE)]
+    board = Image.new("RGB", (CELL * max(map(len, rows)), CELL * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            picture.thumbnail((CELL - 2, CELL - 2))
+            board.paste(picture.convert("RGB"), (CELL * x, CELL * y))
+    return board
+
+
 def score(artwork: str, plan: Plan, ruler: Ruler, recogniser: Recognises | None) -> dict[str, Any]:
     """The figures of all people of one artwork, from the pictures that were kept."""
     into = Tally()
@@ -213,7 +230,7 @@ def evaluate(
     import torch
 
     from engine.bases.base import BaseModel
-    from tests.evaluation.recognition import recogniser_of
+    from tests.evaluation.recognition import on_renders, recogniser_of
 
     folder = weights_of(plan.base)
     key = fingerprint(folder)
@@ -235,9 +252,15 @@ def evaluate(
     readers = [judge_of(folder), PixelReader()]
     ruler = kept_ruler(readers, plan.out / "readers.json", key, plan.measured, side)
     recogniser = recogniser_of(folder)
-    results: dict[str, Any] = {"base": plan.base, "people": plan.people, "measured_by": ruler.lines(), "artworks": {}}
+    lines = ruler.lines()
+    if recogniser:
+        shares = ", ".join(f"{kind} {100 * share:.0f}" for kind, share in on_renders(recogniser, side).items())
+        lines.append(f"things: measured by the base's CLIP, which finds the right one first on renders, in %: {shares}")
+    results: dict[str, Any] = {"base": plan.base, "people": plan.people, "measured_by": lines, "artworks": {}}
     for artwork in artworks:
         found = score(artwork, plan, ruler, recogniser)
+        for number in range(plan.people):
+            contact_sheet(artwork, number, plan).save(plan.out / artwork / f"person-{number:02d}.png")
         rows = training[artwork]
         seconds = [row["seconds"] for row in rows if row.get("seconds") is not None]
         found["training"] = {
@@ -265,7 +288,7 @@ def report(results: Mapping[str, Any]) -> str:
         parts += ["", f"### {artwork}: {whose}", "", table(found), ""]
         parts.append(
             f"Albums refused: {training['refused']}; pictures used: {100 * training['photos_used']:.0f} %; mean "
-            f" training time: {training['mean_seconds'] or 0:.0f} s."
+            f"training time: {training['mean_seconds'] or 0:.0f} s."
         )
     return "\n".join(parts)
 

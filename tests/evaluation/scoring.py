@@ -78,6 +78,8 @@ class Subject:
 def tally(subject: Subject, sheets: Sheets, ruler: Ruler, recogniser: Recognises | None, into: Tally) -> None:
     """Add the checks of one person's pictures to `into`."""
     of_person = list[bool]()
+    for name in subject.identity:
+        into.identity[name] += []  # those that nobody can measure are shown as such
     for way in (AVATAR, BASE):
         for prompt, drawn in zip(subject.prompts, sheets[way], strict=True):
             if drawn is None:  # refused: nothing of it is right
@@ -184,7 +186,7 @@ def figures(into: Tally) -> dict[str, Any]:
         way: share([one for name, answers in into.checks[way].items() if name not in NOT_OF_PROMPTS for one in answers])
         for way in (BASE, AVATAR)
     }
-    named = {name: share(answers) for name, answers in into.identity.items() if answers}
+    named = {name: share(answers) for name, answers in into.identity.items()}
     known = [value for value in named.values() if value is not None]
     variety = {way: mean(into.class_variety[way]) if into.class_variety[way] else None for way in (BASE, CLASS)}
     recognised = {
@@ -209,10 +211,14 @@ def goals(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Each of GOALS with its figure, and whether it is met; None where it could not be measured."""
     base, avatar = found["prompts"][BASE], found["prompts"][AVATAR]
     attributes = {name: row["avatar"] for name, row in found["by_attribute"].items() if row["avatar"] is not None}
+    # A figure without an attribute that is hard to draw would flatter, so it shows nothing.
     least = min(attributes.values(), default=None) if set(REQUIRED) <= set(attributes) else None
+    avatar = avatar if least is not None else None
+    identity = found["identity"] if None not in found["by_identity"].values() else None
     kept = found["class_variety"][CLASS], found["class_variety"][BASE]
+    kept = kept if identity is not None else (None, None)
     values = {
-        "identity": found["identity"],
+        "identity": identity,
         "prompts": avatar,
         "behind the base": None if None in (base, avatar) else base - avatar,
         "least attribute": least,

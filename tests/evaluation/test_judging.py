@@ -27,7 +27,7 @@ from tests.evaluation.prompts import Prompt
 
 @pytest.fixture(scope="module")
 def shown() -> list[Render]:
-    return list(renders(360, 96))
+    return list(renders(1000, 48))
 
 
 class Told:
@@ -71,6 +71,23 @@ def test_a_reader_that_says_one_thing_of_all_pictures_is_not_trusted(shown: list
     assert not found.trusts["glasses"].trusted and not found.counts("glasses", ("none",))
     assert "glasses" not in found.reading([shown[0].picture])[0]
     assert any(line.startswith("glasses: NOT measured") for line in found.lines())
+
+
+def test_an_attribute_is_measured_where_prompts_ask_for_it(shown: list[Render]) -> None:
+    class Blinded(Told):
+        """Reads no eyes of people in costume, nor of turned heads."""
+
+        def read(self, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
+            found = super().read(pictures)
+            for one in found:
+                if one["worn"] != "none" or one.get("looking") != "ahead":
+                    one["eyes"], one["facial_hair"] = "dizzy", "none"
+            return found
+
+    found = ruler([Blinded(shown)], shown)
+    assert found.trusts["eyes"].trusted and not found.trusts["eyes"].left_out
+    # Beards are scored in every picture of a person, so they must be read in every picture.
+    assert not found.trusts["facial_hair"].trusted
 
 
 def test_the_better_of_two_readers_is_asked(shown: list[Render]) -> None:
