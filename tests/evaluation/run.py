@@ -44,6 +44,9 @@ OWN = "avataaars"
 
 PHOTOS = 8
 
+LEAST_PEOPLE = 40
+"""Fewer people prove nothing."""
+
 MEASURED = 4000
 """Renders on which readers are measured."""
 
@@ -282,6 +285,8 @@ def report(results: Mapping[str, Any]) -> str:
         "",
     ]
     parts += [f"- {line}" for line in results["measured_by"]]
+    if results["people"] < LEAST_PEOPLE:
+        parts += ["", f"{LEAST_PEOPLE} people are asked for; with fewer, nothing is shown yet."]
     for artwork, found in results["artworks"].items():
         whose = "albums in the base's own artwork" if artwork == OWN else "a stranger's drawings"
         training = found["training"]

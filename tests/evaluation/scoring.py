@@ -80,33 +80,43 @@ def tally(subject: Subject, sheets: Sheets, ruler: Ruler, recogniser: Recognises
     of_person = list[bool]()
     for name in subject.identity:
         into.identity[name] += []  # those that nobody can measure are shown as such
-    for way in (AVATAR, BASE):
-        for prompt, drawn in zip(subject.prompts, sheets[way], strict=True):
-            if drawn is None:  # refused: nothing of it is right
-                counted = [name for name, accepted in prompt.shows.items() if ruler.counts(name, accepted)]
-                for name in counted:
-                    into.checks[way][name].append(False)
-                if way == AVATAR:
-                    of_person.append(False)
-                    for name in subject.identity:
-                        into.identity[name].append(False)
+    for way in WAYS:
+        for at, (prompt, drawn) in enumerate(zip(subject.prompts, sheets[way], strict=True)):
+            if drawn is None:
+                if way != CLASS:
+                    of_person += _refused(subject, prompt, len(sheets[BASE][at] or (0,)), way, ruler, into)
+                    _recognise(
+                        prompt, [], len(sheets[BASE][at] or (0,)), subject.noun, recogniser, into.recognised[way]
+                    )
                 continue
             read = ruler.reading(drawn)
+            if prompt.kind in CLASS_KINDS:
+                into.class_variety[way] += [
+                    differing(one, other, tuple(subject.identity)) for one, other in combinations(read, 2)
+                ]  # fmt: skip
+            if way == CLASS:
+                continue
             for picture, found in zip(drawn, read, strict=True):
                 _check_prompt(prompt, picture, found, ruler, into.checks[way])
                 if way == AVATAR:
                     of_person += _check_identity(subject.identity, prompt, found, ruler, into.identity)
-            _recognise(prompt, drawn, subject.noun, recogniser, into.recognised[way])
+            _recognise(prompt, drawn, 0, subject.noun, recogniser, into.recognised[way])
             into.prompt_variety[way] += [apart(a, b) for a, b in combinations(drawn, 2)]
-    for way in (CLASS, BASE):
-        for prompt, drawn in zip(subject.prompts, sheets[way], strict=True):
-            if drawn and prompt.kind in CLASS_KINDS:
-                read = ruler.reading(drawn)
-                into.class_variety[way] += [
-                    differing(one, other, tuple(subject.identity)) for one, other in combinations(read, 2)
-                ]  # fmt: skip
     if of_person:
         into.per_person.append(mean(of_person))
+
+
+def _refused(subject: Subject, prompt: Prompt, count: int, way: str, ruler: Ruler, into: Tally) -> list[bool]:
+    """Of pictures that were refused nothing is right."""
+    for name, accepted in prompt.shows.items():
+        if ruler.counts(name, accepted):
+            into.checks[way][name] += [False] * count
+    if way != AVATAR:
+        return []
+    names = [name for name, accepted in subject.identity.items() if ruler.counts(name, accepted)]
+    for name in names:
+        into.identity[name] += [False] * count
+    return [False] * count * len(names)
 
 
 def _check_prompt(
@@ -137,15 +147,16 @@ def _check_identity(
 
 
 def _recognise(
-    prompt: Prompt, drawn: Sequence[Image.Image], noun: str, recogniser: Recognises | None, into: dict[str, list[bool]]
-) -> None:
+    prompt: Prompt, drawn: Sequence[Image.Image], refused: int, noun: str, recogniser: Recognises | None,
+    into: dict[str, list[bool]],
+) -> None:  # fmt: skip
     if recogniser is None:
         return
     for accepted in prompt.shows.values():
         for name in accepted:
             if name in things.THINGS:
                 kind = things.THINGS[name].kind
-                answers = [first == name for first in recogniser.first(drawn, kind, noun)]
+                answers = [first == name for first in recogniser.first(drawn, kind, noun)] + [False] * refused
                 into[kind] += answers
                 known = any(wording in prompt.text.lower() for wording in KNOWN_WORDINGS[name])
                 into["a wording of pre-training" if known else "another wording"] += answers

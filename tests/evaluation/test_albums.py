@@ -158,6 +158,18 @@ def test_the_truth_is_what_is_drawn() -> None:
     assert len(checked) == 8 and min(checked.values()) > 25, checked
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_places_of_the_artwork_are_found_in_a_moved_picture(flip: bool) -> None:
+    camera = drawing.Camera(0.9, 5, -4, 12, flip)
+    look = replace(albums.sample_look(Random(0)), glasses="eyepatch", second="", eyes="open", camera=camera)
+    person = replace(FORTY[1], hair_style="bob", skin="#f4c8a2")
+    picture = Picture(person, look, Print(400), 3)
+    image = picture.image()
+    patched, bare = (at(picture, image, x, 110) for x in (112, 190))
+    assert patched and bare
+    assert not near(patched, person.skin) and near(bare, person.skin), (patched, bare)
+
+
 def test_hidden_things_are_not_said() -> None:
     look = albums.sample_look(Random(0))
     person = FORTY[0]

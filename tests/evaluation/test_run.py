@@ -158,13 +158,23 @@ def test_a_stopped_run_learns_only_the_unfinished_people(tmp_path: Path) -> None
     assert len(truth) == 4 and all("hair_style" in facts for facts in truth.values())
 
 
+class Finds:
+    """Recognises whatever is in a picture."""
+
+    def first(self, pictures: Sequence[Image.Image], kind: str, noun: str) -> list[str]:
+        attribute = {"place": "place", "held": "held", "companion": "held"}.get(kind, "worn")
+        return [TRUTH[picture.tobytes()][attribute] for picture in pictures]
+
+
 def test_a_refused_album_counts_as_wrong(tmp_path: Path) -> None:
     class Refuses(Draws):
         def learn(self, album: Path, token: str, noun: str, out: Path) -> dict[str, Any]:
             raise Refused("none of the photos is good")
 
     found = evaluated(tmp_path, Refuses(perfect), people=1)
-    assert found["identity"] == 0 and found["prompts"] == {"base": 1, "avatar": 0}
+    assert found["identity"] == 0 and found["prompts"] == {"base": 1, "avatar": 0} and found["least_person"] == 0
+    whole = score(OWN, plan(tmp_path, people=1), RULER, Finds())
+    assert whole["things_recognised"] == 0 and whole["by_kind_of_thing"]["base"]["place"] == 1
 
 
 def test_what_no_reader_is_trusted_with_is_not_called_met(painted: Plan) -> None:
@@ -221,7 +231,12 @@ def test_the_report_says_what_is_measured_and_what_is_not(painted: Plan) -> None
         "artworks": {OWN: {**found, "training": {"refused": 0, "photos_used": 1.0, "mean_seconds": 97.0}}},
     }  # fmt: skip
     text = run.report(results)
-    assert "NOT measured" in text and "| **identity** | - | 100 | |" in text and "97 s" in text
+    assert (
+        "40 people are asked for" in text
+        and "NOT measured" in text
+        and "| **identity** | - | 100 | |" in text
+        and "97 s" in text
+    )
 
 
 @pytest.mark.parametrize(("size", "expected"), [((1, 1), (256, 256)), ((2, 3), (256, 384)), ((3, 2), (384, 256))])
