@@ -307,6 +307,8 @@ def asked_there(attribute: str, accepted: Accepted) -> bool:
     """
     bare = all(accepted.get(name, ("none",)) == ("none",) for name in ("place", "worn", "held"))
     still = all(accepted.get(name) == (usual,) for name, usual in OF_POSES.items())
+    if attribute == "plain":
+        return accepted.get("distance") == ("usual",)
     return (bare and still) if attribute in OF_FACES else bare if attribute in OF_POSES else True
 
 

@@ -61,9 +61,9 @@ def areas(pixels: Pixels) -> list[tuple[str, float]]:
 
 
 def border(pixels: Pixels) -> Pixels:
-    """The pixels where the background shows beside and above a figure, (n, 3)."""
+    """The pixels where the background shows beside and above a figure that is not close, (n, 3)."""
     height, width, _ = pixels.shape
-    top, side, down = max(2, height // 16), max(2, width // 20), round(0.72 * height)
+    top, side, down = max(2, height // 16), max(2, width // 20), round(0.95 * height)
     third = round(0.3 * width)
     parts = [pixels[:top, :third], pixels[:top, -third:], pixels[:down, :side], pixels[:down, -side:]]
     return np.concatenate([part.reshape(-1, 3) for part in parts])

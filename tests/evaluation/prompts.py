@@ -267,4 +267,5 @@ def _prompt(kind: str, number: int, wheel: _Wheel) -> Prompt:
     things = {"place": PLACES, "costume": COSTUMES, "held": HELD, "headgear": HEADGEAR}[kind]
     name = wheel.deal(kind, tuple(things), many)
     attribute = {"place": "place", "held": "held"}.get(kind, "worn")
-    return Prompt(kind, wheel.frame(SCENE, thing=wheel.word(things[name])), {attribute: (name,)})
+    shows = {attribute: (name,), **({"plain": ("no",)} if kind == "place" else {})}
+    return Prompt(kind, wheel.frame(SCENE, thing=wheel.word(things[name])), shows)

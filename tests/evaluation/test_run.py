@@ -23,7 +23,7 @@ TRUTH: dict[bytes, dict[str, str]] = {}
 READ = (
     "hair_style", "hair_colour", "skin", "facial_hair", "clothes", "clothes_colour", "background", "glasses", "hat",
     "hat_colour", "eyes", "mouth", "looking", "raised", "tilted", "distance", "place", "worn", "held", "hair_length",
-    "beard_kind",
+    "beard_kind", "plain",
 )  # fmt: skip
 
 ASKED = {prompt.of(who): prompt for number in range(3) for prompt in run.asked_of(number, COUNT)
