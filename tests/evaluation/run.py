@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from typing import Any
 from PIL import Image
 
 from tests.evaluation import albums, strangers
-from tests.evaluation.judging import PixelReader, Ruler, judge_of, kept_ruler
+from tests.evaluation.drawing import Print
+from tests.evaluation.judging import PixelReader, Ruler, judge_of, kept_ruler, right
 from tests.evaluation.painting import EnginePainter, Painter, Refused, Request, home
 from tests.evaluation.prompts import COUNT, Prompt, prompts
 from tests.evaluation.scoring import (
@@ -191,6 +193,23 @@ def sheets_of(artwork: str, number: int, plan: Plan) -> Sheets:
     return {way: [pictures(folder / way / f"{at:02d}.png") for at in range(count)] for way in WAYS}
 
 
+def read_in_artwork(artwork: str, ruler: Ruler, people: int = 12) -> dict[str, float]:
+    """How often the readers are right about a stranger's own pictures, by attribute of the person.
+
+    Readers are trusted with the base's artwork. An avatar that draws as the stranger does may be misread, which these
+    shares show.
+    """
+    answers = defaultdict[str, list[bool]](list)
+    for number in range(people):
+        person = strangers.stranger(artwork, number)
+        pictures = [dataclasses.replace(one, how=Print(256)).image() for one in strangers.album(person, 3)]
+        for found in ruler.reading(pictures):
+            for name, accepted in person.accepted().items():
+                if name in found:
+                    answers[name].append(right(name, found[name], accepted))
+    return {name: sum(given) / len(given) for name, given in answers.items()}
+
+
 CELL = 96
 """Pixels of a contact sheet's cells."""
 
@@ -271,6 +290,7 @@ def evaluate(
             "photos_used": sum(row.get("photos") or 0 for row in rows) / max(1, plan.people * plan.photos),
             "mean_seconds": sum(seconds) / len(seconds) if seconds else None,
         }
+        found["read_in_artwork"] = {} if artwork == OWN else read_in_artwork(artwork, ruler)
         results["artworks"][artwork] = {**found, "goals": goals(found)}
     (plan.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return results
@@ -295,6 +315,9 @@ def report(results: Mapping[str, Any]) -> str:
             f"Albums refused: {training['refused']}; pictures used: {100 * training['photos_used']:.0f} %; mean "
             f"training time: {training['mean_seconds'] or 0:.0f} s."
         )
+        if found["read_in_artwork"]:
+            shares = ", ".join(f"{name} {100 * share:.0f}" for name, share in found["read_in_artwork"].items())
+            parts.append(f"The readers are right about the stranger's own pictures for, in %: {shares}.")
     return "\n".join(parts)
 
 

@@ -219,6 +219,20 @@ def test_strangers_are_scored_by_what_they_share(tmp_path: Path) -> None:
     assert found["by_identity"] == {"hair_length": 1, "hair_colour": 1, "skin": 0, "beard_kind": 1}
 
 
+def test_readers_are_measured_on_the_strangers_own_pictures() -> None:
+    class Pale:
+        """Takes all skin for green and all hair for short."""
+
+        name = "knows"
+
+        def read(self, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
+            return [{"skin": "#00ff00", "beard_kind": "none", "hair_length": "short"} for _ in pictures]
+
+    found = run.read_in_artwork("open-peeps", Ruler([Pale()], RULER.trusts), people=8)
+    assert found["skin"] == 0 and found["beard_kind"] == 0.75 and 0.3 < found["hair_length"] < 1
+    assert "hair_colour" not in found
+
+
 def test_a_contact_sheet_shows_album_avatar_and_base(painted: Plan) -> None:
     sheet = run.contact_sheet(OWN, 1, painted)
     assert sheet.size == (run.CELL * COUNT, run.CELL * 3)
@@ -226,10 +240,9 @@ def test_a_contact_sheet_shows_album_avatar_and_base(painted: Plan) -> None:
 
 def test_the_report_says_what_is_measured_and_what_is_not(painted: Plan) -> None:
     found = score(OWN, painted, RULER, None)
-    results = {
-        "base": "some/base", "people": 2, "measured_by": ["mouth: NOT measured by judge"],
-        "artworks": {OWN: {**found, "training": {"refused": 0, "photos_used": 1.0, "mean_seconds": 97.0}}},
-    }  # fmt: skip
+    found |= {"read_in_artwork": {}, "training": {"refused": 0, "photos_used": 1.0, "mean_seconds": 97.0}}
+    lines = ["mouth: NOT measured by judge"]
+    results = {"base": "some/base", "people": 2, "measured_by": lines, "artworks": {OWN: found}}
     text = run.report(results)
     assert (
         "40 people are asked for" in text
