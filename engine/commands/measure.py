@@ -23,18 +23,35 @@ def _inspect_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_inspect(asked: argparse.Namespace) -> Figures:
-    """`inspect`: a verdict for each photo."""
-    from engine.photos.inspection import inspect_album, sentence
+    """`inspect`: a verdict for each photo, and what the person looks like."""
+    from engine.photos.inspection import Inspected, inspect_album, sentence
+    from engine.photos.looks import PhotoLooks, looks_sentence, read_album, read_photo
     from engine.photos.rules import Rules
 
     for path in asked.photos:
         if not path.is_file():
             raise UserError("no_file", file=path)
-    verdicts = inspect_album([path.read_bytes() for path in asked.photos], Rules.for_noun(asked.noun))
+    seen = dict[int, PhotoLooks]()
+
+    def read(number: int, one: Inspected) -> None:
+        if one.image and one.face and "several_faces" not in one.verdict.codes:
+            looks = read_photo(one.image, one.face)
+            if looks:
+                seen[number - 1] = looks
+
+    verdicts = inspect_album([path.read_bytes() for path in asked.photos], Rules.for_noun(asked.noun), read)
     judged = list(zip(asked.photos, verdicts, strict=True))
     for path, verdict in judged:
         print(f"{path.name}: {sentence(verdict)}")
-    return {"verdicts": [{"file": str(path)} | verdict.to_json() for path, verdict in judged]}
+    # A rejected photo is read only if no other shows the person.
+    accepted = [looks for number, looks in seen.items() if verdicts[number].ok]
+    looks = read_album(accepted or list(seen.values()))
+    if looks:
+        print(looks_sentence(looks))
+    return {
+        "verdicts": [{"file": str(path)} | verdict.to_json() for path, verdict in judged],
+        "looks": looks.to_json() if looks else None,
+    }
 
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +104,7 @@ def run_evaluate(asked: argparse.Namespace) -> Figures:
 
 
 COMMANDS = (
-    Command("inspect", "give a verdict for each photo", _inspect_options, run_inspect),
+    Command("inspect", "give a verdict for each photo, and read the person's looks", _inspect_options, run_inspect),
     Command(
         "evaluate", "measure how well the embedded base model learns unseen people", _evaluate_options, run_evaluate
     ),

@@ -153,16 +153,31 @@ def face_crop(image: Image.Image, size: int, *, enlarge: float = 2.2, drawn: boo
 
 def describe(image: Image.Image) -> NDArray[np.float64] | None:
     """The largest face as a vector (128,), None without a face. Two of the same person have a distance below 0.6."""
-    import dlib
-
     faces = find_faces(image)
     if not faces:
         return None
     landmarks, model = _descriptor()
-    small, scale = _resized(rotated(image, faces[0].turn), 1024)
-    box = (faces[0].left, faces[0].top, faces[0].right, faces[0].bottom)
-    shape = landmarks(np.asarray(small), dlib.rectangle(*(round(value * scale) for value in box)))
+    small, shape, _ = _shape(rotated(image, faces[0].turn), faces[0], landmarks)
     return np.array(model.compute_face_descriptor(np.asarray(small), shape))
+
+
+def five_landmarks(image: Image.Image, face: Face) -> NDArray[np.float64]:
+    """Corners of the eyes and base of the nose as (x, y) in pixels, (5, 2), in dlib's order.
+
+    Args:
+        image: RGB, already turned by the face's `turn`.
+    """
+    _, shape, scale = _shape(image, face, _descriptor()[0])
+    return np.array([(point.x, point.y) for point in shape.parts()]) / scale
+
+
+def _shape(upright: Image.Image, face: Face, landmarks: Any) -> tuple[Image.Image, Any, float]:
+    """The picture at 1,024 px, the face's landmarks in it, and the scale of that size."""
+    import dlib
+
+    small, scale = _resized(upright, 1024)
+    box = (face.left, face.top, face.right, face.bottom)
+    return small, landmarks(np.asarray(small), dlib.rectangle(*(round(value * scale) for value in box))), scale
 
 
 def looks_drawn(image: Image.Image) -> bool:

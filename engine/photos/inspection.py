@@ -80,6 +80,8 @@ class Inspected:
     """SHA-256 of the file."""
     thumbnail: NDArray[np.float32] | None
     """(16, 16, 3), 0 to 255. Near duplicates have similar thumbnails."""
+    face: Face | None = None
+    """The largest face, in pixels of `image`; None if there is none or none was looked for."""
 
 
 def sentence(verdict: Verdict) -> str:
@@ -137,14 +139,14 @@ def inspect_photo(data: bytes, rules: Rules | None = None) -> Inspected:
         image, facts = decode(data, rules)
     except BadPhoto as bad:
         return Inspected(Verdict((bad.code,), bad.facts), None, digest, None)
-    image, codes = _judged(image, facts, rules)
+    image, face, codes = _judged(image, facts, rules)
     verdict = Verdict(tuple(codes), {name: value for name, value in facts.items() if value is not None})
     thumbnail = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).astype(np.float32)
-    return Inspected(verdict, image, digest, thumbnail)
+    return Inspected(verdict, image, digest, thumbnail, face)
 
 
-def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Image.Image, list[str]]:
-    """The photo, turned upright if its face is on its side, and its codes. Figures are added to `facts`."""
+def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Image.Image, Face | None, list[str]]:
+    """The photo, turned upright if its face is on its side, its face, and its codes. Figures are added to `facts`."""
     codes: list[str] = []
     facts |= {"width": image.width, "height": image.height}
     shorter, longer = sorted(image.size)
@@ -158,7 +160,7 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
     if longer > rules.max_aspect * shorter:
         codes.append("aspect")
     if shorter < 64 or "aspect" in codes:
-        return image, codes
+        return image, None, codes
     face = None
     if drawn:
         codes.append("drawn")
@@ -170,7 +172,7 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
         codes.append("grayscale")
     if (facts.get("quality") or 100) < 25:
         codes.append("compressed")
-    return image, codes
+    return image, face, codes
 
 
 def _judge_faces(image: Image.Image, facts: dict[str, Any], codes: list[str]) -> tuple[Face | None, Image.Image]:
