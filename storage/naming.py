@@ -39,6 +39,27 @@ MINORS = frozenset(
 )
 """Class nouns of minors, of whom no avatar can be trained."""
 
+MEN = frozenset(
+    """
+    man guy gentleman male boy father dad grandfather grandpa uncle brother son husband groom actor king prince
+    """.split()
+)
+"""Class nouns of men and boys."""
+
+WOMEN = frozenset(
+    """
+    woman lady female girl mother mom mum grandmother grandma aunt sister daughter wife bride actress queen princess
+    """.split()
+)
+"""Class nouns of women and girls."""
+
+PEOPLE = (
+    MEN
+    | WOMEN
+    | frozenset("person human adult child kid baby toddler teenager face people singer dancer athlete model".split())
+)
+"""Class nouns of people. Any other noun is taken for a thing or an animal."""
+
 COMMON_WORDS = frozenset(
     """
     about above across act add after again air all almost along also always am among an and angry animal answer any

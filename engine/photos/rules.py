@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-PEOPLE = frozenset(
-    "man woman person boy girl child kid baby toddler teenager adult guy lady gentleman human face people "
-    "mother father mom dad grandmother grandfather sister brother son daughter wife husband bride groom "
-    "actor actress singer dancer athlete model king queen prince princess".split()
-)
-"""Class nouns whose photographs must show a face."""
+from storage.naming import PEOPLE
 
 
 @dataclass(frozen=True, slots=True)
