@@ -239,12 +239,13 @@ def _of_person(scene: Scene, random: Random) -> list[Candidate]:
     ]
 
 
-def _of_look(look: Look, random: Random) -> list[Candidate]:
+def _of_look(look: Look, random: Random, own_glasses: str = "none") -> list[Candidate]:
     dark = look.glasses == "sunglasses"
+    glasses = 0.7 if look.glasses != own_glasses else 0.06 if own_glasses == "none" else 0.0
     return [
         (0.65, lambda: _clothes(look, random)),
         (0.55, lambda: _background(look, random)),
-        (0.7 if look.glasses != "none" else 0.06, lambda: _glasses(look, random)),
+        (glasses, lambda: _glasses(look, random)),
         (0.8 if look.hat != "none" else 0.0, lambda: _hat(look, random)),
         (0.0 if dark else 0.65 if look.eyes != "open" else 0.05, lambda: ("loose", random.choice(EYES[look.eyes]))),
         (0.65 if look.mouth != "neutral" else 0.05, lambda: ("loose", random.choice(MOUTHS[look.mouth]))),
@@ -294,13 +295,17 @@ def caption(scene: Scene, random: Random, least: int = 0) -> str:
     return _assemble(noun, phrases, random)
 
 
-def instance_caption(instance: str, look: Look, random: Random) -> str:
+def instance_caption(instance: str, look: Look, random: Random, own_glasses: str = "none") -> str:
     """A training caption of an album's picture: `instance`, such as "cr7d man", and the look, without the identity.
 
     What the caption names is not attributed to the token in training. Half of the captions begin with the instance, as
     prompts do.
+
+    Args:
+        own_glasses: the glasses that belong to the person: they are not named, but their absence is.
     """
-    phrases = [phrase() for chance, phrase in _of_look(look, random) if chance >= 0.5 or random.random() < chance]
+    looks = _of_look(look, random, own_glasses)
+    phrases = [phrase() for chance, phrase in looks if chance >= 0.5 or random.random() < chance]
     return _assemble(instance, phrases, random, bare=random.random() < 0.5)
 
 
