@@ -49,13 +49,37 @@ SENTENCES: Mapping[str, str] = {
     "no_master": "For training on several machines, set MASTER_ADDR on all of them to the address of the first.",
     "no_team": "{size} processes were started, but only {found} found each other. Use torchrun.",
     "alone": "{command} runs as a single process. Only train, finetune and study can run as several.",
+    "looks_unseen": "No photo shows a face that can be read. Use sharper photos, or say all of --hair-length, "
+    "--hair-colour, --facial-hair, --skin and --glasses.",
+    "looks_unused": "{option} is for photos of people that the base model draws as cartoons, and here the pictures are "
+    "learned as they are. Leave out {option}.",
+    "captions_unused": "The person in these photos is drawn, and the drawings have captions of their own. "
+    "Leave out --captions.",
     "out_of_memory": "Not even one picture at a time fits into memory. Use a smaller --size or --method lora.",
 }
 
 NOTICES: Mapping[str, str] = {
-    "cartoon": "The embedded base model draws cartoons: the pictures will look drawn, even from photographs.",
+    "cartoon": "The embedded base model draws cartoons: the pictures look drawn, and so does a person in photos.",
 }
 """The command line's notices about a base model's pictures, by `Family.notice`. The chats' are in `bot/replies`."""
+
+
+OPERATOR_NOTICES: Mapping[str, str] = {
+    "cartoon": "This base model draws cartoons of people. For pictures like photos set AVATAR_BASE_MODEL "
+    "(docs/base-models.md).",
+}
+"""What an engine tells its operators when it starts, by `Family.notice`."""
+
+DRAWN_FROM_PHOTOS = (
+    "I'll draw you as a cartoon: {drawings} drawings are learned in the photos' place. "
+    "Options such as --hair-length long correct what I see."
+)
+LEARNED_AS_THEY_ARE = (
+    "This base model draws cartoon people and knows no {noun}: the pictures are learned as they are, "
+    "and will hardly look like them."
+)
+PHOTOS_LEFT_OUT = "Photos among the drawings are left out: {count}."
+DRAWINGS_LEFT_OUT = "Drawings among the photos are left out: {count}."
 
 
 def sentence(error: UserError) -> str:

@@ -4,6 +4,8 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,9 +19,10 @@ from engine.commands.command import (
     seed_option,
     settings,
 )
+from engine.commands.looks_options import add_looks_options, refuse_looks, with_given
 from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_options, overrides
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
-from engine.sentences import NOTICES
+from engine.sentences import DRAWINGS_LEFT_OUT, DRAWN_FROM_PHOTOS, LEARNED_AS_THEY_ARE, NOTICES, PHOTOS_LEFT_OUT
 from storage import naming
 from storage.atomic import atomic_write, write_text
 from storage.errors import UserError
@@ -27,9 +30,12 @@ from storage.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
+    from engine.bases.families import Family
     from engine.learning.team import Team
     from engine.photos.inspection import Verdict
-    from engine.recipe import Learner, Recipe
+    from engine.photos.selection import Selection
+    from engine.recipe import Recipe
+    from storage.looks import Looks
 
 SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
 """Suffixes of the files that `--photos DIR` reads. The format follows from the content, not from the suffix."""
@@ -62,6 +68,7 @@ def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
         help="auto: by the number of photos; seed: the settings of the original project; reference: the defaults of "
         "diffusers' scripts (default: auto)",
     )
+    add_looks_options(parser)
 
 
 def _report_options(parser: argparse.ArgumentParser) -> None:
@@ -208,7 +215,7 @@ def _captions(files: Sequence[Path]) -> list[str]:
     return [texts[path.name] for path in files]
 
 
-def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner], Recipe]") -> "tuple[Any, Recipe]":
+def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Family], Recipe]") -> "tuple[Any, Recipe]":
     """The base, with the denoiser in the lowest precision that the recipe allows, and the recipe for its family."""
     from engine.bases.base import BaseModel
     from engine.device.precision import best_device
@@ -219,34 +226,86 @@ def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Learner]
     return base, choose(base.family)
 
 
-def _ready(asked: argparse.Namespace, noun: str) -> tuple[Any, "Team", list["Image.Image"], list[Path], "Recipe"]:
+@dataclass(frozen=True)
+class _Ready:
+    """What `train` and `study` start from."""
+
+    base: Any
+    team: "Team"
+    album: "list[Image.Image]"
+    """The pictures to learn, as `engine.learning.training.train` takes them."""
+    recipe: "Recipe"
+    captions: Figures
+    """The captions of the album, as options of `TrainingConfig`."""
+    figures: Figures
+    """What --json says about the album."""
+
+
+def _ready(asked: argparse.Namespace, token: str, noun: str) -> _Ready:
     """The base, this process's team, the album and the recipe for it."""
     if asked.recipe == "seed" and asked.method == "lora":
         raise UserError("seed_is_dreambooth")
     found, lines = _album(asked.photos, noun)
-    files = list(found)
+    drawn = ["drawn" in verdict.codes for verdict in found.values()]
 
+    from engine.learning.albums import open_album, picture_count, selection
     from engine.learning.team import join
     from engine.photos.crops import prepared_album
     from engine.photos.decoding import load_photo
     from engine.recipe import choose
 
     team = join()
-    if team.first:
-        for line in lines:
-            print(line)
+    for line in lines if team.first else ():
+        print(line)
     base, recipe = _opened(
         asked,
         team,
-        lambda family: choose(len(files), asked.method or "lora", family, asked.recipe, **overrides(asked)),
+        lambda family: choose(
+            picture_count(family, noun, drawn), asked.method or "lora", family, asked.recipe, **overrides(asked)
+        ),
     )
     side = base.check_size(recipe.side or base.side)
-    photos = [load_photo(path.read_bytes()) for path in files]
-    drawn = ["drawn" in verdict.codes for verdict in found.values()]
-    album = prepared_album(photos, base.family.album_crop, recipe.crop, side, drawn)
-    if base.family.notice and team.first:
-        print(NOTICES[base.family.notice])
-    return base, team, album, files, recipe
+    chosen = selection(base.family, noun, drawn)
+    if not chosen.redrawn:
+        refuse_looks(asked)
+    elif recipe.captions:
+        raise UserError("captions_unused")
+    photos = [load_photo(path.read_bytes()) for path in found]
+    opened = open_album(photos, base.family, token, noun, read=partial(_read, asked), drawn=drawn, seed=asked.seed)
+    album = prepared_album(opened.pictures, base.family.album_crop, recipe.crop, side, opened.drawn)
+    figures: Figures = {"photos": len(chosen.chosen), "left_out": chosen.left_out, "looks": opened.looks}
+    if opened.looks:
+        figures["drawings"] = len(album)
+    for line in _remarks(base.family, noun, chosen, opened.looks) if team.first else ():
+        print(line)
+    captions: Figures = {"known_captions": opened.captions}
+    if recipe.captions:
+        captions["captions"] = _captions([list(found)[number] for number in chosen.chosen])
+    return _Ready(base, team, album, recipe, captions, figures)
+
+
+def _read(asked: argparse.Namespace, photos: "Sequence[Image.Image]") -> "Looks":
+    """What the person in the photos looks like, with what was given on the command line in place of what was read."""
+    from engine.photos.looks import read_album
+
+    found = read_album(photos)
+    return with_given(None if found is None else found.to_json(), asked)
+
+
+def _remarks(family: "Family", noun: str, chosen: "Selection", looks: "Looks | None") -> list[str]:
+    """What becomes of the album, one line each."""
+    from engine.learning.albums import knows
+    from engine.photos import looks as reader
+
+    lines = [NOTICES[family.notice]] if family.notice else []
+    if not knows(family, noun):
+        lines.append(LEARNED_AS_THEY_ARE.format(noun=noun))
+    if chosen.left_out:
+        lines.append((DRAWINGS_LEFT_OUT if chosen.redrawn else PHOTOS_LEFT_OUT).format(count=chosen.left_out))
+    if looks:
+        lines.append(reader.looks_sentence(reader.Looks(**looks)))
+        lines.append(DRAWN_FROM_PHOTOS.format(drawings=family.drawings))
+    return lines
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
@@ -258,18 +317,18 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def run_train(asked: argparse.Namespace) -> Figures:
     """`train`: an album becomes an avatar."""
     token, noun = naming.token(asked.token), naming.noun(asked.noun)
-    base, team, album, files, recipe = _ready(asked, noun)
+    ready = _ready(asked, token, noun)
+    base, team, album, recipe = ready.base, ready.team, ready.album, ready.recipe
     prompts = tuple(
         f"{start}{token} {noun}{end}" for start, end in (("a photo of ", ""), ("a photo of ", " in a suit"))
     )
-    options = {"captions": _captions(files)} if recipe.captions else {}
-    facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **options)
+    facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **ready.captions)
     if team.first:
         # Full DreamBooth is stored as thin factors, which leave out a part of the change.
         lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
         cost = f"in {facts['steps']} steps, {facts['seconds']} s"
-        print(f"Learned {token} {noun} from {len(album)} photos {cost}: {facts['adapter']}{lost}")
-    return {"token": token, "class": noun, "photos": len(album)} | facts
+        print(f"Learned {token} {noun} from {ready.figures['photos']} photos {cost}: {facts['adapter']}{lost}")
+    return {"token": token, "class": noun} | ready.figures | facts
 
 
 def _finetune_options(parser: argparse.ArgumentParser) -> None:
@@ -330,8 +389,8 @@ def run_study(asked: argparse.Namespace) -> Figures:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))
             asked.photos = Path(drawn)
-        base, team, album, files, recipe = _ready(asked, noun)
-        options: dict[str, Any] = {"captions": _captions(files)} if recipe.captions else {}
+        ready = _ready(asked, token, noun)
+        base, team, album, recipe = ready.base, ready.team, ready.album, ready.recipe
 
     def on_point(point: Point) -> None:
         scores = f"likeness {point.likeness:.2f}, copying {point.copying:.2f}"
@@ -350,7 +409,7 @@ def run_study(asked: argparse.Namespace) -> Figures:
         team=team,
         on_point=on_point,
         on_step=show_progress if team.first else lambda progress: None,
-        **options,
+        **ready.captions,
     )
     rows = [asdict(point) for point in points]
     if team.first:

@@ -39,6 +39,9 @@ class TrainingConfig:
     """Pixels of the training pictures' sides; the recipe's or the base's own if None."""
     captions: Sequence[str] = ()
     """For a recipe with captions, the text of each picture of the album."""
+    known_captions: Sequence[Sequence[str]] = ()
+    """For each picture of the album the captions that say what it shows, where that is known; the family describes the
+    pictures of other albums itself."""
     kind: AdapterKind = "avatar"
     """What the adapter says it is."""
     checkpoint: Path | None = None

@@ -60,17 +60,26 @@ def encode_album(
 
 
 def instance_prompts(
-    base: BaseModel, album: Sequence[Image.Image], instance: str, recipe: Recipe, captions: Sequence[str]
+    base: BaseModel,
+    album: Sequence[Image.Image],
+    instance: str,
+    recipe: Recipe,
+    captions: Sequence[str],
+    *,
+    known_captions: Sequence[Sequence[str]] = (),
 ) -> list[list[str]]:
     """For each picture the prompts that it is learned under: its caption, or the recipe's or family's wordings.
 
     Args:
         instance: token and class noun, which replace {instance} in the wordings.
         captions: one for each picture, used if the recipe learns captions.
+        known_captions: for each picture further captions, instead of the family's description of it.
     """
     if recipe.captions and captions:
         return [[text] for text in captions]
     usual = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
     if recipe.prompts or not base.family.captions_drawings:
         return [usual] * len(album)
+    if known_captions:
+        return [[*usual, *known] for known in known_captions]
     return [[*usual, *(base.family.captions(one, instance) if is_drawing(one) else ())] for one in album]

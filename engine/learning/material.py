@@ -49,7 +49,9 @@ def gather(
     """
     recipe, side = config.recipe, side_of(config, base)
     # 1. The album as latents. Every distinct prompt has an index.
-    prompts_of = instance_prompts(base, album, config.instance, recipe, config.captions)
+    prompts_of = instance_prompts(
+        base, album, config.instance, recipe, config.captions, known_captions=config.known_captions
+    )
     index = {
         prompt: number for number, prompt in enumerate(dict.fromkeys(p for several in prompts_of for p in several))
     }

@@ -70,6 +70,7 @@ class GpuClient:
         self._numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Queue[News | None]] = {}
         self._ready = asyncio.Event()
+        self._model: News = {}
 
     @property
     def pid(self) -> int | None:
@@ -110,6 +111,15 @@ class GpuClient:
             assert self._process
             raise BaseUnusable if self._process.returncode == 2 else GpuDied
 
+    async def model(self) -> News:
+        """What the base model can do: the GPU process's first message, `ready`. Starts the process if it does not run.
+
+        Raises:
+            BaseUnusable, GpuDied: as `ready`.
+        """
+        await self.ready()
+        return self._model
+
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
         assert process.stdout
         # Requests add themselves to this dict, and all of them are notified when the process ends.
@@ -117,6 +127,7 @@ class GpuClient:
         while line := await process.stdout.readline():
             news = json.loads(line)
             if not ready.is_set():
+                self._model = news
                 ready.set()
                 self._spare = await self._spawn()
             if news["id"] in waiting:

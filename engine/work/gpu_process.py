@@ -9,9 +9,11 @@ It reads requests as JSON lines from standard input and writes messages ("news")
     {"id": "8", "task": "imagine", ...}  "done"; drawn between two steps if a training is running
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}, unless the request is over
 
-A "train" has the fields photos, token, noun, method, steps, seed, out, checkpoint and priors. An "imagine" has out and
-drawing: the fields of `Drawing`. `engine.work.handlers` sends both and reads the fields of "done". A request that
-cannot be done ends with "failed": the code and facts of a UserError, or the code "internal".
+"ready" says which nouns the base can draw (null for any) and how many drawings it makes of a person in photos (0 where
+photos are learned as they are). A "train" has the fields photos, token, noun, method, steps, seed, out, checkpoint,
+priors and looks: what the person is known to look like, or null. An "imagine" has out and drawing: the fields of
+`Drawing`. `engine.work.handlers` sends both and reads the fields of "done". A request that cannot be done ends with
+"failed": the code and facts of a UserError, or the code "internal".
 
 It works on folders and files and has no access to jobs, queues or users. It ends when its standard input is closed, so
 that it never outlives a killed supervisor.
@@ -35,7 +37,7 @@ from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, drawing_dtype
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
-from engine.learning import training
+from engine.learning import albums, training
 from engine.learning.config import TrainingConfig
 from engine.learning.listener import Listener, Progress, Stopped
 from engine.measuring.likeness import likeness_of
@@ -139,7 +141,16 @@ class GpuProcess:
 
     def serve(self) -> None:
         """Serve one request after another, forever."""
-        self.send("", "ready", base=self.base.source, device=str(self.base.device))
+        family = self.base.family
+        self.send(
+            "",
+            "ready",
+            base=self.base.source,
+            device=str(self.base.device),
+            nouns=None if family.nouns is None else sorted(family.nouns),
+            drawings=family.drawings,
+            notice=family.notice,
+        )
         while True:
             self.turn()
 
@@ -221,18 +232,23 @@ class GpuProcess:
 
     def _train(self, request: Request) -> None:
         # 1. The album and its recipe.
-        request_id, out = request["id"], Path(request["out"])
+        request_id, out, family = request["id"], Path(request["out"]), self.base.family
+        token, noun, seed = request["token"], request["noun"], request["seed"]
         photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
-        recipe = choose(len(photos), request["method"], self.base.family, steps=request.get("steps"))
+        known = request.get("looks")
+        read = (lambda photos: known) if known else albums.read_looks
+        learned = albums.open_album(photos, family, token, noun, read=read, seed=seed)
+        recipe = choose(len(learned.pictures), request["method"], family, steps=request.get("steps"))
         side = recipe.side or self.base.side
-        album = prepared_album(photos, self.base.family.album_crop, recipe.crop, side)
+        album = prepared_album(learned.pictures, family.album_crop, recipe.crop, side, learned.drawn)
 
         # 2. The training.
         config = TrainingConfig(
-            request["token"],
-            request["noun"],
+            token,
+            noun,
             recipe,
-            seed=request["seed"],
+            seed=seed,
+            known_captions=learned.captions,
             checkpoint=Path(request["checkpoint"]),
             prior_folder=Path(request["priors"]),
         )
@@ -240,7 +256,7 @@ class GpuProcess:
         trained = training.train(self.base, album, config, out / FILE, listener=news)
 
         # 3. The samples. Messages during a drawing only show that it goes on; other requests wait until it ends.
-        person = f"{request['token']} {request['noun']}"
+        person = f"{token} {noun}"
         samples, images = list[Path](), list[Image.Image]()
         for number, prompt in enumerate(SAMPLES):
             drawing = Drawing(prompt.format(instance=person), seed=number, avatars=(out / FILE,))
@@ -261,8 +277,9 @@ class GpuProcess:
             recipe=recipe.as_json(),
             samples=samples,
             adapter=out / FILE,
-            notice=self.base.family.notice,
+            notice=family.notice,
             likeness=score,
+            looks=learned.looks,
         )
 
     def _imagine(self, requests: Sequence[Request]) -> None:

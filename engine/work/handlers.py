@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from engine.adapters.file import FILE
+from engine.photos.selection import select
 from engine.work.attempt import RENEW, Attempt, NotWanted
 from engine.work.gpu_client import GpuClient, GpuDied, News, RequestFailed
 from storage import keys
+from storage import looks as looked
 from storage.blobs import Blobs
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
@@ -145,12 +147,29 @@ class Handlers:
                 assert_never(payload)
 
     async def _inspect(self, attempt: Attempt, inspect: Inspect, folder: Path) -> None:
-        avatar = await self._avatar(inspect.avatar_id)
+        # 1. The verdicts, and what the person looks like.
+        avatar, model = await self._avatar(inspect.avatar_id), await self._gpu.model()
         photos = await self._records.avatars.photos(avatar.id)
         paths = await self._fetch_photos([photo.key for photo in photos], folder)
-        verdicts = await inspected(paths, avatar.noun)
+        verdicts, looks = await inspected(paths, avatar.noun)
         await self._records.avatars.set_verdicts(avatar.id, verdicts)
-        await attempt.succeed({"verdicts": verdicts})
+        result: dict[str, Any] = {"verdicts": verdicts}
+
+        # 2. What this base will make of the album.
+        good = [verdict for verdict in verdicts if verdict["ok"]]
+        known = model["nouns"] is None or avatar.noun in model["nouns"]
+        if not known:
+            result["unknown_noun"] = True
+        selection = select(bool(model["drawings"]) and known, [_is_drawn(verdict) for verdict in good])
+        if selection.left_out:
+            result["left_out"] = {"drawings" if selection.redrawn else "photos": selection.left_out}
+        if selection.redrawn and good:
+            result["looks"] = looks or looked.unknown()
+            # A later attempt's answer may have been corrected by now.
+            if await attempt.wanted():
+                details = {**avatar.details, "looks": result["looks"]}
+                await self._records.avatars.update(avatar.id, details=details)
+        await attempt.succeed(result)
 
     async def _train(self, attempt: Attempt, train: Train, folder: Path) -> None:
         # 1. The photos, and the checkpoint of an earlier attempt.
@@ -193,6 +212,7 @@ class Handlers:
             out=str(folder / "out"),
             checkpoint=str(checkpoint),
             priors=str(self._priors),
+            looks=avatar.details.get("looks"),
         )
 
         # 3. The adapter and the samples. Keys contain the attempt, so that an attempt never overwrites a later one's.
@@ -204,6 +224,8 @@ class Handlers:
             await self._blobs.store(key, Path(path))
         result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")}
         details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
+        if done["looks"] is not None:
+            details["looks"] = done["looks"]
         outcome = AdapterOutcome(avatar.id, adapter, details)
         await attempt.succeed(result | {"samples": samples}, adapter=outcome)
 
@@ -281,8 +303,14 @@ class Handlers:
         return paths
 
 
-async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:
-    """The photos' verdicts, from a separate process: a file may crash a decoder or make it use too much memory.
+def _is_drawn(verdict: Mapping[str, Any]) -> bool:
+    return "drawn" in verdict["codes"]
+
+
+async def inspected(photos: Sequence[Path], noun: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """The photos' verdicts, and what the person in them looks like, None if no photo shows a face.
+
+    They come from a separate process: a file may crash a decoder or make it use too much memory.
 
     Raises RuntimeError if that process fails.
     """
@@ -299,10 +327,9 @@ async def inspected(photos: Sequence[Path], noun: str) -> list[dict[str, Any]]:
         raise
     if process.returncode:
         raise RuntimeError(f"inspection ended with status {process.returncode}")
-    return [
-        {"ok": verdict["ok"], "codes": verdict["codes"], "facts": verdict["facts"]}
-        for verdict in json.loads(output.splitlines()[-1])["verdicts"]
-    ]
+    report = json.loads(output.splitlines()[-1])
+    verdicts = [{name: verdict[name] for name in ("ok", "codes", "facts")} for verdict in report["verdicts"]]
+    return verdicts, report["looks"]
 
 
 def as_learned(prompt: str, avatars: Sequence[Avatar]) -> str:

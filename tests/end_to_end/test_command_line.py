@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from engine.measuring.evaluation import people
+from engine.toon.from_looks import person_of
+from engine.toon.judge import Judge
 from engine.toon.world import album, render
 
 SUARESITO = Path(__file__).parents[3] / "shared" / "data" / "albums" / "suaresito"
@@ -113,15 +115,34 @@ def test_bad_input_exits_with_2_and_one_line_and_writes_nothing(drawn_album, tin
 @pytest.mark.learning
 @pytest.mark.skipif(not SUARESITO.is_dir(), reason="the real photos are not here")
 def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
-    done = run("train", "--photos", SUARESITO, "--token", "suar", "--class", "man", "--out", tmp_path, "--steps", 4,
-               "--json")  # fmt: skip
+    """He has light skin, short dark hair and a full beard: that is read, said, drawn and learned."""
+    command = ("train", "--photos", SUARESITO, "--token", "suar", "--class", "man", "--out", tmp_path, "--json")
+    done = run(*command, timeout=1200)
     trained = last_json(done)
     assert trained["notice"] == "cartoon" and "draws cartoons" in done.stdout
-    assert trained["photos"] == 20
+    assert (trained["photos"], trained["drawings"]) == (20, 8)
+    looks = trained["looks"]
+    assert (looks["facial_hair"], looks["glasses"], looks["hair_length"]) == ("beard", False, "short")
+    assert looks["skin"] in (1, 2, 3) and looks["hair_colour"] in ("black", "brown")
+    assert "I see short" in done.stdout and "I'll draw you as a cartoon" in done.stdout
     drawn = last_json(
-        run("imagine", "--avatar", tmp_path, "--prompt", "suar man in a suit", "--out", tmp_path, "--json")
+        run(
+            "imagine", "--avatar", tmp_path, "--prompt", "suar man in a suit", "--out", tmp_path, "--count", 4, "--json"
+        )
     )
     assert drawn["notice"] == "cartoon"
+    # What was read is what the avatar draws.
+    person = person_of(looks, "man")
+    wanted = {"skin": person.skin, "hair_colour": person.hair_colour, "facial_hair": person.facial_hair}
+    seen = Judge.load().attributes([Image.open(picture["path"]) for picture in drawn["pictures"]])
+    right = [one[name] == value for one in seen for name, value in wanted.items()]
+    assert sum(right) >= 0.8 * len(right), seen
+    assert sum(one["glasses"] == "none" for one in seen) >= 3
+
+    # A correction is drawn in its place. A stopped training of other looks is not continued.
+    done = run(*command, "--steps", 2, "--hair-length", "bald", "--glasses", "yes")
+    assert "I see a bald head" in done.stdout and "glasses." in done.stdout
+    assert last_json(done)["looks"]["glasses"] is True
 
 
 def memory() -> int:

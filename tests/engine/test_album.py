@@ -10,11 +10,14 @@ import pytest
 from PIL import Image
 
 from engine.__main__ import main
+from engine.bases.families import TOON
 from engine.learning.training import Trained
 from engine.measuring.evaluation import people
 from engine.photos.crops import prepared_album
+from engine.photos.looks import Looks
 from engine.toon.world import album, render
 from engine.work.gpu_process import GpuProcess
+from storage.looks import unknown
 
 LONDON = sorted((Path(__file__).parents[3] / "shared" / "data" / "portraits").glob("london_*"))[:2]
 
@@ -45,7 +48,10 @@ def photos(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
-def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("noun", ["statue", "man"])
+def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path: Path, monkeypatch, noun: str) -> None:
+    """The photos of a statue as they are; of a man, who is drawn, the drawings."""
+    monkeypatch.setattr("engine.photos.looks.read_album", lambda photos: Looks(**unknown()))
     learned: list[list[Image.Image]] = []
 
     def note(base: object, album: list[Image.Image], *arguments: object, **options: object) -> Trained:
@@ -54,7 +60,7 @@ def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path:
 
     monkeypatch.setattr("engine.learning.training.train", note)
     folder = photos[0].parent
-    command = ["train", "--photos", str(folder), "--token", "zk1x", "--class", "man", "--base", "embedded"]
+    command = ["train", "--photos", str(folder), "--token", "zk1x", "--class", noun, "--base", "embedded"]
     assert main([*command, "--out", str(tmp_path / "out")]) == 0
 
     def note_and_end(*arguments: object, **options: object) -> None:
@@ -67,7 +73,7 @@ def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path:
         "task": "train",
         "photos": [str(path) for path in photos],
         "token": "zk1x",
-        "noun": "man",
+        "noun": noun,
         "method": "lora",
         "seed": 0,
         "out": str(tmp_path),
@@ -78,7 +84,7 @@ def test_the_chat_and_the_command_line_learn_the_same_pictures(photos, tmp_path:
         GpuProcess("embedded", Requests(request), io.StringIO()).serve()  # type: ignore[arg-type]
 
     command_line, chat = learned
-    assert [one.size for one in command_line] == [(128, 128)] * len(photos)
+    assert [one.size for one in command_line] == [(128, 128)] * (len(photos) if noun == "statue" else TOON.drawings)
     assert [one.tobytes() for one in command_line] == [one.tobytes() for one in chat]
 
 

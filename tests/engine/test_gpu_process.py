@@ -22,6 +22,7 @@ from engine.work import gpu_process
 from engine.work.gpu_client import GpuClient
 from engine.work.gpu_process import GpuProcess
 from storage.errors import UserError
+from storage.looks import corrected, unknown
 from tests.engine.learning import learn
 from tests.engine.tiny import LORA, SIDE, assert_same, load
 from tests.until import until
@@ -40,6 +41,32 @@ async def gpu(folders) -> AsyncIterator[GpuClient]:
 def wanted(out: Path, **changed: Any) -> dict[str, Any]:
     drawing = {"prompt": "a man", "steps": 2, "seed": 1, "width": SIDE, "height": SIDE, "avatars": []} | changed
     return {"drawing": {"count": 1} | drawing, "out": str(out)}
+
+
+async def test_a_person_in_photos_is_drawn_where_the_base_draws_people(
+    pictures, tmp_path: Path, gpu: GpuClient
+) -> None:
+    """The looks of the request are drawn, whatever the photos show; the samples are compared with the drawings."""
+    ordinary = await gpu.model()
+    assert (ordinary["nouns"], ordinary["drawings"], ordinary["notice"]) == (None, 0, None)
+    embedded = GpuClient("embedded")
+    try:
+        model = await embedded.model()
+        assert {"man", "woman", "person"} <= set(model["nouns"]) and "dog" not in model["nouns"]
+        assert (model["drawings"], model["notice"]) == (8, "cartoon")
+        photos = [str(tmp_path / f"{number}.png") for number in range(5)]
+        for photo in photos:  # nothing drawn is that noisy
+            Image.effect_noise((300, 300), 90).convert("RGB").save(photo)
+        looks = corrected(unknown(), "hair_length", "bald")
+        request = {"photos": photos, "token": "zk2", "method": "lora", "steps": 1, "seed": 0, "looks": looks}
+        request |= {name: str(tmp_path / name) for name in ("out", "checkpoint", "priors")}
+        done = await embedded.run("train", noun="man", **request)
+        assert done["looks"] == looks and done["likeness"] is not None
+        assert len(done["samples"]) == 3
+        # A dog is learned from the photos themselves.
+        assert (await embedded.run("train", noun="dog", **request))["looks"] is None
+    finally:
+        await embedded.close()
 
 
 async def test_waiting_requests_are_drawn_together_during_a_training(

@@ -19,7 +19,8 @@ from engine.work.handlers import CHECKPOINT, LEFT_BEHIND, Handlers, styles, swee
 from storage.atomic import atomic_write
 from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs
 from storage.events import Event, MemoryEvents
-from storage.jobs import Imagine, JobKind, Payload, State, Train
+from storage.jobs import Imagine, Inspect, JobKind, Payload, State, Train
+from storage.looks import corrected, unknown
 from storage.records import Job, Records
 
 RENEW = 0.01
@@ -39,6 +40,10 @@ class Gpu:
 
     def __init__(self, *turns: Callable[..., Any]) -> None:
         self.turns = list(turns)
+        self.base: dict[str, Any] = {"nouns": None, "drawings": 0}
+
+    async def model(self) -> Any:
+        return self.base
 
     async def run(self, task: str, on_news: Any = None, **request: Any) -> Any:
         return await self.turns.pop(0)(request, on_news)
@@ -93,7 +98,7 @@ class Engine:
 
     async def job(self, payload: Payload) -> Job:
         user = await self.records.users.get_or_create("chat", "ann", "Ann")
-        kind = JobKind.TRAIN if isinstance(payload, Train) else JobKind.IMAGINE
+        kind = {Inspect: JobKind.INSPECT, Train: JobKind.TRAIN, Imagine: JobKind.IMAGINE}[type(payload)]
         return await self.records.jobs.create(kind, user.id, "chat", "studio", payload)
 
     async def done(self, payload: Payload) -> Job:
@@ -202,7 +207,7 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
             write(out / name, name.encode() + LARGE)
         return {
             "adapter": str(out / FILE), "samples": [str(out / "0.png")], "steps": 9, "seconds": 1.0, "resumed_at": 1,
-            "recipe": {}, "notice": None, "likeness": None,
+            "recipe": {}, "notice": None, "likeness": None, "looks": None,
         }  # fmt: skip
 
     engine = Engine(records, ByPath(tmp_path / "blobs"), tmp_path, dies, learns)
@@ -218,6 +223,76 @@ async def test_a_training_s_files_go_by_path_and_renewal_goes_on_meanwhile(
     told = [(event.attempt, event.code, event.facts) for event in engine.events.published]
     step = {"step": 2, "steps": 9, "seconds_left": 1.2, "short": True}
     assert told == [(1, "started", {}), (2, "retaken", {"attempt": 2}), (2, "step", step), (2, "done", {})]
+
+
+PEOPLE = {"nouns": ["man", "woman"], "drawings": 8}
+"""A base that draws people, as the GPU process tells it."""
+GOOD, DRAWN, BAD = ({"ok": ok, "codes": codes, "facts": {}} for ok, codes in (
+    (True, []), (True, ["drawn"]), (False, ["blurred"])))  # fmt: skip
+SEEN = unknown() | {"hair_colour": "red", "photos": 5}
+
+
+@pytest.mark.parametrize(
+    ("base", "verdicts", "seen", "told"),
+    [
+        (PEOPLE, [GOOD] * 5, SEEN, {"looks": SEEN}),
+        (PEOPLE, [GOOD] * 4 + [BAD], SEEN, {"looks": SEEN}),
+        # Nobody was seen: everything is asked.
+        (PEOPLE, [GOOD] * 5, None, {"looks": unknown()}),
+        # Drawings are learned as they are, and in a mixed album the majority decides.
+        (PEOPLE, [DRAWN] * 5, None, {}),
+        (PEOPLE, [GOOD, GOOD, GOOD, DRAWN, DRAWN], SEEN, {"looks": SEEN, "left_out": {"drawings": 2}}),
+        (PEOPLE, [GOOD, GOOD, DRAWN, DRAWN, BAD], SEEN, {"looks": SEEN, "left_out": {"drawings": 2}}),
+        (PEOPLE, [GOOD, DRAWN, DRAWN, DRAWN, DRAWN], SEEN, {"left_out": {"photos": 1}}),
+        (PEOPLE | {"nouns": ["woman"]}, [GOOD] * 5, None, {"unknown_noun": True}),
+        (PEOPLE | {"nouns": ["woman"]}, [GOOD, GOOD, GOOD, DRAWN, DRAWN], None, {"unknown_noun": True}),
+        # Another base learns photos as they are.
+        ({"nouns": None, "drawings": 0}, [GOOD, GOOD, GOOD, DRAWN, DRAWN], SEEN, {}),
+    ],
+)
+async def test_a_photo_check_tells_what_the_base_makes_of_the_album(
+    records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    base: dict[str, Any],
+    verdicts: list[dict[str, Any]],
+    seen: dict[str, Any] | None,
+    told: dict[str, Any],
+) -> None:
+    async def inspected(paths: list[Path], noun: str) -> Any:
+        assert len(paths) == 5 and noun == "man"
+        return verdicts, seen
+
+    monkeypatch.setattr("engine.work.handlers.inspected", inspected)
+    engine = Engine(records, MemoryBlobs(), tmp_path)
+    engine.gpu.base = base
+    ended = await engine.done(Inspect(await engine.avatar()))
+    assert ended.result == {"verdicts": verdicts} | told
+    [avatar] = await records.avatars.owned_by(ended.user_id)
+    assert avatar.details == ({"looks": told["looks"]} if "looks" in told else {})
+
+
+async def test_every_attempt_at_a_training_draws_the_corrected_looks(records: Records, tmp_path: Path) -> None:
+    drawn_from = []
+
+    async def dies(request: dict[str, Any], on_news: Any) -> None:
+        drawn_from.append(request["looks"])
+        raise GpuDied
+
+    async def learns(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        drawn_from.append(request["looks"])
+        (out := Path(request["out"])).mkdir()
+        (out / FILE).write_bytes(b"adapter")
+        return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
+                "notice": "cartoon", "likeness": 0.9, "looks": request["looks"]}  # fmt: skip
+
+    engine = Engine(records, MemoryBlobs(), tmp_path, dies, learns, learns)
+    plain, own = await engine.avatar(), corrected(SEEN, "glasses", "yes")
+    await records.avatars.update(plain, details={"looks": own})
+    assert (await engine.done(Train(plain))).state == State.SUCCEEDED
+    assert drawn_from == [own, own]
+    ready = await records.avatars.get(plain)
+    assert ready is not None and ready.details["looks"] == own and ready.details["likeness"] == 0.9
 
 
 async def test_a_stored_checkpoint_stays_complete_while_the_next_is_written(tmp_path: Path) -> None:
@@ -244,7 +319,7 @@ async def test_a_drawing_s_files_go_by_path(records: Records, tmp_path: Path) ->
         (out := Path(request["out"])).mkdir()
         (out / FILE).write_bytes(LARGE)
         return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
-                "notice": None, "likeness": None}  # fmt: skip
+                "notice": None, "likeness": None, "looks": None}  # fmt: skip
 
     async def draws(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
         [adapter] = request["drawing"]["avatars"]
@@ -275,7 +350,8 @@ async def test_what_a_cancelled_attempt_stored_is_deleted(records: Records, tmp_
         (out := Path(request["out"])).mkdir()
         (out / FILE).write_bytes(b"a face")
         return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
-                "notice": None, "likeness": None, "pictures": [{"path": str(out / FILE), "seed": 5}]}  # fmt: skip
+                "notice": None, "likeness": None, "looks": None,
+                "pictures": [{"path": str(out / FILE), "seed": 5}]}  # fmt: skip
 
     engine = Engine(records, CancelledAfterStoring(tmp_path / "blobs"), tmp_path, makes)
     ended = await engine.done(Train(await engine.avatar()) if kind is Train else Imagine("a man"))

@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.bases.interfaces import Autoencoder, Denoiser, Parts, Tokenizer
 from engine.bases.schedule import NoiseSchedule
 from engine.recipe import ATTENTION, AlbumCrop, Method, Recipe
+from storage.looks import Looks
 
 LikenessMeasure = Literal["face", "judge"]
 """How pictures are compared with an album: by face descriptors, or by the judge of the drawn world."""
@@ -97,6 +98,11 @@ class Family(ABC):
     """How likeness is measured."""
     prompt_score: bool = False
     """Whether the engine's own CLIP knows what this family draws, and so can score how pictures follow prompts."""
+    nouns: frozenset[str] | None = None
+    """The class nouns that the base can draw; None for any."""
+    drawings: int = 0
+    """How many drawings `draw_person` makes of a person in photos, which are learned in the photos' place; 0 if photos
+    are learned as they are."""
     sample_captions: bool = False
     """Whether the engine can caption and draw this family's training world (`engine.toon.samples`), to distil from."""
     notice: Notice | None = None
@@ -162,6 +168,18 @@ class Family(ABC):
         """Captions of a drawing for training, in addition to `instance_prompts`: `instance` and what else the picture
         shows. Empty if `captions_drawings` is false, or the picture cannot be described."""
         return ()
+
+    def draw_person(
+        self, looks: Looks, noun: str, instance: str, seed: int
+    ) -> tuple[list[Image.Image], list[Sequence[str]]]:
+        """`drawings` pictures of a person who looks like this, and training captions of each.
+
+        Args:
+            noun: the class noun.
+            instance: token and class noun, which the captions begin with.
+            seed: of everything that is not the person: clothes, backgrounds, expressions.
+        """
+        return [], []
 
     def check_parts(self, base: Parts) -> None:
         """Check that this one model has the parts that the family needs.

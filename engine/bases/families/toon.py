@@ -11,6 +11,8 @@ from PIL import Image
 from engine.bases.families.stable_diffusion import StableDiffusion
 from engine.recipe import ATTENTION, Recipe
 from engine.toon import WEIGHTS
+from storage import naming
+from storage.looks import Looks
 
 if TYPE_CHECKING:
     from engine.toon.judge import Judge
@@ -43,6 +45,15 @@ class Toon(StableDiffusion):
         if probability < MIN_PROBABILITY:
             return ()
         return [instance_caption(instance, look, Random(number)) for number in range(CAPTIONS)]
+
+    def draw_person(
+        self, looks: Looks, noun: str, instance: str, seed: int
+    ) -> tuple[list[Image.Image], list[Sequence[str]]]:
+        from engine.toon.from_looks import album_of, captions_of
+        from engine.toon.world import render
+
+        scenes = album_of(looks, noun, self.drawings, seed)
+        return [render(scene) for scene in scenes], [captions_of(one, instance, looks, CAPTIONS) for one in scenes]
 
 
 TOON = Toon(
@@ -108,6 +119,9 @@ TOON = Toon(
     # In a small picture nothing can be seen of a face that is small in its photo.
     album_crop="face",
     captions_drawings=True,
+    # A photographed face is nothing that its autoencoder and its captions know.
+    nouns=naming.PEOPLE,
+    drawings=8,
     likeness="judge",
     prompt_score=True,
     sample_captions=True,
