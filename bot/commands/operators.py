@@ -53,7 +53,8 @@ class Operators:
         return replies.queue(jobs, await self._desk.records.operators.paused())
 
     async def _stats(self, visit: Visit, text: str) -> Message:
-        return replies.stats(await self._desk.records.operators.statistics())
+        operators = self._desk.records.operators
+        return replies.stats(await operators.statistics(), await operators.base_model())
 
     async def _unban(self, visit: Visit, text: str) -> Message:
         platform, platform_id = _account(text)

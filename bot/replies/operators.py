@@ -115,8 +115,19 @@ def _named(code: str) -> str:
     return say(_CODES[code]) if code in _CODES else code
 
 
-def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
-    """The answer to /operator stats: how many people, avatars and jobs there are."""
+NOTICES: Mapping[str, str] = {
+    "cartoon": marked(
+        "It draws cartoons of people. For pictures like photos set AVATAR_BASE_MODEL (docs/base-models.md)."
+    ),
+}
+"""What operators read about a base model's pictures, by the engine's code."""
+
+
+def stats(figures: Mapping[str, Mapping[str, int]], base: Mapping[str, str | None] | None = None) -> Message:
+    """The answer to /operator stats: how many people, avatars and jobs there are, and which base model is in use.
+
+    base: {"source", "notice"} of the engine that started last; None if none ever did.
+    """
 
     def row(name: str, title: str) -> str:
         counts = figures[name]
@@ -129,6 +140,9 @@ def stats(figures: Mapping[str, Mapping[str, int]]) -> Message:
         row("jobs", say("Jobs in the last 24 hours")),
         row("states", say("of which")),
     ]
+    if base:
+        rows.append(say("Base model: {source}.", source=base["source"]))
+        rows += [say(text) for code, text in NOTICES.items() if code == base["notice"]]
     return Message("\n".join(rows))
 
 

@@ -1,9 +1,11 @@
 """`python -m engine work`: the supervisor. It takes jobs from the queues and owns the GPU process. Imports no torch."""
 
 import asyncio
+import logging
 import signal
 from pathlib import Path
 
+from engine.sentences import OPERATOR_NOTICES
 from engine.work.gpu_client import GpuClient
 from engine.work.handlers import Handlers, styles, sweep
 from engine.work.settings import EngineSettings
@@ -11,6 +13,8 @@ from storage.background import Background
 from storage.open import open_storage
 from storage.orphans import keep_swept
 from storage.queue import HEARTBEAT, Queue, work
+
+log = logging.getLogger(__name__)
 
 
 async def run(settings: EngineSettings) -> None:
@@ -28,7 +32,11 @@ async def run(settings: EngineSettings) -> None:
         await asyncio.to_thread(sweep, folder)
         gpu, background = GpuClient(settings.base_model, settings.gpu_stall), Background()
         try:
-            await gpu.ready()
+            model = await gpu.model()
+            await storage.records.operators.set_base_model(model["base"], model["notice"])
+            log.info("base model: %s on %s", model["base"], model["device"])
+            if model["notice"]:
+                log.info("%s", OPERATOR_NOTICES[model["notice"]])
             print("The engine is ready", flush=True)
             background.start(keep_swept(storage.records, storage.blobs), "sweep blobs")
             background.start(_offer(storage.queue, settings.home), "offer styles")

@@ -27,6 +27,22 @@ class Operators:
         async with self._database.write() as connection:
             await put_value(connection, "paused", paused)
 
+    async def base_model(self) -> dict[str, str | None] | None:
+        """The base model of the engine that started last, {"source", "notice"}; None before the first start."""
+        async with self._database.read() as connection:
+            found = await get_value(connection, "base")
+            return dict(found) if found else None
+
+    async def set_base_model(self, source: str, notice: str | None) -> None:
+        """Note an engine's base model.
+
+        Args:
+            source: a folder, a file or a hub id.
+            notice: the code of what people should know about its pictures, None if there is nothing.
+        """
+        async with self._database.write() as connection:
+            await put_value(connection, "base", {"source": source, "notice": notice})
+
     async def ban(self, platform: str, platform_id: str) -> User | None:
         """Ban the person with this account. Returns None if nobody has it yet; the ban then applies to the first user
         who does."""

@@ -227,6 +227,12 @@ async def test_figures(bot: Any) -> None:
     assert "People: 2 (2 chat)" in text
     assert "Avatars: 1 (1 ready)" in text
     assert "mia7" not in text + await do(bot, "queue")
+    assert "Base model" not in text  # no engine ever ran
+    await bot.records.operators.set_base_model("hub/model", None)
+    assert (await do(bot, "stats")).splitlines()[-1] == "Base model: hub/model."
+    await bot.records.operators.set_base_model("/engine/weights", "cartoon")
+    last = (await do(bot, "stats")).splitlines()[-2:]
+    assert last[0] == "Base model: /engine/weights." and "set AVATAR_BASE_MODEL" in last[1]
 
 
 def test_operators_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
