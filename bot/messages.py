@@ -81,13 +81,15 @@ class Reply:
     """The answer to one command or button.
 
     `private`: only the person who asked should see it. `job_id`: the message shows this job's progress from now on.
-    `spent`: remove the buttons of the message whose button was pressed.
+    `spent`: remove the buttons of the message whose button was pressed. `replaces`: show the message in place of the
+    one whose button was pressed.
     """
 
     message: Message
     private: bool = False
     job_id: str | None = None
     spent: bool = False
+    replaces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,6 +101,7 @@ class Commands:
         }
         self._buttons: Mapping[str, Handler] = {
             "train": Handler(training.start_training),
+            "look": Handler(training.look),
             "discard": Handler(training.discard, Access.BANNED_TOO),
             "imagine": Handler(imagining.how),
             "again": Handler(imagining.again),

@@ -185,7 +185,7 @@ class Imagining:
             shown = [await self._desk.records.avatars.get(avatar_id) for avatar_id in job.payload.avatar_ids]
             return refusals.refusal(UserError("avatar_gone" if None in shown else "picture_gone"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
-        return jobs.drawn(job, drawn, jobs.notice_of(job.result or {}), await self._owners(job))
+        return jobs.drawn(job, drawn, await self._owners(job))
 
     async def _owners(self, job: Job) -> list[tuple[str, str]]:
         assert isinstance(job.payload, Imagine)

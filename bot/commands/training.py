@@ -7,10 +7,12 @@ from bot import limits
 from bot.commands.desk import Desk, Visit
 from bot.messages import Message, Reply, Upload
 from bot.replies import checks, jobs, refusals
+from bot.replies import looks as replies
 from storage import keys as blob_keys
 from storage import naming
 from storage.errors import UserError
 from storage.jobs import Inspect, State, Train
+from storage.looks import CHOICES, corrected
 from storage.records import Avatar, Job, User
 
 
@@ -94,6 +96,30 @@ class Training:
         waiting = await self._desk.waiting(job)
         return Reply(jobs.under_way(job, avatar.token, "queued", waiting), job_id=job.id, spent=True)
 
+    async def look(self, visit: Visit, subject: str) -> Reply:
+        """The buttons that correct what was read from the photos. `subject` is "<avatar>:<attribute>=<choice>".
+
+        Without a choice the choices are shown, and without an attribute what was read.
+        """
+        avatar_id, _, rest = subject.partition(":")
+        attribute, _, chosen = rest.partition("=")
+        async with self._desk.admission:
+            avatar = await self._desk.own_avatar(visit.user, avatar_id)
+            if avatar.state == "ready":
+                raise UserError("already_trained", token=avatar.token, noun=avatar.noun)
+            if avatar.state == "training" or await self._in_training(avatar):
+                raise UserError("already_training", token=avatar.token)
+            looks = avatar.details.get("looks")
+            if looks is None or attribute not in ("", *CHOICES):
+                raise UserError("unknown_action")
+            if attribute and not chosen:
+                return Reply(replies.question(avatar, looks, attribute), replaces=True)
+            if attribute:
+                looks = corrected(looks, attribute, chosen)
+                details = {**avatar.details, "looks": looks}
+                avatar = await self._desk.records.avatars.update(avatar.id, details=details)
+        return Reply(replies.card(avatar, looks), replaces=True)
+
     async def discard(self, visit: Visit, avatar_id: str) -> Reply:
         """The Cancel button under a photo check."""
         avatar = await self._desk.own_avatar(visit.user, avatar_id)
@@ -106,13 +132,14 @@ class Training:
         """The message that ends a photo check."""
         avatar = await self._desk.records.avatars.get(avatar_id)
         if job.state == State.SUCCEEDED:
-            verdicts = (job.result or {})["verdicts"]
+            result = job.result or {}
+            verdicts = result["verdicts"]
             enough = sum(1 for verdict in verdicts if verdict["ok"]) >= limits.PHOTOS_FEWEST
             if enough and avatar is None:
                 return refusals.refusal(UserError("avatar_gone"))
             if not enough and avatar is not None:
                 await self._desk.erase(avatar)
-            return checks.checked(avatar_id, avatar.token if avatar else None, verdicts, job.id)
+            return checks.checked(avatar if enough else None, avatar_id, result, job.id)
         if avatar is not None and avatar.state == "draft":
             await self._desk.erase(avatar)
         return jobs.cancelled(job, None) if job.state == State.CANCELLED else jobs.failed(job)

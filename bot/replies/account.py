@@ -28,7 +28,10 @@ PRIVACY = (
         "Photos: only the ones you send with /train. I learn from them, show them to nobody and keep them "
         "until you erase the avatar."
     ),
-    marked("Avatars: name, training, sample pictures and your consent, until /delete or /forget."),
+    marked(
+        "Avatars: name, looks (such as hair and glasses), training, sample pictures and your consent, until /delete or "
+        "/forget."
+    ),
     marked("Pictures: with the prompt and seed, until the avatar they show is erased or you send /forget."),
     marked("Requests: what you asked me to do, when and in which language, until /forget."),
     marked("You: your name and id on this platform, and who you share with, until /forget."),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bot import limits
 from bot.language import listing, say, several
 from bot.messages import Button, Message, Progress, Verdict
+from bot.replies import looks
 from bot.replies.phrases import Facts, photos
 from storage.records import Avatar, Job
 
@@ -79,12 +80,18 @@ def checking(avatar: Avatar, count: int, job: Job) -> Message:
     )
 
 
-def checked(avatar_id: str, token: str | None, entries: Sequence[Facts], job_id: str) -> Message:
-    """The result of the inspection: which photos are good, which are not and why, and the buttons to continue."""
+def checked(avatar: Avatar | None, avatar_id: str, result: Facts, job_id: str) -> Message:
+    """The result of the inspection: which photos are good, which are not and why, what becomes of them, and the buttons
+    to continue.
+
+    avatar: None if it is gone, because too few photos are good. result: the job's, with the verdicts and what the base
+    model makes of the album.
+    """
+    entries = result["verdicts"]
     verdicts = tuple(verdict(number, entry) for number, entry in enumerate(entries, start=1))
     bad = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "trouble"]
     good = len(verdicts) - len(bad)
-    if good < limits.PHOTOS_FEWEST:
+    if good < limits.PHOTOS_FEWEST or avatar is None:
         return _too_few(verdicts, bad, job_id)
     if bad:
         text = say("{photos}: {good} good, {why}.", photos=photos(len(verdicts)), good=good, why=listing(bad))
@@ -93,14 +100,39 @@ def checked(avatar_id: str, token: str | None, entries: Sequence[Facts], job_id:
         hints = [f"#{one.number} {one.text}" for one in verdicts if one.tone == "warning"]
         text = say("{photos}, all good.", photos=photos(len(verdicts)))
         text += " " + say("Hint: {hints}.", hints=listing(hints)) if hints else ""
-        train = say("Train {token}", token=token)
-    return Message(
-        text,
-        tone="good",
-        job=job_id,
-        verdicts=verdicts,
-        buttons=(Button(train, f"train:{avatar_id}", "primary"), Button(say("Cancel"), f"discard:{avatar_id}")),
-    )
+        train = say("Train {token}", token=avatar.token)
+    parts = [text, *_left_out(result.get("left_out") or {})]
+    # A correction replaces what was read.
+    read = avatar.details.get("looks") or result.get("looks")
+    if result.get("unknown_noun"):
+        parts.append(say("This bot draws cartoon people. Train anyway?"))
+        train = say("Train anyway")
+    elif read:
+        parts.append(looks.seen(read, avatar.noun))
+    buttons = looks.to_continue(avatar_id, train, read)
+    return Message(" ".join(parts), tone="good", job=job_id, verdicts=verdicts, buttons=buttons)
+
+
+def _left_out(counts: Facts) -> list[str]:
+    """Photos and drawings do not mix: which of them are not used. counts: by "drawings" or "photos"."""
+    said = []
+    if counts.get("drawings"):
+        said.append(
+            several(
+                "I leave out the drawing among the photos.",
+                "I leave out the {count} drawings among the photos.",
+                counts["drawings"],
+            )
+        )
+    if counts.get("photos"):
+        said.append(
+            several(
+                "I learn the drawings and leave out the photo among them.",
+                "I learn the drawings and leave out the {count} photos among them.",
+                counts["photos"],
+            )
+        )
+    return said
 
 
 def _too_few(verdicts: Sequence[Verdict], bad: Sequence[str], job_id: str) -> Message:

@@ -16,12 +16,10 @@ from bot.replies.phrases import Facts, duration, queue_position
 from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.records import Avatar, Job, Picture
 
-CARTOON = marked(
-    "The built-in base model draws cartoons. Set AVATAR_BASE_MODEL to a Stable Diffusion model for photos."
-)
+CARTOON = marked("This bot draws cartoons.")
 
 NOTICES: Mapping[str, str] = {"cartoon": CARTOON}
-"""Remarks about a base model's pictures, by the engine's code."""
+"""Remarks about a base model's pictures, by the engine's code, for the owner of an avatar that is ready."""
 
 
 def notice_of(result: Facts) -> str | None:
@@ -145,16 +143,13 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
     )
 
 
-def drawn(
-    job: Job, pictures: Sequence[tuple[str, int]], notice: str | None, owners: Sequence[tuple[str, str]] = ()
-) -> Message:
+def drawn(job: Job, pictures: Sequence[tuple[str, int]], owners: Sequence[tuple[str, str]] = ()) -> Message:
     """The answer to /imagine: the pictures with their seeds. owners: (token, name) of each avatar of another person."""
     prompt = _prompt(job) or ""
     seeds = listing([str(seed) for _, seed in pictures]) if pictures else ""
     parts = [
         several("Here you are (seed {seeds}).", "Here you are (seeds {seeds}).", len(pictures), seeds=seeds),
         *(rights.belongs(token, name) for token, name in owners),
-        *([say(NOTICES[notice])] if notice else []),
     ]
     return Message(
         " ".join(parts),
@@ -238,6 +233,9 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "bad_adapter": lambda facts: say(
         "The trained file can't be read. Train the avatar again with /train, or leave out --style."
+    ),
+    "looks_unseen": lambda facts: say(
+        "I can't see what the person looks like. Send /train again with photos that show the face from the front."
     ),
     "quantised_base": lambda facts: say("There is not enough memory here to train that way. Please ask the operators."),
 }

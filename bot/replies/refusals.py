@@ -172,6 +172,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "avatar_failed": lambda facts: say(
         "The training of {token} did not finish. Send /delete {token} and train it again.", **facts
     ),
+    "unknown_look": lambda facts: say("This button is from an older version. Please send the command again."),
     "already_training": lambda facts: say("{token} is already training. /status shows how far it is.", **facts),
     "already_trained": lambda facts: say("{token} is already trained. Try /imagine {token} {noun}", **facts),
     "draft_unchecked": lambda facts: say("I'm still looking at the photos of {token}. One moment, please.", **facts),

@@ -15,6 +15,7 @@ from aiohttp import ClientSession
 from bot.frontends.chat.sessions import Session, Signer
 from bot.limits import PHOTO_BYTES
 from tests.bot.browser import Browser
+from tests.fakes.engine import SEEN
 
 
 @pytest.fixture
@@ -52,6 +53,26 @@ async def test_two_browsers_see_the_same(anna: Browser, ben: Browser) -> None:
         ("Anna", "/train mia7 woman"),
     ]
     assert lines[1]["body"]["photos"] == 8
+
+
+async def test_what_was_read_from_photos_is_corrected_in_one_message(anna: Browser, ben: Browser, bot: Any) -> None:
+    bot.engine.album = {"looks": SEEN}
+    hers, his = await anna.listen(), await ben.listen()
+    await anna.say("/train mia7 man", PHOTOS)
+    checked = await hers.until("I see short dark brown hair, a full beard, light skin, no glasses.")
+    await his.until("I see short dark brown hair")
+    assert "Only the person who" in (await ben.press(checked, "Beard"))["private"]["text"]
+    assert await anna.press(checked, "Beard") == {"spent": False}
+    asked = await hers.until("mia7: Beard. Which is right?")
+    await anna.press(asked, "Moustache")
+    corrected = await hers.until("mia7 gets short dark brown hair, a moustache")
+    assert corrected["id"] == asked["id"] == checked["id"]
+    # A press of a button that the message no longer has changes nothing that others see.
+    await anna.press(asked, "Back")
+    assert (await his.until("mia7 gets short dark brown hair"))["body"] == corrected["body"]
+    await anna.press(corrected, "Train mia7")
+    await hers.until("This bot draws cartoons.")
+    assert [looks["facial_hair"] for looks in bot.engine.drawn_from] == ["moustache"]
 
 
 async def test_private_answers_stay_private(anna: Browser, bot: Any) -> None:

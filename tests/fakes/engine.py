@@ -17,6 +17,22 @@ from storage.records import Job, Records
 GOOD = {"ok": True, "codes": ["ok"], "facts": {}}
 TWO_FACES = {"ok": False, "codes": ["several_faces"], "facts": {"faces": 2}}
 
+SEEN: dict[str, Any] = {
+    "skin": 2,
+    "hair_colour": "brown",
+    "hair_length": "short",
+    "facial_hair": "beard",
+    "glasses": False,
+    "hair_kind": "straight",
+    "hair_tied": False,
+    "beard_length": "full",
+    "skin_srgb": "#e0b090",
+    "hair_srgb": "#3a2a20",
+    "confidence": {"skin": 0.9, "hair_colour": 0.8, "hair_length": 0.9, "facial_hair": 0.95, "glasses": 0.99},
+    "photos": 8,
+}
+"""What an engine reads of somebody whom it sees well."""
+
 
 def drawing(seed: int, size: int = 128) -> bytes:
     """A picture that is clearly this seed's, as PNG."""
@@ -44,6 +60,10 @@ class Engine:
     events: MemoryEvents
     verdicts: dict[int, dict[str, Any]] = field(default_factory=dict)
     """By photo number, from 1; the others are good."""
+    album: dict[str, Any] = field(default_factory=dict)
+    """What photo checks tell besides the verdicts: looks, unknown_noun, left_out."""
+    drawn_from: list[dict[str, Any] | None] = field(default_factory=list)
+    """The looks that each training drew its album from."""
     errors: dict[type, dict[str, Any]] = field(default_factory=dict)
     """By payload: the error that such a job ends with."""
     pause: float = 0.0
@@ -104,14 +124,19 @@ class Engine:
                 photos = await self.records.avatars.photos(avatar_id)
                 verdicts = [self.verdicts.get(number, GOOD) for number in range(1, len(photos) + 1)]
                 await self.records.avatars.set_verdicts(avatar_id, verdicts)
-                return {"verdicts": verdicts}, []
+                if looks := self.album.get("looks"):
+                    await self.records.avatars.update(avatar_id, details={"looks": looks})
+                return {"verdicts": verdicts, **self.album}, []
             case Train(avatar_id=avatar_id):
                 samples = [f"samples/{avatar_id}/{job.id}-{job.attempt}/{n}.png" for n in range(4)]
                 for n, key in enumerate(samples):
                     await self.blobs.put(key, drawing(n))
                 adapter = f"adapters/{avatar_id}/adapter.safetensors"
                 await self.blobs.put(adapter, b"weights")
-                details = {"recipe": {}, "samples": samples, "likeness": 0.84}
+                avatar = await self.records.avatars.get(avatar_id)
+                looks = avatar.details.get("looks") if avatar else None
+                self.drawn_from.append(looks)
+                details = {"recipe": {}, "samples": samples, "likeness": 0.84} | ({"looks": looks} if looks else {})
                 await self.records.avatars.update(avatar_id, state="ready", adapter_key=adapter, details=details)
                 return {"steps": 400, "seconds": 190.0, "samples": samples, "recipe": {}, "cartoon": True}, []
             case Imagine(count=count, seed=seed):

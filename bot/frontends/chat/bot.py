@@ -203,7 +203,11 @@ class Chat:
         action = str(pressed.get("action", ""))[:64]
         caller = _caller(session, room, request)
         reply = await self.commands.press(caller, action)
-        if reply.spent and isinstance(message_id := pressed.get("message"), int):
+        message_id = pressed.get("message")
+        if reply.replaces and isinstance(message_id, int):
+            await self.hub.replace(room, message_id, action, reply.message)
+            return web.json_response({"spent": False})
+        if reply.spent and isinstance(message_id, int):
             await self.hub.remove_buttons(room, message_id, action)
         if reply.spent and action.startswith(("erase:", "forget-")):
             await self.hub.refresh()

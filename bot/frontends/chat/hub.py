@@ -42,6 +42,12 @@ class Hub:
         line = await self._records.chat.append(room, author, {"text": text, "photos": photos}, dedupe)
         await self._tell(room, {"type": "message", "message": await self.rendered(line)})
 
+    async def replace(self, room: str, message_id: int, action: str, message: Message) -> None:
+        """Show a message in place of the one whose `action` was pressed."""
+        line = await self._records.chat.line(room, message_id)
+        if line is not None and any(button["action"] == action for button in line.body.get("buttons", ())):
+            await self._replace(message_id, asdict(message))
+
     async def remove_buttons(self, room: str, message_id: int, action: str) -> None:
         """Remove the buttons of the message whose `action` was pressed."""
         line = await self._records.chat.line(room, message_id)

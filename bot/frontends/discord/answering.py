@@ -78,7 +78,13 @@ class Answering:
             reply = await call(caller_of(interaction))
             if pressed and reply.spent:
                 await quietly(interaction.edit_original_response(view=None))
-            if reply.job_id is not None and (job := await self._records.jobs.get(reply.job_id)):
+            if pressed and reply.replaces:
+                await self._or_privately(
+                    interaction,
+                    reply.message,
+                    interaction.edit_original_response(**render(reply.message).to_edit()),
+                )
+            elif reply.job_id is not None and (job := await self._records.jobs.get(reply.job_id)):
                 await self._follow(interaction, room, reply.message, job, pressed)
             elif reply.private or room.kind == ChannelKind.DM:
                 await self.say(interaction, reply.message, pressed)

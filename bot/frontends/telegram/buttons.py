@@ -92,6 +92,9 @@ class Buttons:
         # In a group, a short private reply is an alert, which nobody else sees.
         as_alert = reply.private and plain and units(text) <= ALERT_MOST and not press.room.private
         await answer_query(press.query, text if as_alert else None, alert=as_alert)
+        if reply.replaces:
+            await self._outbox.edit(f"{press.room}#{press.message_id}", reply.message)
+            return
         if reply.spent:
             await self._outbox.edits.remove_buttons(press.room, press.message_id)
         if not as_alert:

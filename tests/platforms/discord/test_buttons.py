@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from storage.jobs import Imagine
-from tests.fakes.engine import drawing
-from tests.platforms.discord.world import ANNA, BEN, World
+from tests.fakes.engine import SEEN, drawing
+from tests.platforms.discord.world import ANNA, BEN, PHOTOS, World
 
 
 async def test_pictures_are_private_until_posted(world: World, studio: int) -> None:
@@ -39,6 +39,26 @@ async def test_a_refused_post_is_reported_and_can_be_repeated(world: World, stud
     assert server.find(BEN, studio, "Here you are") is None
     await server.press(ANNA, drawn, "Post here")
     await server.sees(BEN, studio, "Here you are")
+
+
+async def test_what_was_read_from_photos_is_corrected_in_one_message(world: World, studio: int) -> None:
+    server = world.server
+    world.engine.album = {"looks": SEEN}
+    asked = await world.acknowledged(await server.slash(ANNA, studio, "train", token="mia7"))
+    await server.submit(asked, PHOTOS, noun="man", consent=True)
+    checked = await server.sees(ANNA, studio, "I see short dark brown hair, a full beard, light skin, no glasses.")
+    assert list(checked.buttons) == [
+        "Train mia7", "Hair length", "Hair colour", "Hair type", "Beard", "Skin", "Glasses", "Cancel"
+    ]  # fmt: skip
+    await server.press(ANNA, checked, "Glasses")
+    await server.until(lambda: "mia7: Glasses. Which is right?" in checked.content)
+    assert list(checked.buttons) == ["No glasses", "With glasses", "Back"] and checked.only_for == ANNA
+    await server.press(ANNA, checked, "With glasses")
+    await server.until(lambda: "light skin, glasses." in checked.content)
+    await server.press(ANNA, checked, "Train mia7")
+    await server.until(lambda: world.engine.drawn_from)
+    assert [looks["glasses"] for looks in world.engine.drawn_from if looks] == [True]
+    assert checked.components == []
 
 
 async def test_one_picture_and_another_prompt(world: World, studio: int) -> None:

@@ -7,7 +7,7 @@ from bot.language import say, speaking
 from bot.settings import BotSettings
 from bot.table import COMMANDS
 from storage.jobs import Imagine, Inspect, Train
-from tests.fakes.engine import drawing
+from tests.fakes.engine import SEEN, drawing
 from tests.platforms.telegram.world import FOR_ALL, PHOTOS, SPACES, World
 from tests.platforms.telegram_server import (
     Person,
@@ -61,6 +61,27 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     [photos] = {len(await world.storage.records.avatars.photos(avatar.id))}
     assert photos == 8
     assert await world.storage.blobs.list("incoming/") == []
+
+
+async def test_what_was_read_from_photos_is_corrected_in_one_message(world: World, anna: Person) -> None:
+    server = world.server
+    world.engine.album = {"looks": SEEN}
+    await anna.send(PHOTOS[:8], "/train mia7 man")
+    await anna.press(await server.until(anna.id, "mia7 man: 8 photos"), "They agreed")
+    checked = await server.until(anna.id, "I see short dark brown hair, a full beard, light skin, no glasses.")
+    card = (anna.id, checked["message_id"])
+    await anna.press(checked, "Hair length")
+    asked = await server.until(anna.id, "mia7: Hair length. Which is right?")
+    assert labels(asked) == ["Bald", "Short", "To the shoulders", "Long", "Back"]
+    await world.restart()
+    await anna.press(asked, "Long")
+    await server.until(anna.id, "mia7 gets long dark brown hair")
+    # It is one message all the time.
+    assert asked["message_id"] == checked["message_id"] and "long dark brown" in said(server.messages[card])
+    await anna.press(server.messages[card], "Train mia7")
+    await server.until(anna.id, "This bot draws cartoons.")
+    assert [looks["hair_length"] for looks in world.engine.drawn_from if looks] == ["long"]
+    assert labels(server.messages[card]) == []
 
 
 async def test_somebody_is_answered_in_their_language(world: World) -> None:
