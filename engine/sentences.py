@@ -74,6 +74,7 @@ DRAWN_FROM_PHOTOS = (
     "I'll draw you as a cartoon: {drawings} drawings are learned in the photos' place. "
     "Options such as --hair-length long correct what I see."
 )
+NOT_SURE = "I'm not sure about all of it. Correct it with {options}."
 LEARNED_AS_THEY_ARE = (
     "This base model draws cartoon people and knows no {noun}: the pictures are learned as they are, "
     "and will hardly look like them."

@@ -20,6 +20,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 """The attributes that people can correct, and what they choose from. Skin 1 is the lightest."""
 
+BEARD = "beard"
+"""A beard of unsaid length, for which people may say this as well."""
+
 SURE = 0.6
 """Confidence below which an attribute is asked instead of claimed."""
 
@@ -75,7 +78,8 @@ def corrected(looks: Looks, attribute: str, chosen: str) -> dict[str, Any]:
     Raises:
         UserError: `unknown_look` {attribute, chosen, choices} for a choice that does not exist.
     """
-    chosen = {"beard": "full-beard"}.get(chosen, chosen) if attribute == "facial_hair" else chosen
+    if attribute == "facial_hair" and chosen == BEARD:
+        chosen = "full-beard"
     choices = CHOICES.get(attribute, ())
     if chosen not in choices:
         raise UserError("unknown_look", attribute=attribute, chosen=chosen[:32], choices=[*choices])

@@ -19,13 +19,21 @@ from engine.commands.command import (
     seed_option,
     settings,
 )
-from engine.commands.looks_options import add_looks_options, refuse_looks, with_given
+from engine.commands.looks_options import add_looks_options, option_of, refuse_looks, with_given
 from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_options, overrides
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
-from engine.sentences import DRAWINGS_LEFT_OUT, DRAWN_FROM_PHOTOS, LEARNED_AS_THEY_ARE, NOTICES, PHOTOS_LEFT_OUT
+from engine.sentences import (
+    DRAWINGS_LEFT_OUT,
+    DRAWN_FROM_PHOTOS,
+    LEARNED_AS_THEY_ARE,
+    NOT_SURE,
+    NOTICES,
+    PHOTOS_LEFT_OUT,
+)
 from storage import naming
 from storage.atomic import atomic_write, write_text
 from storage.errors import UserError
+from storage.looks import unsure
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -305,6 +313,8 @@ def _remarks(family: "Family", noun: str, chosen: "Selection", looks: "Looks | N
     if looks:
         lines.append(reader.looks_sentence(reader.Looks(**looks)))
         lines.append(DRAWN_FROM_PHOTOS.format(drawings=family.drawings))
+        if doubtful := [option_of(attribute) for attribute in unsure(looks)]:
+            lines.append(NOT_SURE.format(options=", ".join(doubtful)))
     return lines
 
 

@@ -5,7 +5,7 @@ import argparse
 from collections.abc import Mapping
 
 from storage.errors import UserError
-from storage.looks import CHOICES, Looks, corrected, unknown
+from storage.looks import BEARD, CHOICES, Looks, corrected, unknown
 
 _HELP: Mapping[str, str] = {
     "hair_length": "length of the hair",
@@ -17,7 +17,8 @@ _HELP: Mapping[str, str] = {
 }
 
 
-def _option(attribute: str) -> str:
+def option_of(attribute: str) -> str:
+    """The option for an attribute of `CHOICES`."""
     return f"--{attribute.replace('_', '-')}"
 
 
@@ -25,7 +26,9 @@ def add_looks_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for each attribute of a person's looks."""
     for attribute, choices in CHOICES.items():
         parser.add_argument(
-            _option(attribute), choices=choices, help=f"{_HELP[attribute]}, if the base draws people (default: as read)"
+            option_of(attribute),
+            choices=(*choices, BEARD) if attribute == "facial_hair" else choices,
+            help=f"{_HELP[attribute]}, if the base draws people (default: as read)",
         )
 
 
@@ -42,7 +45,7 @@ def refuse_looks(asked: argparse.Namespace) -> None:
         UserError: `looks_unused` {option} if one was given.
     """
     for attribute in given(asked):
-        raise UserError("looks_unused", option=_option(attribute))
+        raise UserError("looks_unused", option=option_of(attribute))
 
 
 def with_given(looks: Looks | None, asked: argparse.Namespace) -> Looks:

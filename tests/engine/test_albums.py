@@ -17,6 +17,7 @@ from engine.learning.albums import knows, open_album, picture_count
 from engine.learning.examples import instance_prompts
 from engine.measuring.evaluation import people
 from engine.photos.inspection import Verdict
+from engine.photos.looks import Looks
 from engine.photos.selection import select
 from engine.toon.judge import Judge
 from engine.toon.world import album, render
@@ -111,11 +112,9 @@ def saved(folder: Path, picture: Image.Image, count: int = 3) -> Path:
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`train` on the embedded base, where the photos show somebody with red hair and nothing is learned."""
-    from engine.photos import looks
-
     sure = dict.fromkeys(CHOICES, 0.9)
-    red = looks.Looks(**(unknown() | {"hair_colour": "red", "photos": 3, "confidence": sure}))
-    monkeypatch.setattr(looks, "read_album", lambda photos: red)
+    red = Looks(**(unknown() | {"hair_colour": "red", "photos": 3, "confidence": sure}))
+    monkeypatch.setattr("engine.photos.looks.read_album", lambda photos: red)
     monkeypatch.setattr(
         "engine.commands.learn._learn", lambda *arguments, **options: {"adapter": "", "steps": 1, "seconds": 1}
     )
@@ -140,6 +139,10 @@ def test_the_command_line_says_what_it_read_and_takes_corrections(command, tmp_p
         assert (figures["photos"], figures["drawings"]) == (3, 8)
     assert (figures["looks"]["hair_length"], figures["looks"]["beard_length"]) == ("long", "light")
     assert figures["looks"]["skin"] == 5 and figures["looks"]["hair_colour"] == "brown"
+    # What is not sure is asked.
+    monkeypatch.setattr("engine.photos.looks.read_album", lambda photos: Looks(**unknown()))
+    assert main([*command, *options, "--skin=5", "--glasses=no"]) == 0
+    assert "Correct it with --hair-length, --hair-colour, --facial-hair." in capsys.readouterr().out
     assert main([*command, *options, "--captions"]) == 2
     assert "Leave out --captions" in capsys.readouterr().err
     with pytest.raises(SystemExit):
