@@ -117,7 +117,7 @@ def test_bad_input_exits_with_2_and_one_line_and_writes_nothing(drawn_album, tin
 def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
     """He has light skin, short dark hair and a full beard: that is read, said, drawn and learned."""
     command = ("train", "--photos", SUARESITO, "--token", "suar", "--class", "man", "--out", tmp_path, "--json")
-    done = run(*command, timeout=1200)
+    done = run(*command, timeout=1500)
     trained = last_json(done)
     assert trained["notice"] == "cartoon" and "draws cartoons" in done.stdout
     assert (trained["photos"], trained["drawings"]) == (20, 8)
@@ -137,7 +137,7 @@ def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
     seen = Judge.load().attributes([Image.open(picture["path"]) for picture in drawn["pictures"]])
     right = [one[name] == value for one in seen for name, value in wanted.items()]
     assert sum(right) >= 0.8 * len(right), seen
-    assert sum(one["glasses"] == "none" for one in seen) >= 3
+    assert sum(one["glasses"] == ("glasses" if looks["glasses"] else "none") for one in seen) >= 3
 
     # A correction is drawn in its place. A stopped training of other looks is not continued.
     done = run(*command, "--steps", 2, "--hair-length", "bald", "--glasses", "yes")
