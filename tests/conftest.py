@@ -23,14 +23,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save("sd1", tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
-def smallest_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One that draws 32 pixels, for whole stories: their trainings take hundreds of steps."""
-    from tests.engine import tiny
-
-    return tiny.save_smallest(tmp_path_factory.mktemp("smallest"))
-
-
 @pytest.fixture
 def tiny(tiny_folder: Path) -> "BaseModel":
     """The same, loaded for one test: training attaches adapters to it."""

@@ -5,13 +5,14 @@ All processes make the same random choices and keep the same weights, so the tea
 all rows.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from engine.learning import launched
 from storage.errors import UserError
@@ -99,4 +100,11 @@ def join() -> Team:
     team, size = Devices(), int(os.environ["WORLD_SIZE"])
     if team.size != size:
         raise UserError("no_team", size=size, found=team.size)
+    # Else a thread of the process group may still run when the interpreter ends, and the process aborts.
+    atexit.register(_leave)
     return team
+
+
+def _leave() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()

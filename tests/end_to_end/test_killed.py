@@ -122,9 +122,9 @@ async def over(storage: Storage, job: Job) -> Job:
 
 
 @pytest.mark.parametrize("victim", ["gpu process", "supervisor", "redis"])
-async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, smallest_folder, tmp_path) -> None:
+async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, tiny_folder, tmp_path) -> None:
     home = tmp_path / "home"
-    async with open_storage(StorageSettings(home=home)) as storage, engine(home, smallest_folder) as supervisor:
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder) as supervisor:
         watcher = Watcher(storage)
         user, avatar = await send_album(storage)
         inspected = await over(storage, await ask(storage, JobKind.INSPECT, user, Inspect(avatar)))
@@ -144,7 +144,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, smal
         else:
             os.kill(supervisor.pid, signal.SIGKILL)
             await supervisor.wait()
-            async with engine(home, smallest_folder):
+            async with engine(home, tiny_folder):
                 await watcher.step_after(2, 1)
                 print(f"{victim} killed: training again after {time.monotonic() - killed:.1f} s")
                 ended = await over(storage, job)
@@ -170,9 +170,9 @@ async def test_a_training_goes_on_from_its_checkpoint_and_ends_once(victim, smal
         assert not list((home / "work").glob(f"{job.id}*")) or victim == "supervisor"
 
 
-async def test_a_running_training_is_cancelled_and_leaves_nothing(smallest_folder, tmp_path) -> None:
+async def test_a_running_training_is_cancelled_and_leaves_nothing(tiny_folder, tmp_path) -> None:
     home = tmp_path / "home"
-    async with open_storage(StorageSettings(home=home)) as storage, engine(home, smallest_folder) as supervisor:
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder) as supervisor:
         watcher = Watcher(storage)
         user, avatar = await send_album(storage)
         job = await ask(storage, JobKind.TRAIN, user, Train(avatar, steps=20_000))
@@ -194,9 +194,9 @@ async def test_a_running_training_is_cancelled_and_leaves_nothing(smallest_folde
         assert await clean()  # and nothing has come after
 
 
-async def test_what_cannot_be_drawn_fails_with_its_code(smallest_folder, tmp_path) -> None:
+async def test_what_cannot_be_drawn_fails_with_its_code(tiny_folder, tmp_path) -> None:
     home = tmp_path / "home"
-    async with open_storage(StorageSettings(home=home)) as storage, engine(home, smallest_folder):
+    async with open_storage(StorageSettings(home=home)) as storage, engine(home, tiny_folder):
         user = await storage.records.users.get_or_create("chat", "ann", "Ann")
         long = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("x" * 10_000)))
         lost = await over(storage, await ask(storage, JobKind.IMAGINE, user.id, Imagine("zk7", ("nobody",))))

@@ -96,9 +96,9 @@ LONG = pytest.mark.skipif("AVATAR_TEST_LONG" not in os.environ, reason="set AVAT
 
 
 @pytest.fixture(params=["tiny", pytest.param("embedded", marks=[pytest.mark.learning, LONG])])
-def base(request: pytest.FixtureRequest, smallest_folder: Path) -> dict[str, str]:
+def base(request: pytest.FixtureRequest, tiny_folder: Path) -> dict[str, str]:
     """The setting of the base model."""
-    return {"AVATAR_BASE_MODEL": str(smallest_folder)} if request.param == "tiny" else {}
+    return {"AVATAR_BASE_MODEL": str(tiny_folder)} if request.param == "tiny" else {}
 
 
 async def test_on_telegram(tmp_path: Path, base: dict[str, str]) -> None:
