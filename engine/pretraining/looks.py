@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import OneCycleLR
 
 from engine.photos.alignment import landmarks
 from engine.photos.decoding import load_photo
@@ -44,6 +46,7 @@ from engine.pretraining.looks_pictures import (
     with_hat,
     with_parts,
 )
+from storage.atomic import atomic_write
 
 LABELS = Path(__file__).with_name("looks_labels.json")
 STUDIO = "london"
@@ -231,13 +234,9 @@ def train_parts(people: Sequence[str], work: Path, steps: int) -> None:
     torch.manual_seed(0)
     model = Parts()
     optimiser = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=1e-4)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
-    checkpoint, first = work / "parts.pt", 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        first = state["step"]
-        model.load_state_dict(state["model"]), optimiser.load_state_dict(state["optimiser"])
-        rates.load_state_dict(state["rates"])
+    rates = OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    checkpoint = work / "checkpoint.safetensors"
+    first = _restore(checkpoint, model, optimiser, rates) if checkpoint.exists() else 0
     for step in range(first, steps):
         rows = torch.from_numpy(np.random.default_rng(step).integers(len(pictures), size=32))
         logits = model(pictures[rows].permute(0, 3, 1, 2).float() / 255 - 0.5)
@@ -249,9 +248,36 @@ def train_parts(people: Sequence[str], work: Path, steps: int) -> None:
         if (step + 1) % 100 == 0:
             right = (logits.argmax(1) == truth[rows]).float().mean()
             print(f"hair and skin: step {step + 1} of {steps}, loss {loss:.3f}, right {100 * right:.1f} %", flush=True)
-            state = {"step": step + 1, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
-            torch.save({**state, "rates": rates.state_dict()}, checkpoint)
-    save_file(model.exported(), done)
+            _save(checkpoint, step + 1, model, optimiser, rates)
+    with atomic_write(done) as draft:
+        save_file(model.exported(), draft)
+
+
+def _save(path: Path, step: int, model: nn.Module, optimiser: torch.optim.Optimizer, rates: OneCycleLR) -> None:
+    """Write a checkpoint: tensors as safetensors, and numbers as JSON in its header."""
+    tensors = {f"model.{name}": tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    state = optimiser.state_dict()
+    for number, moments in state["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor.numpy() for name, tensor in moments.items()}
+    header = {"step": str(step), "groups": json.dumps(state["param_groups"]), "rates": json.dumps(rates.state_dict())}
+    with atomic_write(path) as draft:
+        save_file(tensors, draft, header)
+
+
+def _restore(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer, rates: OneCycleLR) -> int:
+    """Read a checkpoint and return its step."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = file.metadata()
+    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    moments = dict[int, dict[str, Tensor]]()
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, part = name.split(".")
+            moments.setdefault(int(number), {})[part] = tensor
+    optimiser.load_state_dict({"state": moments, "param_groups": json.loads(header["groups"])})
+    rates.load_state_dict(json.loads(header["rates"]))
+    return int(header["step"])
 
 
 # 3. Features
@@ -419,7 +445,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in CLASSES:
         weights |= fit(name, examples, GROUPS[name], DECAY[name])
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file(weights, asked.out, {f"{name}.groups": " ".join(GROUPS[name]) for name in CLASSES})
+    with atomic_write(asked.out) as draft:
+        save_file(weights, draft, {f"{name}.groups": " ".join(GROUPS[name]) for name in CLASSES})
     print(f"{asked.out}: {asked.out.stat().st_size / 1e6:.1f} MB from {len(people)} people")
 
 

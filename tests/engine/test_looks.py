@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dlib
 import face_recognition_models
@@ -328,3 +329,31 @@ class TestPhotos:
         for name, least in TARGETS.items():
             assert share(read, name, near=True)[0] >= least, name
             assert share(read, name)[0] >= 75, name
+
+
+def test_a_stopped_training_of_the_parts_goes_on_as_if_it_never_stopped(tmp_path: Path) -> None:
+    import torch
+
+    from engine.pretraining import looks
+
+    def fresh() -> tuple[Any, Any, Any]:
+        torch.manual_seed(0)
+        model = looks.Parts()
+        optimiser = torch.optim.AdamW(model.parameters(), 2e-3)
+        return model, optimiser, looks.OneCycleLR(optimiser, 3e-3, total_steps=8)
+
+    def train(model: Any, optimiser: Any, rates: Any, steps: range) -> None:
+        for step in steps:
+            picture = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(step))
+            optimiser.zero_grad()
+            model(picture).square().mean().backward()
+            optimiser.step()
+            rates.step()
+
+    whole, stopped, resumed = fresh(), fresh(), fresh()
+    train(*whole, range(6))
+    train(*stopped, range(3))
+    looks._save(tmp_path / "checkpoint.safetensors", 3, *stopped)
+    assert looks._restore(tmp_path / "checkpoint.safetensors", *resumed) == 3
+    train(*resumed, range(3, 6))
+    assert all(map(torch.equal, whole[0].parameters(), resumed[0].parameters()))

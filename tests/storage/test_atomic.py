@@ -115,6 +115,7 @@ OTHERWISE = {
     "engine/learning/training.py": "Learner.save, which writes atomically",
     "engine/pretraining/loop.py": "a log, to which lines are appended",
     "engine/pretraining/pictures.py": "a log, to which lines are appended",
+    "engine/pretraining/looks_pictures.py": "a JPEG in memory, to blur a picture as cameras do",
     "engine/work/gpu_process.py": "Picture.save, which writes atomically, and a pipe",
     "storage/atomic.py": "this is how",
     "storage/blobs.py": "streams of bytes into private drafts, synced and renamed likewise",
