@@ -188,13 +188,9 @@ EARS = (rectangle_data(74, 98, 24, 38, 12), rectangle_data(182, 98, 24, 38, 12))
 NECK_SHADOW = "M116 180.61v8a56 56 0 0 0 24 5.39 56 56 0 0 0 24-5.39v-8a56 56 0 0 1-24 5.39 56 56 0 0 1-24-5.39"
 
 
+@cache
 def skin_parts() -> tuple[Shape, Shape, Shape, Shape]:
     """Head with neck and shoulders, left ear, right ear, shadow on the neck."""
-    return _skin_parts()
-
-
-@cache
-def _skin_parts() -> tuple[Shape, Shape, Shape, Shape]:
     return (
         outline(HEAD, "{skin}"),
         outline(EARS[0], "{skin}"),

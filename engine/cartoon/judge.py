@@ -14,32 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from engine.cartoon.attributes import ATTRIBUTES, COLOURS, POSE, pose_of
 from engine.cartoon.pose import Pose
 from engine.cartoon.world import hex_of
+from engine.toon.judge import ResidualBlock, as_input
 from storage.errors import UserError
 
 SIDE = 128
 """Pixels a side of the pictures that the judge sees; larger ones are made smaller."""
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions and a skip connection (arXiv 1512.03385)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.silu(features + self.layers(features))
 
 
 class Judge(nn.Module):
@@ -137,8 +120,3 @@ def square(picture: Image.Image) -> NDArray[np.uint8]:
     left = (picture.width - side) // 2
     box = (left, picture.height - side, left + side, picture.height)
     return np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX, box=box), np.uint8)
-
-
-def as_input(rows: NDArray[np.uint8]) -> Tensor:
-    """uint8 (n, h, w, 3) as float (n, 3, h, w) in [-1, 1]."""
-    return torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 127.5 - 1
