@@ -5,25 +5,25 @@ is never left out: a pose that differs from the usual one. It is told in words (
 (`pose_tokens`), so that a prompt without them draws the usual pose, with sharp eyes and mouth.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from random import Random
 
 from engine.cartoon.pose import LEVELS, Pose, level
 from engine.cartoon.world import Look, Person, Scene
 from engine.toon import things
-
-NOUNS: Mapping[str, tuple[str, ...]] = {
-    "man": ("man", "man", "man", "man", "man", "man", "person", "person", "guy", "gentleman", "male"),
-    "woman": ("woman", "woman", "woman", "woman", "woman", "woman", "person", "person", "lady", "female"),
-}
-
-OPENINGS = (
-    "a photo of", "a photo of", "a photo of", "photo of", "a portrait of", "portrait of", "a picture of", "picture of",
-    "an avatar of", "avatar of", "a drawing of", "a cartoon of", "an illustration of", "a cartoon portrait of", "", "",
-    "an image of", "image of", "a headshot of", "a profile picture of", "a vector portrait of", "a cartoon avatar of",
-    "a painting of", "a picture showing", "draw", "a nice photo of",
-)  # fmt: skip
+from engine.toon.captions import (
+    CLOTHES,
+    FACIAL_HAIRS,
+    GLASSES,
+    HAIR_ADJECTIVES,
+    NOUNS,
+    OPENINGS,
+    Candidate,
+    Phrase,
+    article,
+    nonsense,
+)
 
 NEUTRAL = (
     "high quality", "detailed", "best quality", "simple", "flat design", 
@@ -61,11 +61,6 @@ HAIR_COLOURS: Mapping[str, tuple[str, ...]] = {
     "purple": ("purple", "violet"),
 }  # fmt: skip
 
-HAIR_ADJECTIVES: Mapping[str, tuple[str, ...]] = {
-    "blonde": ("blonde", "blond"), "red": ("ginger", "red-headed"), "brown": ("brunette",),
-    "platinum": ("platinum blonde",),
-}  # fmt: skip
-"""Adjectives for people by the colour of their hair."""
 
 SKINS: Mapping[str, tuple[str, ...]] = {
     "very light": ("very light", "pale", "fair"), "light": ("light", "light", "peach"),
@@ -73,27 +68,6 @@ SKINS: Mapping[str, tuple[str, ...]] = {
     "dark": ("dark", "very dark", "dark brown", "black"), "yellow": ("yellow",), "orange": ("orange",),
 }  # fmt: skip
 
-FACIAL_HAIRS: Mapping[str, tuple[str, ...]] = {
-    "none": ("no beard", "clean-shaven", "without a beard", "shaved"),
-    "light beard": ("light beard", "short beard", "goatee", "stubble", "beard"),
-    "medium beard": ("medium beard", "beard", "full beard", "trimmed beard"),
-    "majestic beard": ("majestic beard", "big beard", "long beard", "huge beard", "bushy beard", "beard"),
-    "fancy moustache": ("fancy moustache", "thin moustache", "curled moustache", "moustache", "mustache"),
-    "thick moustache": ("thick moustache", "bushy moustache", "big mustache", "moustache", "mustache"),
-}  # fmt: skip
-
-CLOTHES: Mapping[str, tuple[str, ...]] = {
-    "suit": ("suit", "suit", "suit", "suit with a shirt", "suit jacket and shirt", "neat suit", "business suit",
-             "formal suit"),
-    "blazer": ("blazer", "blazer", "blazer over a sweater", "blazer and sweater"),
-    "sweater": ("sweater", "sweater", "sweater with a collar", "pullover", "jumper", "knitted sweater"),
-    "graphic shirt": ("graphic shirt", "graphic shirt", "shirt with a print", "graphic t-shirt", "printed t-shirt"),
-    "hoodie": ("hoodie", "hoodie", "hooded sweater", "hooded sweatshirt", "hoody"),
-    "overalls": ("overalls", "overalls", "dungarees", "bib overalls"),
-    "t-shirt": ("t-shirt", "t-shirt", "tshirt", "crew neck shirt", "t shirt", "tee", "plain t-shirt"),
-    "scoop-neck": ("scoop neck shirt", "scoop-neck", "scoop neck top", "scoop neck t-shirt"),
-    "v-neck": ("v-neck", "v-neck shirt", "v neck", "v-neck t-shirt"),
-}  # fmt: skip
 
 COLOURS: Mapping[str, tuple[str, ...]] = {
     "gray": ("gray", "grey"), "light gray": ("light gray", "light grey"), "red": ("red", "red", "bright red"),
@@ -101,13 +75,6 @@ COLOURS: Mapping[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Colours with several names; the name of every other colour is its key."""
 
-GLASSES: Mapping[str, tuple[str, ...]] = {
-    "none": ("without glasses", "no glasses"),
-    "glasses": ("glasses", "glasses", "black glasses", "square glasses", "spectacles", "eyeglasses"),
-    "round glasses": ("round glasses", "round glasses", "thin round glasses", "circular glasses"),
-    "sunglasses": ("sunglasses", "sunglasses", "dark sunglasses", "dark glasses", "shades"),
-    "eyepatch": ("an eyepatch", "an eye patch", "an eyepatch over one eye"),
-}  # fmt: skip
 
 HATS: Mapping[str, tuple[str, ...]] = {
     "hat": ("hat", "hat", "wide hat", "brimmed hat"),
@@ -176,26 +143,10 @@ POSE_WORDS: Mapping[str, Mapping[int, tuple[str, ...]]] = {
 }  # fmt: skip
 """Words for the intervals of `LEVELS`, by the pose's angle, size or shift."""
 
-Phrase = tuple[str, str]
-"""A phrase's slot in the caption ("before" the noun, after "with", after "wearing", or "loose" after a comma) and its
-text."""
-
-
-NO_ARTICLE = ("overalls", "dungarees", "hair", "glasses", "sunglasses")
-"""Nouns without an indefinite article."""
-
 
 def colour(name: str, random: Random) -> str:
     """One of the names of a colour of `colours.CENTRES`."""
     return random.choice(COLOURS.get(name, (name,)))
-
-
-def article(text: str) -> str:
-    """A noun phrase with its indefinite article, unless it starts with one or is plural."""
-    first, last = text.split()[0], text.split()[-1]
-    if first in ("a", "an", "no", "without", "stubble") or last in NO_ARTICLE:
-        return text
-    return f"{'an' if first[0] in 'aeiou' else 'a'} {text}"
 
 
 def _hair(person: Person, random: Random) -> Phrase:
@@ -253,10 +204,6 @@ def _background(look: Look, random: Random) -> Phrase:
         f"{shade} wall behind",
     )
     return ("loose", random.choice(wordings))
-
-
-Candidate = tuple[float, Callable[[], Phrase]]
-"""The probability that a full caption has a phrase, and the function that makes the phrase."""
 
 
 def _of_person(scene: Scene, random: Random, hidden: set[str]) -> list[Candidate]:
@@ -346,14 +293,6 @@ def _glasses(look: Look, random: Random) -> Phrase:
 
 def _joined(texts: Sequence[str]) -> str:
     return texts[0] if len(texts) == 1 else ", ".join(texts[:-1]) + " and " + texts[-1]
-
-
-def nonsense(random: Random) -> str:
-    """A meaningless token such as `cr7d`. The base learns to ignore tokens, so that a LoRA can give one a meaning."""
-    letters = "".join(random.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(random.randint(2, 5)))
-    digit = str(random.randint(0, 9)) if random.random() < 0.7 else ""
-    at = random.randint(1, len(letters))
-    return letters[:at] + digit + letters[at:]
 
 
 def caption(scene: Scene, random: Random, least: int = 0) -> str:
