@@ -1,5 +1,6 @@
 """Photos from bytes: formats, limits, orientation, colour. A file that cannot be decoded raises BadPhoto.
 
+Everything that reads a person's picture reads it here: inspection, training, captioned sets and originals to vary.
 Nothing here trusts a file's name or its metadata.
 """
 
@@ -9,16 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from engine.photos.colours import Cicp, UnknownColours, cicp_of, to_srgb
 from engine.photos.rules import Rules
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "GIF", "BMP")
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"BM")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
 
 
 class BadPhoto(ValueError):
@@ -46,19 +48,24 @@ def decode(data: bytes, rules: Rules) -> tuple[Image.Image, dict[str, Any]]:
     with _quiet():
         opened = _open(data, rules)
         facts: dict[str, Any] = {"format": opened.format}
-        if (opened.width * opened.height) > rules.max_pixels:
-            raise _too_many(opened.width * opened.height, rules)
+        limit = rules.limit("progressive" if opened.info.get("progressive") else opened.format)
+        if opened.width * opened.height > limit:
+            raise _too_many(opened.width * opened.height, limit)
         try:
             if getattr(opened, "is_animated", False) and opened.format not in ("MPO", "TIFF", "HEIF"):
                 raise BadPhoto("animated")
             if opened.format in ("JPEG", "MPO"):
                 facts["quality"] = _jpeg_quality(opened)
+                _halve_until_within(opened, rules.max_pixels)
+            cicp = _cicp(opened, data)
             opened.load()
-            return _normalised(opened), facts
+            return _normalised(opened, cicp, rules), facts
         except BadPhoto:
             raise
         except MemoryError:
             raise
+        except UnknownColours as error:
+            raise BadPhoto("unknown_colours", colours=str(error)) from error
         except Exception as error:  # Pillow's plugins raise nearly everything on damaged files, SyntaxError included
             raise BadPhoto("broken") from error
 
@@ -67,27 +74,68 @@ def _open(data: bytes, rules: Rules) -> Image.Image:
     _register_heif()
     try:
         return Image.open(BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         pixels = re.search(r"\d{6,}", str(error))
-        raise _too_many(int(pixels[0]) if pixels else Image.MAX_IMAGE_PIXELS or 0, rules) from error
+        raise _too_many(int(pixels[0]) if pixels else Image.MAX_IMAGE_PIXELS or 0, rules.max_pixels) from error
     except UnidentifiedImageError as error:
+        if _is_float_tiff(data):
+            raise BadPhoto("float_tiff") from error
         started = data.startswith(_MAGIC) or data[4:8] == b"ftyp"
         raise BadPhoto("broken" if started else "not_image") from error
     except Exception as error:
         raise BadPhoto("broken") from error
 
 
-def _too_many(pixels: int, rules: Rules) -> BadPhoto:
-    return BadPhoto("too_many_pixels", megapixels=round(pixels / 1e6), limit=rules.max_pixels // 1_000_000)
+def _too_many(pixels: int, limit: int) -> BadPhoto:
+    return BadPhoto("too_many_pixels", megapixels=round(pixels / 1e6), limit=limit // 1_000_000)
+
+
+def _halve_until_within(opened: Image.Image, most: int) -> None:
+    """Let libjpeg decode a JPEG of more than `most` pixels at 1/2, 1/4 or 1/8 of its size, which costs no more than a
+    picture of that size."""
+    for divisor in (2, 4, 8):
+        if opened.width * opened.height > most:
+            opened.draft(None, (opened.width // divisor, opened.height // divisor))
+
+
+def _cicp(opened: Image.Image, data: bytes) -> Cicp | None:
+    """The colours' code points, where they decide: in a PNG always, in HEIC and AVIF without an ICC profile."""
+    if opened.format == "PNG":
+        return cicp_of(data, "PNG")
+    if opened.info.get("icc_profile"):
+        return None
+    told = opened.info.get("nclx_profile")  # by pillow_heif
+    if isinstance(told, dict):
+        return Cicp(int(told["color_primaries"]), int(told["transfer_characteristics"]))
+    return cicp_of(data, opened.format)
+
+
+def _is_float_tiff(data: bytes) -> bool:
+    """Whether the data is a TIFF whose samples are floating point numbers (tag SampleFormat, 339, is 3).
+
+    Pillow reads such a TIFF in gray only.
+    """
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return False
+    order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], order)
+
+    entries = number(4, 4)
+    for entry in range(entries + 2, min(entries + 2 + 12 * number(entries, 2), len(data) - 11), 12):
+        if number(entry, 2) == 339:
+            # Up to two values are in the entry itself, more of them where it points.
+            return number(entry + 8 if number(entry + 4, 4) <= 2 else number(entry + 8, 4), 2) == 3
+    return False
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings about damaged metadata, which is dropped; the warning about huge pictures becomes an
-    error."""
+    """Silence Pillow's warnings: about damaged metadata, which is dropped, and about huge pictures, since `Rules` have
+    limits of their own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 
 
@@ -111,14 +159,16 @@ _TURNS = {
 """EXIF orientation to the turn that puts the picture upright (CIPA DC-008, tag 0x0112)."""
 
 
-def _normalised(image: Image.Image) -> Image.Image:
+def _normalised(image: Image.Image, cicp: Cicp | None, rules: Rules) -> Image.Image:
     orientation = None
     with suppress(
         Exception
     ):  # a corrupt EXIF block raises SyntaxError, struct.error and others; the photo is still good
         orientation = image.getexif().get(0x0112)
     profile = image.info.get("icc_profile")
-    rgb = _rgb(image, profile if isinstance(profile, bytes) else None)
+    rgb = _rgb(image, profile if isinstance(profile, bytes) else None, cicp)
+    if rgb.width * rgb.height > rules.max_pixels:
+        rgb = rgb.reduce(2)
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
     clean = Image.new("RGB", rgb.size)  # a new picture carries none of the old one's metadata
@@ -126,9 +176,10 @@ def _normalised(image: Image.Image) -> Image.Image:
     return clean
 
 
-def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+def _rgb(image: Image.Image, profile: bytes | None, cicp: Cicp | None) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_wide(image).convert("RGB")
+        image = _from_wide(image).convert("RGB")
+        return to_srgb(image, cicp) if cicp else image
     alpha = None
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
@@ -136,7 +187,9 @@ def _rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         image = image.convert("RGB")
     elif image.mode in ("P", "1", "LAB", "HSV", "YCbCr"):
         image = image.convert("RGB")
-    if profile:
+    if cicp:
+        image = to_srgb(image.convert("RGB"), cicp)
+    elif profile:
         with suppress(Exception):  # profiles of the wrong colour space or cut short are common; the pixels still count
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")

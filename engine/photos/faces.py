@@ -3,7 +3,8 @@
 dlib's models are loaded with the first picture, so importing this module is cheap.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -68,26 +69,70 @@ On 580 photos every score above 0.3 was a face. Faces in profile, in shadow or v
 a backpack and a dog. The network decides between these two scores: it is slow, and gives 0.5 to 1.1 to faces only."""
 
 
+_CLEAR, _MORE = 1.0, 0.5
+"""A face of at least the score `_CLEAR` is upright. One below it is, unless the quick detector finds a face that scores
+`_MORE` higher in the turned picture.
+
+On 70 photos, each in all four turns, upright faces score 1.2 or more in 60 of them, upside down ones up to 0.6, and
+faces on their side up to 0.44. Of 69 other photos in all four turns, 274 of 276 get the right turn."""
+
+
 def find_faces(image: Image.Image) -> list[Face]:
-    """The faces in a picture, the largest first. If no face is upright, the other three turns are searched."""
-    faces = _upright_faces(image)
-    if not faces:
-        for turn in (90, 270, 180):
-            turned, scale = _resized(rotated(image, turn), _DETECTION_SIDE)
-            found = _quick(turned, scale, upsample=0, least=_SURE)
-            if found:
-                faces = [Face(f.left, f.top, f.right, f.bottom, f.score, turn) for f in found]
-                break
-    if not faces:
-        faces = _thorough(image, 360)
+    """The faces in a picture, the largest first. If they are not upright, their `turn` is the turn that makes them so.
+
+    A face that scores low as it is may be upside down or on its side, so the other three turns are searched as well.
+    """
+    seen = _seen(image)
+    best = max((face.score for face in seen), default=_MAYBE)
+    turned = [] if best >= _CLEAR else _turned_faces(image, max(_SURE, best + _MORE))
+    faces = turned or _sure_faces(image, seen) or _turned_hard_faces(image) or _faces_of_network(image)
     return sorted(faces, key=lambda face: -face.width)
 
 
-def _upright_faces(image: Image.Image) -> list[Face]:
+def _seen(image: Image.Image) -> list[Face]:
+    """What the quick detector takes for faces, doubtful ones among them."""
     small, scale = _resized(image, _DETECTION_SIDE)
-    found = _quick(small, scale, upsample=1, least=_MAYBE)
-    doubtful = [face for face in found if face.score < _SURE][:5]
-    return [face for face in found if face.score >= _SURE or (face in doubtful and _confirmed(image, face))]
+    return _quick(small, scale, upsample=1, least=_MAYBE)
+
+
+def _sure_faces(image: Image.Image, seen: Sequence[Face]) -> list[Face]:
+    """The faces of those that the quick detector has seen, with the network's word on doubtful ones."""
+    doubtful = [face for face in seen if face.score < _SURE][:5]
+    return [face for face in seen if face.score >= _SURE or (face in doubtful and _confirmed(image, face))]
+
+
+def _turned_faces(image: Image.Image, least: float) -> list[Face]:
+    """The faces in the one of the other three turns in which the best face scores highest, and at least `least`."""
+
+    def found(turned: Image.Image) -> list[Face]:
+        small, scale = _resized(turned, _DETECTION_SIDE)
+        return _quick(small, scale, upsample=0, least=_SURE)
+
+    return _best_turn(image, found, least)
+
+
+def _turned_hard_faces(image: Image.Image) -> list[Face]:
+    """As `_turned_faces`, but small and doubtful faces as well. It is slower."""
+    return _best_turn(image, lambda turned: _sure_faces(turned, _seen(turned)), _MAYBE)
+
+
+def _best_turn(image: Image.Image, find: Callable[[Image.Image], list[Face]], least: float) -> list[Face]:
+    best: list[Face] = []
+    for turn in (90, 270, 180):
+        faces = [replace(face, turn=turn) for face in find(rotated(image, turn))]
+        top = max((face.score for face in faces), default=_MAYBE)
+        if faces and top >= least:
+            best, least = faces, top
+    return best
+
+
+def _faces_of_network(image: Image.Image) -> list[Face]:
+    """The faces that only the network finds: upright ones, or upside down ones. It gives faces on their side nearly the
+    same score as upright ones, so it cannot tell those."""
+    for turn in (0, 180):
+        if found := _thorough(rotated(image, turn), 360):
+            return [replace(face, turn=turn) for face in found]
+    return []
 
 
 def _quick(small: Image.Image, scale: float, upsample: int, least: float) -> list[Face]:

@@ -23,6 +23,8 @@ SENTENCES = {
     "not_image": "this is not a picture in a format that can be read (JPEG, PNG, WebP, AVIF, HEIC, TIFF, GIF, BMP)",
     "broken": "the file is damaged or was not transferred completely",
     "too_many_pixels": "it has {megapixels} megapixels, more than {limit}",
+    "float_tiff": "it is a TIFF with floating point numbers, which cannot be read",
+    "unknown_colours": "its colours are coded in a way that cannot be read ({colours}); save it as JPEG or PNG",
     "animated": "it is an animation, not a photo",
     "too_small": "it has {width} x {height} pixels; at least {limit} on the shorter side are needed",
     "aspect": "it is too long and narrow ({width} x {height})",
@@ -45,8 +47,8 @@ SENTENCES = {
 """One clause for each code, for the command line. The chats' texts for these codes are in `bot/replies`."""
 
 REJECTIONS = frozenset(
-    "empty too_heavy not_image broken too_many_pixels animated too_small aspect no_face several_faces "
-    "blurred too_dark duplicate".split()
+    "empty too_heavy not_image broken too_many_pixels float_tiff unknown_colours animated too_small aspect no_face "
+    "several_faces blurred too_dark duplicate".split()
 )
 """Codes that reject a photo. All other codes are remarks."""
 
@@ -84,12 +86,26 @@ class Inspected:
     """The largest face, in pixels of `image`; None if there is none or none was looked for."""
 
 
+def learnable(data: bytes, rules: Rules | None = None) -> Image.Image:
+    """The photo as it is learned: as `load_photo` gives it, and turned upright as its verdict says. Raises BadPhoto."""
+    rules = rules or Rules()
+    image, _ = decode(data, rules)
+    if rules.faces == "ignored" or _unjudged(image, rules) or is_drawing(image):
+        return image
+    return _turned_upright(image, find_faces(image))
+
+
 def sentence(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     if not verdict.codes:
         return "Good."
-    clauses = [SENTENCES[code].format_map(_Facts(verdict.facts)) for code in verdict.codes]
+    clauses = [clause(code, verdict.facts) for code in verdict.codes]
     return f"{'Accepted, but' if verdict.ok else 'Rejected:'} {'; '.join(clauses)}."
+
+
+def clause(code: str, facts: Mapping[str, Any]) -> str:
+    """One code's clause."""
+    return SENTENCES[code].format_map(_Facts(facts))
 
 
 class _Facts(dict[str, Any]):
@@ -159,7 +175,7 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
         codes.append("low_resolution")
     if longer > rules.max_aspect * shorter:
         codes.append("aspect")
-    if shorter < 64 or "aspect" in codes:
+    if _unjudged(image, rules):
         return image, None, codes
     face = None
     if drawn:
@@ -175,6 +191,17 @@ def _judged(image: Image.Image, facts: dict[str, Any], rules: Rules) -> tuple[Im
     return image, face, codes
 
 
+def _unjudged(image: Image.Image, rules: Rules) -> bool:
+    """Whether a photo is too small or too narrow to be looked at."""
+    shorter, longer = sorted(image.size)
+    return shorter < 64 or longer > rules.max_aspect * shorter
+
+
+def _turned_upright(image: Image.Image, faces: Sequence[Face]) -> Image.Image:
+    """The photo, turned as its largest face needs."""
+    return rotated(image, faces[0].turn) if faces else image
+
+
 def _judge_faces(image: Image.Image, facts: dict[str, Any], codes: list[str]) -> tuple[Face | None, Image.Image]:
     faces = find_faces(image)
     faces = [face for face in faces if face.width > 0.4 * faces[0].width]  # people in the background are no problem
@@ -186,7 +213,7 @@ def _judge_faces(image: Image.Image, facts: dict[str, Any], codes: list[str]) ->
     if face.turn:
         codes.append("rotated")
         facts["turn"] = face.turn
-        image = rotated(image, face.turn)
+        image = _turned_upright(image, faces)
     if len(faces) > 1:
         codes.append("several_faces")
     facts["face"] = round(face.width / min(image.size), 3)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFilter, ImageOps
 
 from engine.photos.decoding import BadPhoto, load_photo
-from engine.photos.faces import describe, face_crop, find_faces, looks_drawn
-from engine.photos.inspection import REJECTIONS, SENTENCES, Verdict, inspect_album, inspect_photo, sentence
+from engine.photos.faces import describe, face_crop, find_faces, looks_drawn, rotated
+from engine.photos.inspection import REJECTIONS, SENTENCES, Verdict, inspect_album, inspect_photo, learnable, sentence
 from engine.photos.rules import Rules
 from engine.toon import world
 
@@ -53,6 +53,41 @@ def huge_png(width: int, height: int) -> bytes:
     body = b"".join(rows.compress(row) for _ in range(height)) + rows.flush()
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def with_chunk(png: bytes, kind: bytes, body: bytes) -> bytes:
+    """The PNG with a chunk after its header."""
+    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return png[:33] + chunk + png[33:]
+
+
+def coded(image: Image.Image, format: str, primaries: int, transfer: int) -> bytes:
+    """The picture as a file without an ICC profile that gives its colours by these code points."""
+    if format == "PNG":
+        return with_chunk(saved(image, "PNG"), b"cICP", bytes((primaries, transfer, 0, 1)))
+    if format == "HEIF":
+        code_points = {"color_primaries": primaries, "transfer_characteristics": transfer}
+        return saved(image, "HEIF", quality=100, chroma=444, save_nclx_profile=True, **code_points)
+    head, box, rest = saved(image, "AVIF", quality=100, subsampling="4:4:4").partition(b"colrnclx")
+    return head + box + struct.pack(">HH", primaries, transfer) + rest[4:]
+
+
+def float_tiff(values: np.ndarray, order: str) -> bytes:
+    """An uncompressed TIFF of float samples (H, W, C) in this byte order, as programs for science and HDR write it."""
+    height, width, channels = values.shape
+    body = values.astype(f"{order}f4").tobytes()
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 8), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 32), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(body)), (339, 3, channels, 16),
+    ]  # fmt: skip
+    start = 32 + len(body)
+    out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    out += struct.pack(f"{order}4H4H", *[32] * 4, *[3] * 4)
+    out = out.ljust(32, b"\0") + body + struct.pack(f"{order}H", len(entries))
+    for tag, kind, count, value in entries:
+        one = struct.pack(f"{order}H2x" if kind == 3 and count == 1 else f"{order}I", value)
+        out += struct.pack(f"{order}HHI", tag, kind, count) + one
+    return out + bytes(4)
 
 
 def codes(data: bytes, rules: Rules = THINGS) -> tuple[str, ...]:
@@ -174,6 +209,86 @@ class TestPixels:
         for profile in (srgb, lab, b"not a profile"):  # one that changes nothing, two that do not apply
             same = np.asarray(load_photo(saved(texture(), "PNG", icc_profile=profile))).astype(int)
             assert np.abs(same - plain).max() <= 2
+
+    @pytest.mark.parametrize("format", ["PNG", "HEIF", "AVIF"])
+    @pytest.mark.parametrize(
+        ("primaries", "transfer", "stored", "shown"),
+        [
+            (12, 13, (234, 51, 35), (255, 0, 0)),  # Display P3's values for the three primaries of sRGB
+            (12, 13, (117, 251, 76), (0, 255, 0)),
+            (12, 13, (0, 0, 245), (0, 0, 255)),
+            (9, 16, (148, 148, 148), (255, 255, 255)),  # ITU-R BT.2408, table 1: graphics white and 18 % gray
+            (9, 16, (97, 97, 97), (100, 100, 100)),
+            (9, 18, (191, 191, 191), (255, 255, 255)),
+            (9, 18, (97, 97, 97), (100, 100, 100)),
+            (1, 8, (55, 55, 55), (128, 128, 128)),  # linear light
+            (1, 13, (200, 120, 80), (200, 120, 80)),
+            (2, 2, (200, 120, 80), (200, 120, 80)),
+            (1, 1, (200, 120, 80), (200, 120, 80)),
+        ],
+    )
+    def test_colours_given_by_code_points(self, format, primaries, transfer, stored, shown) -> None:
+        image = load_photo(coded(Image.new("RGB", (96, 80), stored), format, primaries, transfer))
+        assert np.abs(np.asarray(image).astype(int)[40, 48] - shown).max() <= 4
+
+    def test_hdr_keeps_its_highlights_apart(self) -> None:
+        ramp = np.repeat(np.linspace(90, 192, 600)[None, :, None], 4, axis=0).repeat(3, axis=2).astype(np.uint8)
+        shown = np.asarray(load_photo(coded(Image.fromarray(ramp), "PNG", 9, 16))).astype(int)[0, :, 0]
+        assert (np.diff(shown) >= 0).all() and shown[-1] == 255
+        white = int(np.searchsorted(ramp[0, :, 0], 148))
+        assert 235 <= shown[white] <= 248  # brighter parts are left room, so white is a little below 255
+        alone = np.asarray(load_photo(coded(Image.fromarray(ramp[:, : white // 2]), "PNG", 9, 16)))[0, :, 0]
+        assert (alone == shown[: white // 2]).all()  # what is darker does not change
+
+    @pytest.mark.parametrize("format", ["PNG", "HEIF", "AVIF"])
+    def test_unknown_code_points_are_named(self, format: str) -> None:
+        verdict = inspect_photo(coded(texture(), format, 9, 10), THINGS).verdict
+        assert verdict.codes == ("unknown_colours",)
+        assert "primaries 9, transfer 10" in sentence(verdict)
+
+    def test_an_icc_profile_comes_first_but_in_png(self) -> None:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        gray = Image.new("RGB", (96, 80), (97, 97, 97))
+        assert load_photo(saved(gray, "HEIF", icc_profile=srgb)).getpixel((40, 40)) == (97, 97, 97)
+        both = with_chunk(saved(gray, "PNG", icc_profile=srgb), b"cICP", bytes((9, 16, 0, 1)))
+        assert load_photo(both).getpixel((40, 40)) == (100, 100, 100)
+
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("channels", [3, 4])
+    def test_a_float_tiff_is_named(self, order: str, channels: int) -> None:
+        verdict = inspect_photo(float_tiff(np.full((300, 300, channels), 0.5, np.float32), order)).verdict
+        assert verdict.codes == ("float_tiff",)
+        assert "floating point" in sentence(verdict)
+
+    def test_a_gray_float_tiff_keeps_its_tones(self) -> None:
+        ramp = np.linspace(0, 1, 600 * 600, dtype=np.float32).reshape(600, 600)
+        assert abs(np.asarray(load_photo(saved(Image.fromarray(ramp), "TIFF"))).mean() - 127.5) < 1
+
+    def test_48_megapixels_of_a_phone(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = saved(Image.new("RGB", (8064, 6048), (200, 120, 80)), exif=exif)
+        image = load_photo(data)
+        assert image.size == (3024, 4032)
+        assert np.abs(np.array(image.getpixel((9, 9))) - (200, 120, 80)).max() <= 3
+
+    @pytest.mark.parametrize("format", ["JPEG", "MPO", "HEIF"])
+    def test_larger_photos_are_made_smaller(self, format: str) -> None:
+        rules = Rules("ignored", max_pixels=200_000, reduced={format: 800_000})
+        picture = texture(880, 800)
+        frames = {"save_all": True, "append_images": [picture.reduce(4)]} if format == "MPO" else {}
+        image = load_photo(saved(picture, format, **frames), rules)
+        assert image.size == (440, 400)
+        assert np.abs(np.asarray(image).astype(int) - np.asarray(picture.reduce(2))).mean() < 6
+        for other in (saved(texture(1000, 900), format, **frames), saved(picture, "PNG")):
+            with pytest.raises(BadPhoto, match="too_many_pixels"):
+                load_photo(other, rules)
+
+    def test_a_progressive_jpeg_may_have_fewer_pixels(self) -> None:
+        rules = Rules("ignored", max_pixels=200_000, reduced={"JPEG": 800_000, "progressive": 300_000})
+        with pytest.raises(BadPhoto) as raised:
+            load_photo(saved(texture(880, 800), progressive=True), rules)
+        assert raised.value.code == "too_many_pixels"
 
     def test_low_quality(self) -> None:
         assert "compressed" in codes(saved(texture(600, 600), quality=5))
@@ -370,6 +485,30 @@ class TestPhotos:
         middle = ImageOps.fit(photo, (256, 256), Image.Resampling.LANCZOS)
         assert np.array_equal(face_crop(photo, 256, drawn=True), middle)
         assert not np.array_equal(face_crop(photo, 256, drawn=False), middle)
+
+    @pytest.mark.parametrize(
+        ("name", "turn"),
+        [
+            ("portraits/canada_065f.jpg", 90),
+            ("portraits/canada_065f.jpg", 270),
+            ("portraits/canada_031f.jpg", 180),  # upside down it scores 0.59, on its side another one does
+            ("portraits/london_038_neutral.jpg", 90),
+            ("portraits/faker_male_94.jpg", 180),
+            ("albums/suaresito/14.jpg", 270),  # the quick detector is in doubt even if the photo is upright
+        ],
+    )
+    def test_a_turned_face_is_learned_upright(self, name: str, turn: int) -> None:
+        upright = load_photo((DATA / name).read_bytes())
+        lying = saved(rotated(upright, turn), "PNG")
+        inspected = inspect_photo(lying)
+        assert "rotated" in inspected.verdict.codes
+        assert inspected.verdict.facts["turn"] == 360 - turn
+        assert inspected.image is not None
+        assert learnable(lying).tobytes() == inspected.image.tobytes() == upright.tobytes()
+
+    def test_a_thing_is_learned_as_it_lies(self) -> None:
+        lying = (DATA / "edge" / "rotated_90_no_exif.jpg").read_bytes()
+        assert learnable(lying, THINGS).tobytes() == load_photo(lying).tobytes()
 
     def test_turned_photo_is_put_upright(self) -> None:
         inspected = inspect_photo((DATA / "edge" / "rotated_90_no_exif.jpg").read_bytes())
