@@ -59,9 +59,11 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     """`imagine`: draw pictures of a prompt."""
     from engine.adapters.adapters import Attached, facts_of
     from engine.bases.base import BaseModel, drawing_dtype
-    from engine.drawing.drawing import Drawing, draw_together, make_plan
+    from engine.drawing.drawing import Drawing, draw_together, make_plan, read_original
 
-    # 1. The adapters with their weights. A missing one is reported before the base is loaded.
+    # 1. The original, and the adapters with their weights. A missing one is reported before the base is loaded.
+    if asked.original:
+        read_original(asked.original)
     adapters = (*asked.avatar, *asked.style, *([asked.few_step] if asked.few_step else []))
     for adapter in adapters:
         facts_of(adapter)

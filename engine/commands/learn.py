@@ -259,7 +259,8 @@ def _ready(asked: argparse.Namespace, token: str, noun: str) -> _Ready:
     from engine.learning.albums import open_album, picture_count, selection
     from engine.learning.team import join
     from engine.photos.crops import prepared_album
-    from engine.photos.decoding import load_photo
+    from engine.photos.inspection import learnable
+    from engine.photos.rules import Rules
     from engine.recipe import choose
 
     team = join()
@@ -278,7 +279,7 @@ def _ready(asked: argparse.Namespace, token: str, noun: str) -> _Ready:
         refuse_looks(asked)
     elif recipe.captions:
         raise UserError("captions_unused")
-    photos = [load_photo(path.read_bytes()) for path in found]
+    photos = [learnable(path.read_bytes(), Rules.for_noun(noun)) for path in found]
     opened = open_album(photos, base.family, token, noun, read=partial(_read, asked), drawn=drawn, seed=asked.seed)
     album = prepared_album(opened.pictures, base.family.album_crop, recipe.crop, side, opened.drawn)
     figures: Figures = {"photos": len(chosen.chosen), "left_out": chosen.left_out, "looks": opened.looks}

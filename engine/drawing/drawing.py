@@ -18,11 +18,17 @@ from engine.bases.base import BaseModel
 from engine.bases.schedule import Step
 from engine.device.fast import one_core
 from engine.drawing.denoising import OnStep, Sampling, denoise, denoising_steps, later_noise, noise
+from engine.photos.decoding import BadPhoto, load_photo
+from engine.photos.inspection import clause
+from engine.photos.rules import Rules
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt; far more than any text encoder reads."""
+
+ORIGINAL = Rules(max_bytes=100_000_000)
+"""What the file of a picture to vary may be. PNGs and TIFFs on disk are larger than what people send into chats."""
 
 
 @dataclass(frozen=True)
@@ -215,9 +221,14 @@ def first_latents(base: BaseModel, plans: Sequence[Plan], noise: Tensor, first: 
 
 
 def read_original(path: Path) -> Image.Image:
-    """The picture in RGB. Raises UserError `bad_original`."""
+    """The picture in RGB, read like a photo that is learned: upright by EXIF, in sRGB, transparency on white.
+
+    Raises:
+        UserError: `bad_original` with the reason, in the words of a photo's verdict.
+    """
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
+        return load_photo(path.read_bytes(), ORIGINAL)
+    except BadPhoto as bad:
+        raise UserError("bad_original", file=path.name, reason=clause(bad.code, bad.facts)) from bad
     except OSError as error:
-        raise UserError("bad_original", file=path.name) from error
+        raise UserError("bad_original", file=path.name, reason=error.strerror or "it cannot be opened") from error

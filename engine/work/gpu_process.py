@@ -42,7 +42,8 @@ from engine.learning.config import TrainingConfig
 from engine.learning.listener import Listener, Progress, Stopped
 from engine.measuring.likeness import likeness_of
 from engine.photos.crops import prepared_album
-from engine.photos.decoding import load_photo
+from engine.photos.inspection import learnable
+from engine.photos.rules import Rules
 from engine.recipe import choose
 from engine.sentences import sentence
 from storage.errors import UserError
@@ -234,7 +235,8 @@ class GpuProcess:
         # 1. The album and its recipe.
         request_id, out, family = request["id"], Path(request["out"]), self.base.family
         token, noun, seed = request["token"], request["noun"], request["seed"]
-        photos = [load_photo(Path(path).read_bytes()) for path in request["photos"]]
+        rules = Rules.for_noun(noun)
+        photos = [learnable(Path(path).read_bytes(), rules) for path in request["photos"]]
         known = request.get("looks")
         read = (lambda photos: known) if known else albums.read_looks
         learned = albums.open_album(photos, family, token, noun, read=read, seed=seed)

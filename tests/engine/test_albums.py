@@ -16,6 +16,7 @@ from engine.bases.families import FAMILIES, TOON, Family
 from engine.learning.albums import knows, open_album, picture_count
 from engine.learning.examples import instance_prompts
 from engine.measuring.evaluation import people
+from engine.photos.faces import Face
 from engine.photos.inspection import Verdict
 from engine.photos.looks import Looks
 from engine.photos.selection import select
@@ -153,6 +154,24 @@ def test_the_command_line_says_what_it_read_and_takes_corrections(command, tmp_p
     assert main([*command, *options, *corrections]) == 2
     assert "say all of --hair-length" in capsys.readouterr().err
     assert main([*command, *options, *corrections, "--glasses", "no"]) == 0
+
+
+def test_the_command_line_learns_photos_as_they_were_judged(command, tmp_path: Path, monkeypatch) -> None:
+    upright = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8)[:, None, None], (1, 200, 3)))
+    (tmp_path / "photos").mkdir()
+    path = tmp_path / "photos" / "lying.png"
+    upright.transpose(Image.Transpose.ROTATE_90).save(path)
+    monkeypatch.setattr("engine.commands.learn._album", lambda folder, noun: ({path: Verdict((), {})}, []))
+    monkeypatch.setattr("engine.photos.inspection.find_faces", lambda image: [Face(50, 50, 150, 150, 2.0, turn=270)])
+    learned = list[Image.Image]()
+
+    def read(photos: Sequence[Image.Image]) -> Looks:
+        learned.extend(photos)
+        return Looks(**unknown())
+
+    monkeypatch.setattr("engine.photos.looks.read_album", read)
+    assert main([*command, "--photos", str(tmp_path / "photos"), "--class", "man"]) == 0
+    assert [photo.tobytes() for photo in learned] == [upright.tobytes()]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from diffusers import (
 from PIL import Image, ImageOps
 
 from engine.adapters.adapters import FILE, Attached
-from engine.drawing.drawing import draw
+from engine.drawing.drawing import draw, read_original
+from engine.sentences import sentence
 from storage.errors import UserError
 from tests.engine.learning import learn
 from tests.engine.tiny import FAMILIES, LORA, SIDE, asked, assert_same, load, solved, together
@@ -89,6 +90,32 @@ def test_an_original_that_cannot_be_varied_is_refused(folders, original: Path) -
     base = load(folders("sd1"))
     with pytest.raises(UserError, match="out_of_range"):
         draw(base, Attached(base), asked(original=original, strength=1.2))
-    original.write_bytes(b"not a picture")
-    with pytest.raises(UserError, match="bad_original"):
-        draw(base, Attached(base), asked(original=original))
+    frames = [Image.new("RGB", (40, 40), colour) for colour in ("red", "blue")]
+    for write, reason in (
+        (lambda: original.write_bytes(b"not a picture"), "not a picture in a format"),
+        (lambda: Image.new("1", (20_000, 20_000)).save(original), "400 megapixels"),
+        (lambda: original.write_bytes(b""), "empty"),
+        (lambda: frames[0].save(original, "GIF", save_all=True, append_images=frames[1:]), "animation"),
+        (lambda: original.unlink(), "No such file"),
+    ):
+        write()
+        with pytest.raises(UserError, match="bad_original") as raised:
+            draw(base, Attached(base), asked(original=original))
+        assert reason in sentence(raised.value)
+
+
+def test_an_original_is_read_like_a_photo(tmp_path: Path) -> None:
+    left_red = Image.new("RGB", (60, 40), "blue")
+    left_red.paste("red", (0, 0, 30, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    left_red.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif)
+    left_red.save(tmp_path / "photo.heic")
+    hidden = Image.new("RGBA", (60, 40), (0, 255, 0, 0))  # green that no viewer shows
+    hidden.paste((255, 0, 0, 255), (0, 0, 30, 40))
+    hidden.save(tmp_path / "hidden.png")
+    for name, right in (("turned.jpg", (0, 0, 255)), ("photo.heic", (0, 0, 255)), ("hidden.png", (255, 255, 255))):
+        picture = read_original(tmp_path / name)
+        assert picture.size == (60, 40) and picture.mode == "RGB"
+        assert np.abs(np.array(picture.getpixel((10, 20))) - (255, 0, 0)).max() < 12, name
+        assert np.abs(np.array(picture.getpixel((50, 20))) - right).max() < 12, name
