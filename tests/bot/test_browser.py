@@ -1,5 +1,6 @@
 """The chat page in a real Chromium."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -274,6 +275,29 @@ async def test_an_unanswered_request_is_sent_again_with_the_same_key(browser: Br
     owner = await bot.records.users.get_or_create("chat", "anna", "Anna")
     drawings = [job for job in await bot.records.jobs.for_user(owner.id) if isinstance(job.payload, Imagine)]
     assert len(drawings) == 3
+
+
+async def test_what_is_typed_while_a_line_is_on_its_way_stays(browser: Browser, chat: str, bot: Any) -> None:
+    await bot.avatar("mia7")
+    page = await enter(browser, Watch(chat), "Anna", **ON_A_DESK)
+    text, answered = page.get_by_label("Message", exact=True), asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        answer = await route.fetch()
+        await answered.wait()
+        await route.fulfill(response=answer)
+
+    await page.route("**/say", delay, times=1)
+    await text.fill("/imagine mia7 woman --count 1")
+    await text.press("Enter")
+    await expect(page.get_by_text("Here you are")).to_be_visible()
+    await text.fill("/avatars")
+    answered.set()
+    await expect(page.get_by_role("button", name="Send")).to_be_enabled()
+    await expect(text).to_have_value("/avatars")
+    await text.press("Enter")
+    await expect(page.get_by_text("Avatars you can use here")).to_be_visible()
+    await expect(text).to_have_value("")
 
 
 async def barriers(page: Page) -> list[str]:

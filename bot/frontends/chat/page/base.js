@@ -10,7 +10,7 @@ export const state = {
   messages: new Map(),     // message id -> its element
   sources: new Map(),      // completion source -> {at, found}
   options: [], chosen: -1, moved: false,
-  sent: [], recalled: -1,
+  sent: [],
 };
 
 // Sentences are in English here; the server sends their translations

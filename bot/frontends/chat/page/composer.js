@@ -46,9 +46,9 @@ export function showTray(problem = "") {
   $("consent").closest("label").hidden = count === 0;
 }
 
-export function clearTray(keep) {
-  if (!keep) state.photos.forEach((photo) => URL.revokeObjectURL(photo.url));
-  state.photos = [];
+/** Take photos out of the tray that were sent. Their previews stay: the photo check shows them. */
+export function removeSent(photos) {
+  state.photos = state.photos.filter((photo) => !photos.includes(photo));
   $("consent").checked = false;
   showTray();
 }
