@@ -29,9 +29,10 @@ simulate: $(READY)
 	@$(BIN)/python -m tests.platforms.simulate $(ARGS)
 
 # All tests, on at most four cores; one file of tests in this process: make test WORKERS=0 ARGS=tests/bot/test_chat.py
-WORKERS ?= logical
+# One process more than there are cores, since many tests wait for other processes.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 test: $(READY)
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 # Compare with diffusers' training scripts: make bench REFERENCE=diffusers/examples/dreambooth [ONLY=job,warm]
 bench: $(READY)

@@ -117,7 +117,7 @@ def test_bad_input_exits_with_2_and_one_line_and_writes_nothing(drawn_album, tin
 def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
     """He has light skin, short dark hair and a full beard: that is read, said, drawn and learned."""
     command = ("train", "--photos", SUARESITO, "--token", "suar", "--class", "man", "--out", tmp_path, "--json")
-    done = run(*command, timeout=1500)
+    done = run(*command, "--steps", 160, timeout=1500)  # half of what the recipe chooses is enough for this
     trained = last_json(done)
     assert trained["notice"] == "cartoon" and "draws cartoons" in done.stdout
     assert (trained["photos"], trained["drawings"]) == (20, 8)

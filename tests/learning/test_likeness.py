@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from engine.measuring.evaluation import people
+from engine.toon import WEIGHTS
 from engine.toon.judge import ATTRIBUTES, IDENTITY, Judge, seen_as
 from engine.toon.world import Scene, render, sample_look
 
-PEOPLE = 2
+PEOPLE = 1
+"""He has a beard, so that every attribute of identity can be learned."""
 
 
 def labels(scene: Scene) -> dict[str, int]:
@@ -28,9 +30,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.learning]
 
 
 def evaluated(work: Path) -> dict[str, Any]:
-    """What `python -m engine evaluate` says of two people."""
+    """What `python -m engine evaluate` says of one person, drawn in four steps: with 25, drawing takes as long as
+    training."""
     command = [sys.executable, "-m", "engine", "evaluate", "--world", "--people", str(PEOPLE)]
-    command += ["--processes", "2", "--work", str(work), "--json"]
+    command += ["--few-step", str(WEIGHTS / "few")]
+    command += ["--work", str(work), "--json"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert run.returncode == 0, run.stderr
     print(run.stdout)
@@ -71,9 +75,7 @@ def test_a_person_comes_out_right_clearly_more_often_with_the_adapter(attribute:
         figures[name]["identity"] if attribute == "all" else figures[name]["by_attribute"][attribute]
         for name in ("with_adapter", "without_adapter")
     )
-    # Who has no beard needs none learned: the base comes out right there, and nothing can be gained.
-    can_gain = [person.facial_hair != "none" for person in people(PEOPLE)] if attribute == "facial_hair" else [True]
-    assert with_it >= without + 0.2 * sum(can_gain) / len(can_gain)
+    assert with_it >= without + 0.2
 
 
 def test_the_clothes_still_follow_the_prompt(figures: dict[str, Any]) -> None:
