@@ -13,11 +13,10 @@ from discord import ui
 
 from bot.frontends.discord.rendering import cut
 from bot.language import say
-from bot.lines import Value
+from bot.lines import Value, number
 from bot.replies import discord as wording
 from bot.replies import refusals
 from bot.table import COMMANDS, Command, Option, OptionKind
-from storage.errors import UserError
 
 FIELDS = 5
 """Most fields of a form."""
@@ -104,7 +103,8 @@ def submitted_form(interaction: discord.Interaction[Any]) -> SubmittedForm | Non
         elif option.kind == OptionKind.FLAG:
             values[option.name] = _TICKED in field.get("values", ())
         elif text := str(field.get("value") or "").strip():
-            values[option.name] = _number(option, text)
+            numeric = option.kind in (OptionKind.INTEGER, OptionKind.NUMBER)
+            values[option.name] = number(option, text) if numeric else text
     return SubmittedForm(command, frozenset(shown), values, files, job)
 
 
@@ -139,16 +139,3 @@ def _field(option: Option, given: Value | None) -> ui.Item[Any]:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _number(option: Option, text: str) -> Value:
-    try:
-        match option.kind:
-            case OptionKind.INTEGER:
-                return int(text)
-            case OptionKind.NUMBER:
-                return float(text)
-            case _:
-                return text
-    except ValueError:
-        raise UserError("not_a_number", option=option.name, value=text[:32]) from None

@@ -1,6 +1,5 @@
 """Reading an update: its room, its sender, and the command in its text."""
 
-import re
 from typing import Any
 
 from telegram import Bot, Chat, Message, MessageEntity, Update, User
@@ -42,7 +41,6 @@ class Reader:
         """The command line in a text, without the bot's name; None if there is no command for this bot."""
         if not text.startswith("/"):
             return None
-        text = re.sub(r"(?<=\s)[—–](?=[a-z])", "--", text)  # phones turn two hyphens into a dash
         word, space, rest = text.partition(" ")
         head, newline, below = word.partition("\n")
         if newline:
