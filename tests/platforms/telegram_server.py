@@ -630,11 +630,11 @@ class Person:
 
 
 def media_of(kind: str, name: str, size: int) -> dict[str, Any]:
-    """The part of a message that holds a file."""
+    """The part of a message that holds a file: "photo", "document" (a PNG), a document's type, or "" for none."""
     file = {"file_id": name, "file_unique_id": name.partition(".")[0], "file_size": size}
     if kind == "photo":
         return {"photo": [{**file, "file_id": f"{name}", "width": 128, "height": 128}]}
-    return {"document": {**file, "mime_type": "image/png" if kind == "document" else kind}}
+    return {"document": {**file, **({"mime_type": "image/png" if kind == "document" else kind} if kind else {})}}
 
 
 def said(body: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot import limits
 from bot.commands.commands import COMMANDS, Commands
+from bot.frontends.files import is_picture
 from bot.frontends.locks import Locks
 from bot.frontends.telegram.calls import Unreachable
 from bot.frontends.telegram.outbox import TelegramOutbox
@@ -83,6 +84,19 @@ class _Photo:
     blob: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Picked:
+    """The file of a message, which is a picture or may be one."""
+
+    file_id: str
+    mark: str
+    """Equal for equal files."""
+    size: int
+    """In bytes, 0 if unknown."""
+    typed: bool = True
+    """Whether Telegram says that it is a picture. Otherwise its content decides."""
+
+
 class Albums:
     """The trays of all private chats. Callers must hold the chat's lock in `turns`."""
 
@@ -109,6 +123,8 @@ class Albums:
         self._settling: set[asyncio.Task[None]] = set()
         # The content of each tray's message, so that it is not replaced by an equal one.
         self._shown: dict[tuple[int, str], Message] = {}
+        # What was said of each album's files that were not taken.
+        self._refused_files: dict[tuple[int, str], list[Message]] = {}
 
     async def resume(self) -> None:
         """Continue with the trays of an earlier process."""
@@ -133,9 +149,13 @@ class Albums:
         known = await self._tray_for(chat, tray, user)
         picked = _picked(message)
         if picked is None:
-            await self._outbox.say(Room(chat), wording.no_picture(), reply_to=message.message_id)
+            await self._refuse(message, tray, wording.no_picture())
+            # The caption of a film is the album's as well.
+            if line and message.media_group_id and known.over is None:
+                await self._keep(chat, tray, replace(known, line=line))
+                self._settle_later(chat, tray)
             return
-        file_id, mark, size = picked
+        mark = picked.mark
         if known.over == "moved" and (loose := await self._tray(chat, LOOSE)) is not None and not loose.over:
             tray, known = LOOSE, loose
         if known.over is not None:
@@ -149,29 +169,38 @@ class Albums:
             number = sum(photo.tray == tray for photo in photos) + 1
             blob = f"{_blobs_of(chat, tray)}{mark}"
             if len(photos) < CHAT_MOST:
-                refused = await self._copy(file_id, size, blob, number)
+                refused = await self._copy(picked, blob, number)
             else:
                 refused = refusals.refusal(
                     UserError("photos_many", fewest=limits.PHOTOS_FEWEST, most=limits.PHOTOS_MOST)
                 )
             if refused is not None:
-                await self._outbox.say(Room(chat), refused, reply_to=message.message_id)
+                await self._refuse(message, tray, refused)
             else:
                 body = {"message": message.message_id, "blob": blob}
                 await self._records.notes.add(PHOTOS, key, body, f"{NAME}:{chat}")
         await self._keep(chat, tray, replace(known, line=line) if line else known)
         self._settle_later(chat, tray)
 
-    async def _copy(self, file_id: str, size: int, blob: str, number: int) -> Message | None:
+    async def _refuse(self, message: Got, tray: str, refused: Message) -> None:
+        """Say why a file is not taken, but not the same of every file of an album."""
+        if tray != LOOSE:
+            said = self._refused_files.setdefault((message.chat.id, tray), [])
+            if refused in said:
+                return
+            said.append(refused)
+        await self._outbox.say(Room(message.chat.id), refused, reply_to=message.message_id)
+
+    async def _copy(self, picked: _Picked, blob: str, number: int) -> Message | None:
         """Download a file into the blobs; return a refusal if that fails."""
         too_large = refusals.refusal(
             UserError("photo_large", number=number, megabytes=limits.PHOTO_BYTES // 1024 // 1024)
         )
-        if size > limits.PHOTO_BYTES:
+        if picked.size > limits.PHOTO_BYTES:
             return too_large
         for attempt in range(1, _TRIES + 1):
             try:
-                file = await self._bot.get_file(file_id)
+                file = await self._bot.get_file(picked.file_id)
                 data = bytes(await file.download_as_bytearray())
             except BadRequest as error:
                 return too_large if "too big" in error.message else wording.not_fetched()
@@ -181,6 +210,8 @@ class Albums:
             except TelegramError:
                 break
             else:
+                if not picked.typed and not is_picture(data):
+                    return wording.no_picture()
                 await self._blobs.put(blob, data)
                 return None
         return wording.not_fetched()
@@ -193,7 +224,10 @@ class Albums:
         if replied is not None and _picked(replied) is not None and _by_a_person(replied):
             tray = await self._tray_with(chat, replied)
         else:
-            waiting = [tray for tray, known in (await self._open(chat)).items() if known.line is None]
+            filled = {photo.tray for photo in await self._photos(chat)}
+            waiting = [
+                tray for tray, known in (await self._open(chat)).items() if known.line is None and tray in filled
+            ]
             if len(waiting) > 1:
                 await self._outbox.say(Room(chat), wording.which(), reply_to=message.message_id)
                 return
@@ -294,6 +328,7 @@ class Albums:
 
     async def expire(self) -> None:
         """Erase photos that have waited for a day, and say so; delete closed trays."""
+        self._refused_files.clear()
         for note in await self._records.notes.find(TRAYS):
             if note.created > datetime.now(UTC) - KEPT:
                 continue
@@ -339,6 +374,9 @@ class Albums:
             return
         # After a restart there is no update to take the language from.
         speak(known.language)
+        if known.line and tray != LOOSE and not photos:
+            await self._hand_on(chat, tray, known)
+            return
         if known.line is None:
             loose = await self._tray(chat, LOOSE)
             if tray != LOOSE and loose is not None and loose.line is not None and not loose.over:
@@ -383,6 +421,16 @@ class Albums:
         loose = await self._tray(chat, LOOSE)
         if loose is not None and not loose.over and len(await self._photos(chat, LOOSE)) >= limits.PHOTOS_FEWEST:
             await self._keep(chat, LOOSE, replace(loose, complete=True))
+
+    async def _hand_on(self, chat: int, tray: str, known: Tray) -> None:
+        """Let the command of an album without a single picture wait for the photos that come next."""
+        loose = await self._tray(chat, LOOSE)
+        if loose is None or loose.over:
+            await self._records.notes.delete(TRAYS, f"{chat}/{LOOSE}")
+            loose = Tray(known.user, known.name, language=known.language)
+        await self._keep(chat, LOOSE, replace(loose, line=known.line))
+        await self.end(chat, tray, "moved")
+        await self.settle(chat, LOOSE)
 
     async def _show(self, chat: int, tray: str, known: Tray, message: Message) -> None:
         if known.asked is not None and self._shown.get((chat, tray)) == message:
@@ -429,7 +477,7 @@ class Albums:
 
 def takes_photos(line: str) -> bool:
     """Whether a line's command takes photos."""
-    command = COMMANDS.get(line.strip().removeprefix("/").partition(" ")[0].lower())
+    command = COMMANDS.get((line.strip().removeprefix("/").split(maxsplit=1) or [""])[0].lower())
     return command is not None and any(option.kind == OptionKind.PHOTOS for option in command.options)
 
 
@@ -442,15 +490,23 @@ def _by_a_person(message: Got) -> bool:
     return message.from_user is not None and not message.from_user.is_bot
 
 
-def _picked(message: Got) -> tuple[str, str, int] | None:
-    """A picture's file id, its mark (equal for equal files), and its size in bytes, 0 if unknown."""
+_UNTYPED = frozenset({"", "application/octet-stream", "binary/octet-stream", "application/unknown"})
+"""Types that say nothing of a document. Telegram's clients give them where the sender's system knows no better."""
+
+
+def _picked(message: Got) -> _Picked | None:
+    """The message's picture, or the document that may be one; None if it is something else."""
     if message.photo:
-        file = message.photo[-1]
-    elif message.document and (message.document.mime_type or "").startswith("image/") and not message.animation:
-        return message.document.file_id, _mark(message.document.file_unique_id), message.document.file_size or 0
-    else:
+        photo = message.photo[-1]
+        return _Picked(photo.file_id, _mark(photo.file_unique_id), photo.file_size or 0)
+    document = message.document
+    if document is None or message.animation:
         return None
-    return file.file_id, _mark(file.file_unique_id), file.file_size or 0
+    kind = (document.mime_type or "").strip().lower()
+    typed = kind.startswith("image/")
+    if not typed and kind not in _UNTYPED:
+        return None
+    return _Picked(document.file_id, _mark(document.file_unique_id), document.file_size or 0, typed)
 
 
 def _mark(text: str) -> str:

@@ -135,6 +135,36 @@ async def test_a_caption_added_afterwards(world: World, anna: Person) -> None:
     await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
 
 
+@pytest.mark.parametrize("kind", ["", "application/octet-stream"])
+async def test_documents_without_a_type_are_known_by_their_content(world: World, anna: Person, kind: str) -> None:
+    letters = [anna.photo(b"Dear Anna, " * 40, kind), anna.photo(PHOTOS[0][:4], kind)]
+    await anna.hand_out(letters)
+    await anna.send(PHOTOS[:6], "/train mia7 woman", kind=kind)
+    asked = await world.server.until(anna.id, "mia7 woman: 6 photos")
+    await anna.press(asked, "They agreed")
+    await world.server.until(anna.id, "6 photos, all good")
+    assert len([body for body in world.server.of_bot(anna.id) if "only learn from pictures" in said(body)]) == 2
+
+
+@pytest.mark.parametrize("at", range(3))
+async def test_the_command_of_an_album_is_heard_whoever_carries_it(world: World, anna: Person, at: int) -> None:
+    film, letter, *photos = anna.album([b"film", b"Dear Anna", *PHOTOS[:5]], "/train mia7 woman", at=at)
+    film["document"] = {**film.pop("photo")[0], "mime_type": "video/mp4"}
+    letter["document"] = letter.pop("photo")[0]
+    album = [film, letter, *photos]
+    await anna.hand_out(album)
+    await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
+    # What cannot be learned is said once, not of every file.
+    assert len([body for body in world.server.of_bot(anna.id) if "only learn from pictures" in said(body)]) == 1
+
+
+async def test_a_command_whose_album_has_no_picture_waits_for_photos(world: World, anna: Person) -> None:
+    await anna.send([b"Dear Anna", b"Dear Ben"], "/train mia7 woman", kind="application/octet-stream")
+    await world.server.until(anna.id, "Now send me the photos")
+    await anna.send(PHOTOS[:5])
+    await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
+
+
 async def test_files_that_are_refused(world: World, anna: Person) -> None:
     await anna.hand_out([anna.photo(b"film", kind="video/mp4")])
     await world.server.until(anna.id, "only learn from pictures")
