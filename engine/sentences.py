@@ -31,8 +31,10 @@ SENTENCES: Mapping[str, str] = {
     "no_judge": "There are no weights of the judge in {folder}. Train them: python -m engine.pretraining.judge",
     "token_and_noun": "A person needs a token and a class noun, such as --token cr7d --class man. A style has neither.",
     "no_file": "There is no file {file}.",
-    "no_captions": "There is no metadata.jsonl in {folder}. Each of its lines names a picture: "
-    '{{"file_name": "1.png", "text": "what it shows"}}',
+    "no_captions": "There are no captions in {folder}. Write a metadata.jsonl, each line of which names a picture: "
+    '{{"file_name": "1.png", "text": "what it shows"}}. Or put a 1.txt beside each 1.png.',
+    "no_good_pictures": "None of the {of} pictures in {folder} can be used. {reasons}",
+    "uncaptioned": "There is no caption for {photo} in {folder}. Write one, or leave out --captions.",
     "bad_captions": "{file}, line {line}: {reason}.",
     "optimiser_unusable": "The optimiser {optimiser} cannot be used here: {reason}. Use --optimiser adamw.",
     "tracker_missing": "Reports to {tracker} need a package that is not installed: pip install {package}",

@@ -87,7 +87,7 @@ def _distil_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         type=Path,
-        help="folder of pictures with metadata.jsonl (default: the drawn world of the embedded base model)",
+        help="folder of captioned pictures, as for finetune (default: the drawn world of the embedded base model)",
     )
     parser.add_argument(
         "--pictures",
@@ -106,12 +106,15 @@ def run_distil(asked: argparse.Namespace) -> Figures:
     """`distil`: a base model becomes a few-step adapter for itself."""
     from engine.bases.base import BaseModel
     from engine.learning import distillation
-    from engine.photos.captioned import square_pictures
+    from engine.photos.captioned import read_captioned, square_pictures
     from engine.toon import samples
 
     base = BaseModel.load(base_source(asked))
     if asked.dataset:
-        pictures, captions = square_pictures(asked.dataset, base.side)
+        dataset = read_captioned(asked.dataset)
+        for line in dataset.left_out:
+            print(f"Left out: {line}")
+        pictures, captions = square_pictures(dataset, base.side)
     elif not base.family.sample_captions:
         raise UserError("no_photos", folder="--dataset")
     elif asked.method == "endpoints":

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
     from engine.recipe import Recipe
     from storage.looks import Looks
 
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
-"""Suffixes of the files that `--photos DIR` reads. The format follows from the content, not from the suffix."""
-
 
 def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
     """The person to learn, and the recipe."""
@@ -115,6 +112,7 @@ def _common_options(parser: argparse.ArgumentParser, recipe: Collection[str]) ->
 
 def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
     """The usable photos of a folder with their verdicts, and a line on each photo that has a fault."""
+    from engine.photos.decoding import SUFFIXES
     from engine.photos.inspection import inspect_album, sentence
     from engine.photos.rules import Rules
 
@@ -210,17 +208,16 @@ def _learn(
     return figures if trained.delta_error is None else figures | {"delta_error": trained.delta_error}
 
 
-def _captions(files: Sequence[Path]) -> list[str]:
-    """The captions of these photos, from the metadata.jsonl in their folder."""
-    from engine.photos.captioned import CAPTIONS, read_captioned
+def _captions(files: Sequence[Path]) -> list[tuple[str, ...]]:
+    """The captions of these photos, as their folder gives them."""
+    from engine.photos.captioned import read_captions
 
-    folder = files[0].parent
-    captioned = read_captioned(folder)
-    texts = {path.name: text for path, text in zip(captioned.files, captioned.texts, strict=True)}
-    missing = [path.name for path in files if path.name not in texts]
+    captioned = read_captions(files[0].parent)
+    captions = {path.name: texts for path, texts in zip(captioned.files, captioned.captions, strict=True)}
+    missing = [path.name for path in files if path.name not in captions]
     if missing:
-        raise UserError("bad_captions", file=folder / CAPTIONS, line=1, reason=f"no text for {missing[0]}")
-    return [texts[path.name] for path in files]
+        raise UserError("uncaptioned", folder=files[0].parent, photo=missing[0])
+    return [captions[path.name] for path in files]
 
 
 def _opened(asked: argparse.Namespace, team: "Team", choose: "Callable[[Family], Recipe]") -> "tuple[Any, Recipe]":
@@ -344,7 +341,10 @@ def run_train(asked: argparse.Namespace) -> Figures:
 
 def _finetune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dataset", type=Path, required=True, help="folder of pictures with metadata.jsonl: file_name, text"
+        "--dataset",
+        type=Path,
+        required=True,
+        help="folder of pictures with metadata.jsonl or .csv (file_name, text), or 1.txt beside 1.png",
     )
     parser.add_argument("--name", help="the style's name (default: the folder's)")
     _common_options(parser, ALL - PRIOR)
@@ -362,6 +362,8 @@ def run_finetune(asked: argparse.Namespace) -> Figures:
     from engine.recipe import style
 
     team = join()
+    for line in dataset.left_out if team.first else ():
+        print(f"Left out: {line}")
 
     def choose(family: Any) -> "Recipe":
         return style(len(dataset), family, **overrides(asked))
@@ -369,11 +371,11 @@ def run_finetune(asked: argparse.Namespace) -> Figures:
     base, recipe = _opened(asked, team, choose)
     base.check_size(recipe.side or base.side)
     prompts = tuple(dict.fromkeys(dataset.texts))[:4]
-    facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.texts, kind="style")
+    facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.captions, kind="style")
     if team.first:
         cost = f"in {facts['steps']} steps, {facts['seconds']} s"
         print(f"Learned the style {name} from {len(dataset)} pictures {cost}: {facts['adapter']}")
-    return {"style": name, "pictures": len(dataset)} | facts
+    return {"style": name, "pictures": len(dataset), "left_out": len(dataset.left_out)} | facts
 
 
 def _study_options(parser: argparse.ArgumentParser) -> None:

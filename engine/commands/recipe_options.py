@@ -40,7 +40,7 @@ SWITCHES: Mapping[str, str] = {
     "dora": "weight-decomposed LoRA (DoRA)",
     "rslora": "rank-stabilised scaling of the LoRA",
     "flip": "learn mirror images too; not for faces, which are not symmetric",
-    "captions": "learn each photo with its caption from metadata.jsonl",
+    "captions": "learn each photo with its caption from metadata.jsonl, metadata.csv or .txt files",
     "checkpointing": "gradient checkpointing, which saves memory; by default only where memory is short",
 }
 

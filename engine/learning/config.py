@@ -37,8 +37,8 @@ class TrainingConfig:
     """With the step's number it decides all noise, timesteps and rows."""
     side: int | None = None
     """Pixels of the training pictures' sides; the recipe's or the base's own if None."""
-    captions: Sequence[str] = ()
-    """For a recipe with captions, the text of each picture of the album."""
+    captions: Sequence[str | Sequence[str]] = ()
+    """For a recipe with captions, the text of each picture of the album, or several of which each step takes one."""
     known_captions: Sequence[Sequence[str]] = ()
     """For each picture of the album the captions that say what it shows, where that is known; the family describes the
     pictures of other albums itself."""

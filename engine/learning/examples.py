@@ -64,7 +64,7 @@ def instance_prompts(
     album: Sequence[Image.Image],
     instance: str,
     recipe: Recipe,
-    captions: Sequence[str],
+    captions: Sequence[str | Sequence[str]],
     *,
     known_captions: Sequence[Sequence[str]] = (),
 ) -> list[list[str]]:
@@ -72,11 +72,11 @@ def instance_prompts(
 
     Args:
         instance: token and class noun, which replace {instance} in the wordings.
-        captions: one for each picture, used if the recipe learns captions.
+        captions: one or several for each picture, used if the recipe learns captions.
         known_captions: for each picture further captions, instead of the family's description of it.
     """
     if recipe.captions and captions:
-        return [[text] for text in captions]
+        return [[texts] if isinstance(texts, str) else list(texts) for texts in captions]
     usual = [prompt.format(instance=instance) for prompt in recipe.prompts or base.family.instance_prompts]
     if recipe.prompts or not base.family.captions_drawings:
         return [usual] * len(album)

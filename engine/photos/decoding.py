@@ -18,6 +18,9 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from engine.photos.colours import Cicp, UnknownColours, cicp_of, to_srgb
 from engine.photos.rules import Rules
 
+SUFFIXES = frozenset(".jpg .jpeg .png .webp .avif .heic .heif .tif .tiff .gif .bmp".split())
+"""Suffixes of the files in a folder that are read as pictures. The format follows from the content, not the suffix."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "GIF", "BMP")
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")

@@ -29,7 +29,7 @@ COMMAND_LINE = {
     "optimiser_unusable", "tracker_missing", "seed_is_dreambooth", "lora_only", "prior_album_at_noise", "no_min_snr",
     "text_is_fixed",
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
-    "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused",
+    "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused", "no_good_pictures", "uncaptioned",
 }  # fmt: skip
 """Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
 engine does not start without a usable base model."""

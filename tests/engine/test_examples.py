@@ -21,7 +21,7 @@ from engine.learning.examples import Example, encode_album, instance_prompts
 from engine.learning.listener import Stopped
 from engine.learning.samples import example_indices, step_sample
 from engine.measuring.evaluation import people
-from engine.photos.captioned import read_captioned
+from engine.photos.captioned import read_captioned, read_captions
 from engine.photos.crops import bucket_of, buckets, cropped, face_square, largest_face, prepare
 from engine.photos.faces import Face
 from engine.recipe import Recipe
@@ -200,11 +200,89 @@ def test_a_captioned_set_is_read_and_what_is_wrong_in_it_is_named(tmp_path: Path
     found = read_captioned(tmp_path)
     assert len(found) == 1 and found.texts == ("a red thing",) and found[0].size == (80, 60)
     for bad in ("no json", "[]", json.dumps({"file_name": "b.png", "text": "x"}), json.dumps({"text": "x"}),
-                json.dumps({"file_name": "../a.png", "text": "x"})):  # fmt: skip
+                json.dumps({"file_name": "../a.png", "text": "x"}),
+                json.dumps({"file_name": "a.png", "text": 5})):  # fmt: skip
         lines.write_text('{"file_name": "a.png", "text": "a red thing"}\n' + bad)
         with pytest.raises(UserError) as raised:
             read_captioned(tmp_path)
         assert raised.value.code == "bad_captions" and "line 2" in sentence(raised.value)
+
+
+RED, SAID = '{"file_name": "a.png", "text": "a red thing"}', ("a red thing",)
+LIST, SEVERAL = '{"file_name": "a.png", "text": ["a", " ", null, "b"]}', ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "captions"),
+    [
+        ("metadata.jsonl", RED, SAID),
+        ("metadata.jsonl", "\ufeff" + RED + "\r\n", SAID),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a\u2028b\u0085c"}', ("a\u2028b\u0085c",)),
+        ("metadata.jsonl", '{"file_name": "a.png", "caption": "a red thing"}', SAID),
+        ("metadata.jsonl", LIST, SEVERAL),
+        ("metadata.csv", "file_name,text\r\na.png,a red thing\r\n", SAID),
+        ("metadata.csv", "\ufefftext;file_name\na red thing;a.png\n", SAID),
+        ("metadata.csv", 'file_name,text\na.png,"red, ""so"" red\nand round"\n', ('red, "so" red\nand round',)),
+        ("a.txt", "\ufeffa red thing\r\n", SAID),
+        ("a.txt", "a\n\nb", SEVERAL),
+    ],
+)
+def test_captions_in_every_form_that_people_have(tmp_path: Path, name: str, content: str, captions) -> None:
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+    found = read_captioned(tmp_path)
+    assert (found.files, found.captions, found.left_out) == ((tmp_path / "a.png",), (captions,), ())
+    assert found.texts == captions[:1]
+    assert instance_prompts(None, found, "", replace(RECIPE, captions=True), found.captions) == [list(captions)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("metadata.jsonl", '{"file_name": "b.png", "text": null}'),
+        ("metadata.jsonl", '{"file_name": "b.png", "text": NaN}'),
+        ("metadata.jsonl", '{"file_name": "b.png", "text": [null, ""]}'),
+        ("metadata.csv", "b.png,"),
+        ("metadata.csv", "b.png,nan"),
+        ("metadata.csv", "b.png"),
+        ("b.txt", "\n"),
+        ("", ""),
+    ],
+)
+def test_a_picture_without_a_caption_is_named_and_left_out(tmp_path: Path, name: str, row: str) -> None:
+    for letter in "ab":
+        Image.new("RGB", (80, 60), "red").save(tmp_path / f"{letter}.png")
+    (tmp_path / "a.txt").write_text("a red thing")
+    first = {"metadata.jsonl": RED + "\n", "metadata.csv": "file_name,text\na.png,a red thing\n"}.get(name, "")
+    if name:
+        (tmp_path / name).write_text(first + row)
+    found = read_captioned(tmp_path)
+    assert (found.captions, found.left_out) == ((SAID,), ("b.png: it has no caption.",))
+
+
+def test_a_damaged_picture_is_named_and_left_out(tmp_path: Path) -> None:
+    Image.effect_noise((300, 300), 50).save(tmp_path / "b.png")
+    (tmp_path / "b.png").write_bytes((tmp_path / "b.png").read_bytes()[:9000])
+    (tmp_path / "b.txt").write_text("noise")
+    with pytest.raises(UserError, match="no_good_pictures") as raised:
+        read_captioned(tmp_path)
+    assert "b.png: the file is damaged" in sentence(raised.value)
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("a red thing")
+    found = read_captioned(tmp_path)
+    assert found.captions == (SAID,) and len(found.left_out) == 1 and "b.png: the file is damaged" in found.left_out[0]
+    assert len(read_captions(tmp_path)) == 2  # which does not read the pictures
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "a.txt"])
+def test_captions_in_other_encodings_are_refused_in_one_line(tmp_path: Path, name: str, encoding: str) -> None:
+    Image.new("RGB", (80, 60), "red").save(tmp_path / "a.png")
+    text = {"metadata.jsonl": RED, "metadata.csv": "file_name,text\na.png,a red thing"}.get(name, "red")
+    (tmp_path / name).write_bytes(text.replace("red", "rötlich").encode(encoding))
+    with pytest.raises(UserError, match="bad_captions") as raised:
+        read_captioned(tmp_path)
+    assert "is not in UTF-8" in sentence(raised.value) and "\n" not in sentence(raised.value)
 
 
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")

@@ -94,7 +94,7 @@ def asked(tiny_folder: Path, pictures, tmp_path: Path, monkeypatch) -> Callable[
 
 
 def test_a_study_hears_captions(asked, pictures) -> None:
-    assert asked("--captions")["captions"] == [f"picture {n}" for n in range(len(pictures))]
+    assert asked("--captions")["captions"] == [(f"picture {n}",) for n in range(len(pictures))]
 
 
 @pytest.mark.parametrize("options", [(), ("--captions",)])
