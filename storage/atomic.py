@@ -4,7 +4,9 @@ The content goes into a draft in the same folder. The draft is synced to disk an
 makes the rename atomic. Syncing the folder makes the rename itself survive a power failure.
 """
 
+import errno
 import os
+import re
 import time
 import uuid
 from collections.abc import Iterator
@@ -12,8 +14,35 @@ from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from storage.errors import UserError
+
 STALE_SECONDS = 3600.0
 """Age from which a draft counts as left behind by a killed process."""
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""The system's errors where a disk is full, or a user's share of it."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether this error says that a disk is full.
+
+    Libraries written in Rust, such as safetensors, tell the system's error in words alone: "... (os error 28)".
+    """
+    if isinstance(error, OSError):
+        return error.errno in NO_SPACE
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return told is not None and int(told[1]) in NO_SPACE
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """A context in which a full disk is the UserError `disk_full` {folder}."""
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise UserError("disk_full", folder=str(folder)) from error
+        raise
 
 
 @contextmanager
@@ -23,21 +52,40 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The draft is a hidden file in the same folder with the same suffix. If the body raises, the draft is deleted and
     `path` stays as it was. Missing folders are created. Two processes that write the same path never share a draft: the
     last one to finish wins.
+
+    Raises:
+        UserError: `disk_full`.
     """
-    new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _delete_stale_drafts(path)
-    draft = path.parent / f".{path.stem}.{uuid.uuid4().hex}.draft{path.suffix}"
+    with full_disk_told(path.parent):
+        new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _delete_stale_drafts(path)
+        draft = path.parent / f".{path.stem}.{uuid.uuid4().hex}.draft{path.suffix}"
+        try:
+            yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        for folder in new_folders:
+            sync_folder(folder.parent)
+
+
+def put_aside(path: Path, word: str) -> Path | None:
+    """Rename a file that cannot be used, so that another can take its name; `word` is added to its name.
+
+    An earlier file of the new name is replaced, so that there is one at most.
+
+    Returns:
+        The new path, or None if the file could not be renamed, or is gone.
+    """
+    aside = path.with_name(f"{path.stem}.{word}{path.suffix}")
     try:
-        yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    for folder in new_folders:
-        sync_folder(folder.parent)
+        return path.replace(aside)
+    except OSError:
+        return None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

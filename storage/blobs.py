@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from storage.atomic import sync_folder
+from storage.atomic import full_disk_told, sync_folder
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob
 from storage.folders import private_folder
@@ -24,7 +24,10 @@ _KEY = re.compile(r"[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*")
 
 
 class Blobs(Protocol):
-    """A store of bytes by key. A key is lower-case segments of [a-z0-9._-] joined by "/"; others raise ValueError."""
+    """A store of bytes by key. A key is lower-case segments of [a-z0-9._-] joined by "/"; others raise ValueError.
+
+    What writes to a folder raises UserError `disk_full` {folder} if there is no space.
+    """
 
     async def put(self, key: str, data: bytes | AsyncIterator[bytes]) -> None:
         """Store data under the key and replace its blob, completely or not at all."""
@@ -83,16 +86,17 @@ class FolderBlobs:
         path = self.folder / checked(key)
         draft = _draft_for(path)
         try:
-            await uninterrupted(asyncio.to_thread(_create, draft))
-            with await asyncio.to_thread(draft.open, "wb") as file:
-                if isinstance(data, bytes):
-                    await asyncio.to_thread(file.write, data)
-                else:
-                    async for chunk in data:
-                        await asyncio.to_thread(file.write, chunk)
-                await asyncio.to_thread(file.flush)
-                await asyncio.to_thread(os.fsync, file.fileno())
-            await asyncio.to_thread(self._settle, draft, path)
+            with full_disk_told(self.folder):
+                await uninterrupted(asyncio.to_thread(_create, draft))
+                with await asyncio.to_thread(draft.open, "wb") as file:
+                    if isinstance(data, bytes):
+                        await asyncio.to_thread(file.write, data)
+                    else:
+                        async for chunk in data:
+                            await asyncio.to_thread(file.write, chunk)
+                    await asyncio.to_thread(file.flush)
+                    await asyncio.to_thread(os.fsync, file.fileno())
+                await asyncio.to_thread(self._settle, draft, path)
         finally:
             draft.unlink(missing_ok=True)
 
@@ -100,16 +104,18 @@ class FolderBlobs:
         blob = self.folder / checked(key)
         draft = _draft_for(blob)
         try:
-            await uninterrupted(asyncio.to_thread(_store_draft, path, draft))
-            await asyncio.to_thread(self._settle, draft, blob)
+            with full_disk_told(self.folder):
+                await uninterrupted(asyncio.to_thread(_store_draft, path, draft))
+                await asyncio.to_thread(self._settle, draft, blob)
         finally:
             draft.unlink(missing_ok=True)
 
     async def fetch(self, key: str, path: Path) -> None:
         blob, draft = self.folder / checked(key), _draft_for(path)
         try:
-            await uninterrupted(asyncio.to_thread(_link_or_copy, blob, draft))
-            draft.replace(path)
+            with full_disk_told(path.parent):
+                await uninterrupted(asyncio.to_thread(_link_or_copy, blob, draft))
+                draft.replace(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             if not path.parent.is_dir():
                 raise

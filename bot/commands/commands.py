@@ -245,6 +245,8 @@ class Commands:
             async with lock:
                 return await self._made_before(caller) or await run()
         except UserError as error:
+            if error.code == "disk_full":
+                log.error("the disk is full: %s cannot be written", error.facts["folder"])
             return Reply(refusals.refusal(error), private=True)
         except Exception:
             error_id = uuid4().hex[:8]

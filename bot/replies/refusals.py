@@ -12,6 +12,7 @@ from storage.errors import UserError
 CONSENT = marked("The person in these photos is an adult and has agreed to having an avatar of them made and drawn.")
 CONSENT_VERSION = "2"
 """Raise it with every change of CONSENT: the records keep the version that a person agreed to."""
+DISK_FULL = marked("There is no space left on my disk. The operators have to free some; please try again later.")
 PICTURE_GONE = marked("That picture was deleted. /imagine draws a new one.")
 
 
@@ -133,6 +134,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "photos_many": lambda facts: say(
         "{most} photos are enough. Keep the {most} sharpest and most varied, and send /train again.", **facts
     ),
+    "disk_full": lambda facts: say(DISK_FULL),
     "photo_empty": lambda facts: say(
         "Photo #{number} is an empty file. Please send it again or leave it out.", **facts
     ),

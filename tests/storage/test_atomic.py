@@ -1,6 +1,7 @@
 """A file is replaced as a whole or not at all, and no draft is left behind."""
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from storage import atomic
-from storage.atomic import atomic_write, write_bytes, write_text
+from storage.atomic import atomic_write, is_disk_full, put_aside, write_bytes, write_text
+from storage.errors import UserError
 
 CRASH = """
 import os, sys
@@ -178,3 +180,30 @@ def plain_writes(source: str) -> Iterator[str]:
             plain = False
         if plain:
             yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), RuntimeError("I/O error: full (os error 28)")],
+)
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path, error: Exception) -> None:
+    write_text(tmp_path / "file", "before")
+    with pytest.raises(UserError) as refused, atomic_write(tmp_path / "file"):
+        raise error
+    assert (refused.value.code, refused.value.facts) == ("disk_full", {"folder": str(tmp_path)})
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]
+
+
+def test_other_errors_stay_as_they_are(tmp_path: Path) -> None:
+    for error in (PermissionError(errno.EACCES, "no"), RuntimeError("os error 2"), RuntimeError("(os error 13)")):
+        assert not is_disk_full(error)
+        with pytest.raises(type(error)), atomic_write(tmp_path / "file"):
+            raise error
+
+
+def test_a_file_is_put_aside_under_a_name_of_its_own(tmp_path: Path) -> None:
+    for content in ("first", "second"):
+        write_text(tmp_path / "file.json", content)
+        assert put_aside(tmp_path / "file.json", "damaged") == tmp_path / "file.damaged.json"
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["second"]
+    assert put_aside(tmp_path / "file.json", "damaged") is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import storage.blobs
 from storage.atomic import atomic_write
 from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs, checked
-from storage.errors import UnknownBlob
+from storage.errors import UnknownBlob, UserError
 
 
 @pytest.fixture(params=["memory", "folder"])
@@ -269,3 +269,25 @@ async def test_the_folder_is_private_and_holds_no_drafts(tmp_path: Path) -> None
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["0"]
     assert {path.stat().st_mode & 0o777 for path in [tmp_path / "deep", folder, folder / "photos"]} == {0o700}
     assert (folder / "photos/a/0").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs, file = FolderBlobs(tmp_path / "blobs"), tmp_path / "file"
+    file.write_bytes(b"new")
+    await blobs.put("photos/a/0", b"before")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for writing in (blobs.put("photos/a/0", b"new"), blobs.put("photos/a/0", chunks(b"n", b"ew"))):
+        with pytest.raises(UserError, match="disk_full"):
+            await writing
+    with pytest.raises(UserError, match="disk_full") as refused:
+        await blobs.store("photos/a/0", file)
+    assert refused.value.facts == {"folder": str(tmp_path / "blobs")}
+    assert await blobs.get("photos/a/0") == b"before" and files(tmp_path / "blobs") == {"0"}
+    monkeypatch.setattr("storage.blobs._link_or_copy", lambda source, target: full(0))
+    with pytest.raises(UserError, match="disk_full"):
+        await blobs.fetch("photos/a/0", file)
+    assert file.read_bytes() == b"new"
