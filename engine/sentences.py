@@ -57,8 +57,26 @@ SENTENCES: Mapping[str, str] = {
     "learned as they are. Leave out {option}.",
     "captions_unused": "The person in these photos is drawn, and the drawings have captions of their own. "
     "Leave out --captions.",
+    "disk_full": "The disk is full: {folder} cannot be written. Free some space, and run the command again.",
+    "loss_not_finite": "The training broke down at step {step}: the loss is {loss}. Use a learning rate below {rate} "
+    "(--learning-rate), or --precision float32.",
+    "would_overwrite": "{file} exists already. Use another --out, or --overwrite to replace it. A LoRA can also go on "
+    "from its last step: give the options of its training again, with more --steps.",
+    "file_exists": "{file} exists already. Use another --out, or --overwrite to replace it.",
     "out_of_memory": "Not even one picture at a time fits into memory. Use a smaller --size or --method lora.",
 }
+
+WARNINGS: Mapping[str, str] = {
+    "checkpoint_damaged": "The checkpoint {file} is damaged, and is {aside} now. The training begins anew.",
+    "checkpoint_of_another_run": "The checkpoint {file} is of another training, with other photos, options or seed, "
+    "and is {aside} now. This training begins anew.",
+    "checkpoint_unwritten": "The checkpoint {file} could not be written, and the training goes on without it. {reason}",
+    "class_pictures_damaged": "The class pictures in {file} are damaged, and the file is {aside} now. They are drawn "
+    "anew.",
+    "class_pictures_unwritten": "The class pictures could not be kept in {file}, and the training goes on with them. "
+    "{reason}",
+}
+"""What `Listener.on_warning` tells, for the command line and for the engine's log."""
 
 NOTICES: Mapping[str, str] = {
     "cartoon": "The embedded base model draws cartoons: the pictures look drawn, and so does a person in photos.",
@@ -88,3 +106,8 @@ DRAWINGS_LEFT_OUT = "Drawings among the photos are left out: {count}."
 def sentence(error: UserError) -> str:
     """The error message, on one line. Raises KeyError for a code that only the chats have."""
     return SENTENCES[error.code].format(**error.facts)
+
+
+def warning(code: str, facts: Mapping[str, object]) -> str:
+    """The text of a warning, on one line."""
+    return WARNINGS[code].format(**facts)

@@ -79,8 +79,10 @@ def under_way(job: Job, token: str | None, code: str, facts: Facts, sample: str 
                 "Memory is tight, so I take fewer photos at a time. The result is the same, it just takes longer."
             )
             text += f" {short}"
+        if facts.get("anew"):
+            text += " " + say("I had to begin it anew after a hiccup.")
     elif code == "retaken":
-        text = say("{doing}: picked up again after a hiccup, continuing where it stopped.", doing=doing)
+        text = say("{doing}: picked up again after a hiccup.", doing=doing)
     else:
         text = say("{doing}: starting.", doing=doing)
     shown: tuple[Shown, ...] = ()
@@ -236,6 +238,10 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     ),
     "looks_unseen": lambda facts: say(
         "I can't see what the person looks like. Send /train again with photos that show the face from the front."
+    ),
+    "disk_full": lambda facts: say(refusals.DISK_FULL),
+    "loss_not_finite": lambda facts: say(
+        "The training broke down at step {step}. Please try again; if it happens again, ask the operators.", **facts
     ),
     "quantised_base": lambda facts: say("There is not enough memory here to train that way. Please ask the operators."),
 }

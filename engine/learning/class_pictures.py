@@ -7,14 +7,18 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.bases.base import BaseModel
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.photos.crops import prepare
-from storage.atomic import atomic_write
+from engine.sentences import sentence
+from engine.tensor_files import read_tensor
+from storage.atomic import atomic_write, put_aside
+from storage.errors import UserError
 
 BATCH = 8
 """Class pictures drawn at once, where memory allows."""
@@ -31,17 +35,20 @@ def class_latents(
     folder: Path | None,
     wordings: Sequence[str] | None = None,
     on_step: Callable[[int, int], None] = lambda drawn, of: None,
+    on_warning: Callable[..., None] = lambda code, **facts: None,
 ) -> tuple[Tensor, list[str]]:
     """Latents (count, c, h, w) of class pictures, and the prompt of each.
 
     They are drawn once for each base, class noun, side, count and wordings, and kept in `folder`. Each batch is kept as
-    soon as it is drawn, so a stopped run goes on with the next batch.
+    soon as it is drawn, so a stopped run goes on with the next batch. A damaged file is put aside, and where none can
+    be written, the pictures are used all the same.
 
     Args:
         side: pixels of the pictures' sides.
         wordings: prompts with {noun}; the family's if None.
         on_step: called between two denoising steps with how many pictures there are and how many there will be. It may
             draw with adapters on the same base, and raise to stop.
+        on_warning: as `engine.learning.listener.Listener.on_warning`.
     Raises:
         UserError: `out_of_memory` if not even one picture fits.
     """
@@ -52,7 +59,11 @@ def class_latents(
     file = folder / base.fingerprint / name if folder else None
     latents = torch.empty(0, *base.latent_shape(side, side))
     if file and file.exists():
-        latents = load_file(file)["latents"]
+        try:
+            latents = _kept(file, count, base.latent_shape(side, side))
+        except (SafetensorError, OSError, ValueError):
+            aside = put_aside(file, "damaged")
+            on_warning("class_pictures_damaged", file=file, aside=aside or file)
     latents, batch = latents.to(base.device), BATCH
     while len(latents) < count:
         seeds = range(len(latents), min(count, len(latents) + batch))
@@ -65,10 +76,37 @@ def class_latents(
             batch = len(seeds) // 2
             continue
         latents = torch.cat((latents, drawn))
-        if file:
-            with atomic_write(file) as draft:
-                save_file({"latents": latents.cpu().contiguous()}, draft)
+        if file and (failure := _keep(file, latents)):
+            on_warning("class_pictures_unwritten", file=file, reason=failure)
+            file = None  # one warning is enough
     return latents, prompts
+
+
+def _kept(file: Path, most: int, shape: tuple[int, int, int]) -> Tensor:
+    """The latents (n, *shape) in a file, at most `most` of them.
+
+    Raises:
+        SafetensorError, OSError: the file cannot be read.
+        ValueError: it holds something else.
+    """
+    latents = read_tensor(file, "latents")
+    if latents.ndim != 4 or latents.shape[1:] != shape or len(latents) > most or not torch.isfinite(latents).all():
+        raise ValueError("these are no such latents")
+    return latents.float()
+
+
+def _keep(file: Path, latents: Tensor) -> str:
+    """Write the latents; the reason if they cannot be written, or "". Latents that are not finite are not kept."""
+    if not torch.isfinite(latents).all():
+        return "They are not finite numbers."
+    try:
+        with atomic_write(file) as draft:
+            save_file({"latents": latents.cpu().contiguous()}, draft)
+    except UserError as error:
+        return sentence(error)
+    except (SafetensorError, OSError) as error:
+        return f"{error}."
+    return ""
 
 
 def _draw(

@@ -48,6 +48,10 @@ class TrainingConfig:
     """File with everything that the next step depends on. A run that finds its own checkpoint resumes from it."""
     checkpoint_seconds: float = 5.0
     """Least seconds between two checkpoints, more where writing one takes long; 0 writes one after every step."""
+    keeps_checkpoint: bool = False
+    """Whether a LoRA's checkpoint stays after the last step, so that a longer run can go on from it."""
+    must_resume: Path | None = None
+    """The adapter of an earlier run, which this one may replace only if it goes on from its checkpoint."""
     prior_folder: Path | None = None
     """Where class pictures are kept for later runs on the same base."""
     previews: Previews | None = None

@@ -28,6 +28,7 @@ from engine.bases.schedule import Solver
 from engine.device.fast import one_core
 from engine.drawing.denoising import Sampling, denoise, guided_prediction, noise
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
+from engine.learning.state import not_finite
 from engine.recipe import Distillate, Recipe
 from storage.errors import UserError
 
@@ -104,8 +105,7 @@ def distil(
         pictures: RGB, all of one size that the base draws; endpoints need none.
         captions: what each picture shows; for endpoints, the prompts to draw.
     Raises:
-        UserError: `no_photos` without captions.
-        FloatingPointError: the loss is not finite.
+        UserError: `no_photos` without captions, `loss_not_finite`.
     """
     if not captions:
         raise UserError("no_photos", folder="the set")
@@ -156,7 +156,7 @@ def _learn(
     recipe: Distillation,
     on_step: OnStep,
 ) -> list[float]:
-    """Minimise `loss_at(step)`; the losses. Raises FloatingPointError if one is not finite."""
+    """Minimise `loss_at(step)`; the losses. Raises UserError `loss_not_finite`."""
     losses: list[float] = []
     for step in range(recipe.steps):
         loss = loss_at(step)
@@ -168,7 +168,7 @@ def _learn(
         optimiser.step()
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
+            raise not_finite(step + 1, losses[-1], recipe.learning_rate)
         on_step(step + 1, recipe.steps, losses[-1])
     return losses
 

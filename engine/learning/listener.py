@@ -10,6 +10,14 @@ from engine.learning.learner import Learner
 class Stopped(Exception):
     """Raised by a listener to end the run; the last checkpoint remains."""
 
+    def __init__(self, kept: int = 0) -> None:
+        """
+        Args:
+            kept: the number of steps in the checkpoint that was written for this stop; 0 for none.
+        """
+        super().__init__(kept)
+        self.kept = kept
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -25,6 +33,8 @@ class Progress:
     learning_rate: float = 0.0
     prior_loss: float = 0.0
     """The class rows' part of what is minimised."""
+    step_seconds: float = 0.0
+    """The median of the last 50 steps."""
 
 
 class Listener:
@@ -34,11 +44,20 @@ class Listener:
     other adapters. It may raise `Stopped` there to end the run.
     """
 
+    stop_requested: bool = False
+    """Set it to end the run after the step under way, with a checkpoint. In a team, one process is enough."""
+
     def on_class_pictures(self, drawn: int, of: int) -> None:
         """Between two denoising steps of class pictures: `drawn` of them are done."""
 
     def on_start(self, learner: Learner) -> None:
         """Before the first step, and before a checkpoint is read: this is what learns."""
+
+    def on_resume(self, step: int) -> None:
+        """Before the first step of a run that goes on: `step` of them are done."""
+
+    def on_warning(self, code: str, **facts: object) -> None:
+        """Something went wrong, and the run goes on. `engine.sentences.WARNINGS` has the words for each code."""
 
     def on_step(self, progress: Progress) -> None:
         """After every step."""

@@ -33,6 +33,8 @@ class Material:
     """The embedding of each prompt, by the untrained text encoders."""
     run: str
     """Digest of everything that decides what is learned, and how: a checkpoint of another run is not continued."""
+    lineage: str
+    """As `run`, without the number of steps: a run of more steps goes on from the checkpoint of a shorter one."""
 
 
 def gather(
@@ -41,6 +43,7 @@ def gather(
     config: TrainingConfig,
     team: Team,
     on_class_pictures: Callable[[int, int], None],
+    on_warning: Callable[..., None] = lambda code, **facts: None,
 ) -> Material:
     """Encode album, class pictures and prompts.
 
@@ -62,13 +65,21 @@ def gather(
     count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
     with team.main_process_first():
         latents, class_prompts = class_latents(
-            base, config.noun, count, side, config.prior_folder, recipe.prior_prompts, on_class_pictures
+            base,
+            config.noun,
+            count,
+            side,
+            config.prior_folder,
+            recipe.prior_prompts,
+            on_class_pictures,
+            on_warning,
         )
     if recipe.prior_album and count and recipe.prior_target == "base":
         without_token = [[prompt.replace(config.instance, config.noun) for prompt in several] for several in prompts_of]
         own, own_prompts = album_as_class(base, album, without_token, recipe.prior_album, side)
         latents, class_prompts = torch.cat((latents, own)), class_prompts + own_prompts
     # 3. The embedding of every prompt.
+    lineage = _lineage(base, config, team, list(index), examples)
     for prompt in class_prompts:
         index.setdefault(prompt, len(index))
     prompts = list(index)
@@ -79,6 +90,7 @@ def gather(
         prompts=prompts,
         embeddings=base.encode_set(prompts),
         run=_digest(base, config, team, prompts, examples),
+        lineage=lineage,
     )
 
 
@@ -94,3 +106,13 @@ def _digest(
     seen = [(example.picture, example.prompts) for example in examples]
     values = [config.recipe.as_json(), config.seed, config.instance, side_of(config, base), team.size, base.fingerprint]
     return hashlib.sha256(json.dumps([*values, prompts, seen]).encode()).hexdigest()[:16]
+
+
+def _lineage(
+    base: BaseModel, config: TrainingConfig, team: Team, prompts: Sequence[str], examples: Sequence[Example]
+) -> str:
+    """As `_digest`, without the steps, and without the prompts of class pictures: a short run has fewer of them."""
+    recipe = {name: value for name, value in config.recipe.as_json().items() if name != "steps"}
+    seen = [(example.picture, example.prompts) for example in examples]
+    values = [recipe, config.seed, config.instance, side_of(config, base), team.size, base.fingerprint, prompts, seen]
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]

@@ -30,11 +30,11 @@ from engine.learning.batches import (
 )
 from engine.learning.config import Previews, TrainingConfig
 from engine.learning.learner import Learner, open_learner
-from engine.learning.listener import SILENT, Listener, Progress
+from engine.learning.listener import SILENT, Listener, Progress, Stopped
 from engine.learning.material import Material, gather
 from engine.learning.optimisers import learning_rate_at
 from engine.learning.samples import StepSample, step_sample
-from engine.learning.state import Checkpoints, TrainingState
+from engine.learning.state import Checkpoints, TrainingState, not_finite
 from engine.learning.team import SINGLE_PROCESS, Team
 from engine.recipe import Recipe
 from storage.errors import UserError
@@ -115,8 +115,8 @@ def train(
         album: RGB pictures of any size.
         clock: seconds, for the pause between checkpoints and the figures that are returned.
     Raises:
-        UserError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, or as `check`.
-        FloatingPointError: the loss is not finite.
+        UserError: `no_photos` for an empty album, `out_of_memory` if not even one row fits, `loss_not_finite`,
+            `disk_full`, `would_overwrite` if the run has to go on from a checkpoint and there is none, or as `check`.
         Stopped: the listener asked for it.
     """
     if not len(album):
@@ -124,22 +124,28 @@ def train(
     check(config.recipe, base)
     began, recipe = clock(), config.recipe
     # 1. What is learned: pictures as latents, prompts as embeddings.
-    material = gather(base, album, config, team, listener.on_class_pictures)
+    material = gather(base, album, config, team, listener.on_class_pictures, listener.on_warning)
     if config.owns_base and not config.previews:
         learns_text = recipe.text_encoder or recipe.pivotal
         base.release("vae", *([] if learns_text else base.family.text_encoders))
     # 2. What learns it. After the block the base is as it was before.
     with open_learner(base, config, material) as learner:
         listener.on_start(learner)
-        state, checkpoints = TrainingState(learner), Checkpoints(config, material.run, clock, began)
+        state, checkpoints = TrainingState(learner), Checkpoints(config, material, clock, began, listener)
         # 3. The steps.
         steps = _learn(state, material, config, checkpoints, listener, team, clock)
         # 4. The file.
         delta_error = None
+        state.check_finite(recipe.steps)
         if team.first:
+            # A full learner needs the memory of the optimiser's state; a LoRA's checkpoint needs the state.
+            keeps = config.keeps_checkpoint and recipe.method == "lora"
             with state.kept_weights():
-                state.free_memory()
-                delta_error = learner.save(_facts(config, base), out)
+                if not keeps:
+                    state.free_memory()
+                delta_error = _save(learner, _facts(config, base), out, checkpoints)
+            if keeps and steps.first < recipe.steps:
+                checkpoints.save(state, recipe.steps)
     tenth = max(1, len(steps.losses) // 10)
     return Trained(
         steps=recipe.steps,
@@ -152,6 +158,20 @@ def train(
         step_seconds=median(steps.seconds) if steps.seconds else 0.0,
         delta_error=delta_error,
     )
+
+
+def _save(learner: Learner, facts: AdapterFacts, out: Path, checkpoints: Checkpoints) -> float | None:
+    """Write what was learned, in the checkpoint's place if the disk has no space for both.
+
+    Raises:
+        UserError: `disk_full`.
+    """
+    try:
+        return learner.save(facts, out)
+    except UserError as error:
+        if error.code != "disk_full" or not checkpoints.make_room():
+            raise
+        return learner.save(facts, out)
 
 
 def _facts(config: TrainingConfig, base: BaseModel) -> AdapterFacts:
@@ -189,7 +209,8 @@ def _learn(
         class_latents=material.class_latents,
         schedule=base.schedule,
     )
-    first = checkpoints.load(state)
+    with team.main_process_first():  # it renames a file that cannot be used
+        first = checkpoints.load(state)
     together = recipe.batch + (recipe.prior_batch if len(material.class_latents) else 0)
     capacity = Capacity(together, bool(recipe.checkpointing))
     losses, seconds = list[float](), list[float]()
@@ -210,11 +231,13 @@ def _learn(
         # 3. Forward and backward passes: gradients, and the instance and the class part of the loss.
         parts, capacity = _backward(state, sample, rows, material, capacity, listener)  # (2,)
 
-        # 4. Sum them over all processes: the step's loss is a sum over rows, whichever process they are on.
-        team.all_reduce([parts, *(p.grad for p in state.parameters if p.grad is not None)])
+        # 4. Sum them over all processes: the step's loss is a sum over rows, whichever process they are on. All of them
+        # stop after the same step.
+        stop = torch.tensor(float(listener.stop_requested), device=parts.device)
+        team.all_reduce([parts, stop, *(p.grad for p in state.parameters if p.grad is not None)])
         losses.append(float(parts[0]))
         if not math.isfinite(losses[-1]):
-            raise FloatingPointError(f"the loss is {losses[-1]} at step {step + 1}")
+            raise not_finite(step + 1, losses[-1], recipe.learning_rate)
 
         # 5. Move the weights. The token's embedding learns in the first half only.
         if learner.token_embedding and step >= recipe.steps / 2:
@@ -230,10 +253,20 @@ def _learn(
         if config.previews and team.first and done in config.previews.at:
             with state.kept_weights():
                 listener.on_previews(done, _preview(learner, config.previews))
-        left = median(seconds[-50:]) * (recipe.steps - done)
+        each = median(seconds[-50:])
         listener.on_step(
-            Progress(done, recipe.steps, left, losses[-1], recipe.learning_rate * rate, prior_loss=float(parts[1]))
+            Progress(
+                done,
+                recipe.steps,
+                each * (recipe.steps - done),
+                losses[-1],
+                recipe.learning_rate * rate,
+                prior_loss=float(parts[1]),
+                step_seconds=each,
+            )
         )
+        if float(stop) and done < recipe.steps:
+            raise Stopped(done if team.first and checkpoints.save(state, done) else 0)
     return Steps(first, losses, seconds, capacity)
 
 

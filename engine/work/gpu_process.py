@@ -45,7 +45,7 @@ from engine.photos.crops import prepared_album
 from engine.photos.inspection import learnable
 from engine.photos.rules import Rules
 from engine.recipe import choose
-from engine.sentences import sentence
+from engine.sentences import sentence, warning
 from storage.errors import UserError
 
 SAMPLES = (
@@ -61,6 +61,9 @@ ROWS = 16
 NEWS_EVERY = 0.25
 """Least seconds between two progress messages of a training."""
 
+OPERATORS = frozenset(("disk_full", "loss_not_finite"))
+"""Codes of errors that the operators can do something about, and not the user: they are printed too."""
+
 Request = Mapping[str, Any]
 
 
@@ -74,7 +77,7 @@ class TrainingNews(Listener):
     def __init__(self, send: Callable[..., None], give_way: Callable[[], None]) -> None:
         self._send, self._give_way = send, give_way
         self._last_sent = 0.0
-        self._short = False
+        self._short = self._anew = False
 
     def progress(self, news: str, last: bool = False, **facts: Any) -> None:
         """Send a progress message: the last of its kind always, others at most once in NEWS_EVERY seconds."""
@@ -94,6 +97,7 @@ class TrainingNews(Listener):
             steps=progress.steps,
             seconds_left=progress.seconds_left,
             short=self._short,
+            anew=self._anew,
         )
         self._give_way()
 
@@ -102,6 +106,10 @@ class TrainingNews(Listener):
 
     def on_short_memory(self, rows: int) -> None:
         self._short = True
+
+    def on_warning(self, code: str, **facts: object) -> None:
+        print(warning(code, facts), file=sys.stderr, flush=True)
+        self._anew |= code in ("checkpoint_damaged", "checkpoint_of_another_run")
 
 
 class GpuProcess:
@@ -202,6 +210,8 @@ class GpuProcess:
         except Stopped:
             news: tuple[str, dict[str, Any]] = ("cancelled", {})
         except UserError as error:
+            if error.code in OPERATORS:
+                print(f"request {request_ids[0]} failed: {sentence(error)}", file=sys.stderr, flush=True)
             news = ("failed", {"code": error.code, "facts": error.facts})
         except Exception as error:
             # Only the type and the line: the message could hold a prompt or a path.

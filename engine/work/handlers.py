@@ -21,10 +21,12 @@ from typing import Any, assert_never
 
 from engine.adapters.file import FILE
 from engine.photos.selection import select
+from engine.sentences import sentence
 from engine.work.attempt import RENEW, Attempt, NotWanted
 from engine.work.gpu_client import GpuClient, GpuDied, News, RequestFailed
 from storage import keys
 from storage import looks as looked
+from storage.atomic import full_disk_told
 from storage.blobs import Blobs
 from storage.cancellation import uninterrupted
 from storage.errors import UnknownBlob, UserError
@@ -98,6 +100,8 @@ class Handlers:
             log.warning("job %s lost its GPU process in attempt %d", job.id, job.attempt)
             return False
         except UserError as error:
+            if error.code == "disk_full":
+                log.error("job %s: %s", job.id, sentence(error))
             await attempt.fail(error.code, error.facts)
         except RequestFailed:
             await attempt.fail("internal", {})
@@ -110,7 +114,8 @@ class Handlers:
     @asynccontextmanager
     async def _folder(self, job_id: str) -> AsyncIterator[Path]:
         """A folder for one attempt. It is removed in a thread: a file of 10 GB takes a while."""
-        folder = tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job_id}-")
+        with full_disk_told(self._work):
+            folder = tempfile.TemporaryDirectory(dir=self._work, prefix=f"{job_id}-")
         try:
             yield Path(folder.name)
         finally:
@@ -181,6 +186,7 @@ class Handlers:
         checkpoint = folder / CHECKPOINT
         with suppress(UnknownBlob):
             await self._blobs.fetch(_checkpoint_key(attempt), checkpoint)
+        anew = attempt.job.attempt > 1 and not checkpoint.exists()
         paths = await self._fetch_photos([photo.key for photo in good], folder)
 
         # 2. The training, with its events.
@@ -190,13 +196,19 @@ class Handlers:
             # The lock keeps the order, so that an older checkpoint never replaces a newer one.
             async with storing:
                 if await attempt.wanted():
-                    await self._blobs.store(_checkpoint_key(attempt), checkpoint)
+                    try:
+                        await self._blobs.store(_checkpoint_key(attempt), checkpoint)
+                    except UserError as error:
+                        log.warning("job %s goes on without its checkpoint: %s", attempt.job.id, sentence(error))
 
         def on_news(news: News) -> None:
             if news["news"] == "step":
                 facts = {"step": news["step"], "steps": news["steps"], "seconds_left": round(news["seconds_left"], 1)}
-                # Short memory is a fact of the step event: its message stays in the chat.
-                attempt.start(attempt.publish("step", **facts, **({"short": True} if news.get("short") else {})))
+                # Short memory and a new beginning are facts of the step event: their messages stay in the chat.
+                notes = {"short": news.get("short"), "anew": anew or news.get("anew")}
+                attempt.start(
+                    attempt.publish("step", **facts, **{name: True for name, is_so in notes.items() if is_so})
+                )
             elif news["news"] == "checkpoint":
                 attempt.start(store_checkpoint())
 

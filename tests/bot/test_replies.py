@@ -30,6 +30,7 @@ COMMAND_LINE = {
     "text_is_fixed",
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused", "no_good_pictures", "uncaptioned",
+    "would_overwrite", "file_exists",
 }  # fmt: skip
 """Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
 engine does not start without a usable base model."""
@@ -91,8 +92,19 @@ def test_a_training_says_when_it_continues_with_less_memory() -> None:
     job = Job("1", JobKind.TRAIN, "person", "chat", "room", Train("avatar"), State.RUNNING, 1, now, now, None, None,
               None, False, None, None)  # fmt: skip
     facts = {"step": 3, "steps": 10, "seconds_left": 5.0}
-    plain, short = (jobs.under_way(job, "cr7d", "step", facts | more) for more in ({}, {"short": True}))
+    more: tuple[dict[str, bool], ...] = ({}, {"short": True}, {"anew": True})
+    plain, short, anew = (jobs.under_way(job, "cr7d", "step", facts | one) for one in more)
     assert "Memory is tight" in short.text and short.text.startswith(plain.text)
+    assert "begin it anew" in anew.text and anew.text.startswith(plain.text)
+
+
+def test_a_full_disk_is_the_operators_matter() -> None:
+    error = UserError("disk_full", folder="/data/blobs")
+    now = datetime.now(UTC)
+    failed = Job("1", JobKind.TRAIN, "person", "chat", "room", Train("avatar"), State.FAILED, 1, now, now, now, None,
+                 {"code": error.code, "facts": error.facts}, False, None, None)  # fmt: skip
+    for text in (refusals.refusal(error).text, jobs.failed(failed).text):
+        assert "no space left" in text and "operators" in text and "/data" not in text
 
 
 @pytest.mark.parametrize(

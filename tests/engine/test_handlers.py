@@ -18,6 +18,7 @@ from engine.work.gpu_client import GpuDied, RequestFailed
 from engine.work.handlers import CHECKPOINT, LEFT_BEHIND, Handlers, styles, sweep
 from storage.atomic import atomic_write
 from storage.blobs import CHUNK, Blobs, FolderBlobs, MemoryBlobs
+from storage.errors import UserError
 from storage.events import Event, MemoryEvents
 from storage.jobs import Imagine, Inspect, JobKind, Payload, State, Train
 from storage.looks import corrected, unknown
@@ -29,6 +30,10 @@ LARGE = bytes(range(256)) * 4096 * 3  # several chunks
 
 def read(path: str | Path) -> bytes:
     return Path(path).read_bytes()
+
+
+def write(path: str | Path, content: bytes) -> None:
+    Path(path).write_bytes(content)
 
 
 def names(folder: Path) -> list[str]:
@@ -380,3 +385,62 @@ def test_only_what_killed_supervisors_left_is_swept(tmp_path: Path) -> None:
     os.utime(tmp_path / "old", (old, old))
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["young"]
+
+
+@pytest.mark.parametrize(("kept", "told", "anew"), [(True, {}, False), (False, {}, True), (True, {"anew": True}, True)])
+async def test_a_training_that_begins_anew_says_so(records: Records, tmp_path: Path, kept, told, anew) -> None:
+    """After an attempt without a checkpoint, or where the GPU process cannot use it."""
+
+    async def dies(request: dict[str, Any], on_news: Any) -> None:
+        if kept:
+            write(request["checkpoint"], b"kept")
+            on_news({"news": "checkpoint", "step": 1})
+            async with asyncio.timeout(30):
+                while not await engine.blobs.list("checkpoints/"):
+                    await asyncio.sleep(0)
+        raise GpuDied
+
+    async def stops(request: dict[str, Any], on_news: Any) -> None:
+        on_news({"news": "step", "step": 1, "steps": 9, "seconds_left": 1.0} | told)
+        raise NotWanted
+
+    engine = Engine(records, MemoryBlobs(), tmp_path, dies, stops)
+    await engine.done(Train(await engine.avatar()))
+    (facts,) = [event.facts for event in engine.events.published if event.code == "step"]
+    assert facts.get("anew", False) is anew
+
+
+class FullBlobs(MemoryBlobs):
+    """Blobs on a disk that has no space from some moment on."""
+
+    full = False
+
+    async def store(self, key: str, path: Path) -> None:
+        if self.full:
+            raise UserError("disk_full", folder="the blobs")
+        await super().store(key, path)
+
+
+async def test_a_full_disk_costs_a_checkpoint_and_no_training(records: Records, tmp_path: Path, caplog) -> None:
+    async def learns(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        write(request["checkpoint"], b"kept")
+        blobs.full = True
+        on_news({"news": "checkpoint", "step": 1})
+        async with asyncio.timeout(30):
+            while "goes on without its checkpoint" not in caplog.text:
+                await asyncio.sleep(0)
+        blobs.full = fails
+        (out := Path(request["out"])).mkdir()
+        (out / FILE).write_bytes(b"adapter")
+        return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
+                "notice": None, "likeness": None, "looks": None}  # fmt: skip
+
+    blobs = FullBlobs()
+    engine = Engine(records, blobs, tmp_path, learns, learns)
+    fails = False
+    assert (await engine.done(Train(await engine.avatar()))).state == State.SUCCEEDED
+    caplog.clear()
+    fails, blobs.full = True, False
+    ended = await engine.done(Train(await engine.avatar()))
+    assert ended.state == State.FAILED and ended.error is not None and ended.error["code"] == "disk_full"
+    assert "The disk is full: the blobs" in caplog.text and "Free some space" in caplog.text
