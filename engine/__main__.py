@@ -9,6 +9,7 @@ import resource
 import sys
 
 from engine.commands import adapters, draw, learn, measure, service
+from engine.commands.interrupts import Interrupted
 from engine.learning import launched
 from engine.sentences import sentence
 from engine.work.gpu_client import ENVIRONMENT
@@ -26,6 +27,10 @@ COMMANDS = {
 }
 
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: 128 and SIGINT's number, as shells have it."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     commands = argparse.ArgumentParser(prog="python -m engine", description="Learn a person from photos and draw them.")
@@ -37,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command. The exit status is 0 for success, and 2 for a usage or input error, which is printed."""
+    """Run one command. The exit status is 0 for success, 2 for a usage or input error, which is printed, and
+    `INTERRUPTED` after Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("arq", "httpx", "alembic", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -56,6 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"python -m engine {command.name}: {sentence(error)}", file=sys.stderr)
         return 2
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return INTERRUPTED
     if getattr(asked, "json", False) and launcher.get("RANK", "0") == "0":
         # Linux counts kibibytes, macOS bytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,8 +7,17 @@ from pathlib import Path
 from typing import get_args
 
 from engine.adapters.file import FILE
-from engine.commands.command import Command, Figures, base_option, base_source, json_option, seed_option
-from engine.commands.recipe_options import DISTILLED, add_recipe_options, overrides
+from engine.commands.command import (
+    Command,
+    Figures,
+    base_option,
+    base_source,
+    check_new,
+    json_option,
+    overwrite_option,
+    seed_option,
+)
+from engine.commands.recipe_options import DISTILLATION, DISTILLED, add_recipe_options, overrides
 from engine.recipe import Distillate
 from storage import naming
 from storage.errors import UserError
@@ -23,6 +32,7 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         help="naming of the layers; kohya is for kohya's scripts, the WebUI and ComfyUI (default: diffusers)",
     )
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    overwrite_option(parser)
     base_option(parser)
     json_option(parser)
 
@@ -32,6 +42,7 @@ def run_export(asked: argparse.Namespace) -> Figures:
     from engine.adapters.exchange import export
     from engine.bases.base import BaseModel
 
+    check_new(asked, asked.out)
     layers = export(BaseModel.load(base_source(asked)), asked.avatar, asked.format, asked.out)
     print(f"{asked.out}: {layers} layers under the names of {asked.format}")
     return {"file": str(asked.out), "format": asked.format, "layers": layers}
@@ -50,6 +61,7 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
         help="import a few-step adapter, such as an LCM-LoRA, that draws in this many steps (default: none)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    overwrite_option(parser)
     base_option(parser)
     json_option(parser)
 
@@ -61,6 +73,7 @@ def run_import(asked: argparse.Namespace) -> Figures:
     from engine.bases.base import BaseModel
     from engine.learning import distillation
 
+    check_new(asked, asked.out / FILE)
     if (asked.token is None) != (asked.noun is None):
         raise UserError("token_and_noun")
     person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
@@ -96,7 +109,8 @@ def _distil_options(parser: argparse.ArgumentParser) -> None:
         help="number of pictures to take from the drawn world, or to draw with the base model (default: 2000)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    add_recipe_options(parser, DISTILLED)
+    overwrite_option(parser)
+    add_recipe_options(parser, DISTILLED, DISTILLATION)
     base_option(parser)
     seed_option(parser)
     json_option(parser)
@@ -109,6 +123,7 @@ def run_distil(asked: argparse.Namespace) -> Figures:
     from engine.photos.captioned import read_captioned, square_pictures
     from engine.toon import samples
 
+    check_new(asked, asked.out / FILE)
     base = BaseModel.load(base_source(asked))
     if asked.dataset:
         dataset = read_captioned(asked.dataset)

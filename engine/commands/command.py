@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from storage.errors import UserError
@@ -44,6 +45,37 @@ def json_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the figures as one JSON object on the last line (default: no)"
     )
+
+
+def overwrite_option(parser: argparse.ArgumentParser) -> None:
+    """Whether a result of an earlier run is replaced; `check_new` reads it."""
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run has written (default: no)"
+    )
+
+
+def check_new(asked: argparse.Namespace, file: Path) -> None:
+    """Refuse to write over a file that exists, unless that was asked for.
+
+    Raises:
+        UserError: `file_exists`.
+    """
+    if file.exists() and not asked.overwrite:
+        raise UserError("file_exists", file=file)
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos in a folder, by name.
+
+    Raises:
+        UserError: `no_photos` if there are none, or there is no such folder.
+    """
+    from engine.photos.decoding import SUFFIXES
+
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+    if not files:
+        raise UserError("no_photos", folder=folder)
+    return files
 
 
 def settings() -> Any:

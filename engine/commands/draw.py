@@ -11,7 +11,9 @@ from storage.errors import UserError
 
 def _imagine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", required=True, help="what to draw, such as: cr7d man in a suit")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the pictures, which are added to those in it"
+    )
     parser.add_argument(
         "--avatar",
         type=Path,
@@ -96,7 +98,8 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     seconds = round(time.monotonic() - began, 2)
 
     # 3. The files and the report.
-    paths = [asked.out / f"{number}.png" for number in range(len(pictures))]
+    first = _first_free(asked.out)
+    paths = [asked.out / f"{first + number}.png" for number in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path, drawing, base.source)
         print(f"{path} (seed {picture.seed})")
@@ -113,6 +116,12 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
         "whole_prompt_read": prompt_fits,
         "pictures": [{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
     }
+
+
+def _first_free(folder: Path) -> int:
+    """The number after the last picture in the folder, so that none is replaced."""
+    numbers = [int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal()]
+    return max(numbers, default=-1) + 1
 
 
 COMMANDS = (Command("imagine", "draw pictures", _imagine_options, run_imagine, single=True),)

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,15 @@ from engine.commands.command import (
     Figures,
     base_option,
     base_source,
+    check_new,
     json_option,
+    overwrite_option,
+    photo_files,
     seed_option,
     settings,
 )
 from engine.commands.looks_options import add_looks_options, option_of, refuse_looks, with_given
-from engine.commands.recipe_options import ALL, PRIOR, STUDIED, add_recipe_options, overrides
+from engine.commands.recipe_options import ALL, PERSON, PRIOR, STUDIED, STYLE, add_recipe_options, overrides
 from engine.recipe import STEPS_PER_PHOTO, Method, Named
 from engine.sentences import (
     DRAWINGS_LEFT_OUT,
@@ -44,6 +48,9 @@ if TYPE_CHECKING:
     from engine.photos.selection import Selection
     from engine.recipe import Recipe
     from storage.looks import Looks
+
+CHECKPOINT = "checkpoint.safetensors"
+"""The checkpoint's name in --out."""
 
 
 def _person_options(parser: argparse.ArgumentParser, needed: bool) -> None:
@@ -102,9 +109,12 @@ def _report_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _common_options(parser: argparse.ArgumentParser, recipe: Collection[str]) -> None:
+def _common_options(
+    parser: argparse.ArgumentParser, recipe: Collection[str], defaults: Mapping[str, str] = PERSON
+) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    add_recipe_options(parser, recipe)
+    overwrite_option(parser)
+    add_recipe_options(parser, recipe, defaults)
     base_option(parser)
     seed_option(parser)
     json_option(parser)
@@ -112,13 +122,10 @@ def _common_options(parser: argparse.ArgumentParser, recipe: Collection[str]) ->
 
 def _album(folder: Path, noun: str) -> "tuple[dict[Path, Verdict], list[str]]":
     """The usable photos of a folder with their verdicts, and a line on each photo that has a fault."""
-    from engine.photos.decoding import SUFFIXES
     from engine.photos.inspection import inspect_album, sentence
     from engine.photos.rules import Rules
 
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
-    if not files:
-        raise UserError("no_photos", folder=folder)
+    files = photo_files(folder)
     verdicts = inspect_album([path.read_bytes() for path in files], Rules.for_noun(noun))
     lines = [
         f"{path.name}: {sentence(verdict)}" for path, verdict in zip(files, verdicts, strict=True) if verdict.codes
@@ -146,8 +153,10 @@ def _learn(
         prompts: of the previews, where --preview gives none.
         options: of `TrainingConfig`.
     """
+    from engine.commands.interrupts import Interrupted, stops_after_step
     from engine.commands.reporter import Reporter
     from engine.learning.config import Previews, TrainingConfig
+    from engine.learning.listener import Stopped
     from engine.learning.training import train
     from engine.measuring.trackers import open_tracker
 
@@ -168,9 +177,9 @@ def _learn(
     without_token = [prompt.replace(f"{token} ", "") for prompt in shown]
     reporter = Reporter(out / "previews", team.first, tracker, likeness, score, without_token)
 
-    # 2. The training. Afterwards nobody needs its checkpoint.
+    # 2. The training. Afterwards only a longer training of the same LoRA needs its checkpoint.
     began = time.monotonic()
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoint = out / CHECKPOINT
     config = TrainingConfig(
         token,
         noun,
@@ -180,10 +189,15 @@ def _learn(
         previews=previews,
         checkpoint=checkpoint,
         checkpoint_seconds=asked.checkpoint_seconds,
+        keeps_checkpoint=True,
         **options,
     )
-    trained = train(base, album, config, out / FILE, listener=reporter, team=team)
-    if team.first:
+    try:
+        with stops_after_step(reporter, team.first):
+            trained = train(base, album, config, out / FILE, listener=reporter, team=team)
+    except Stopped as stopped:
+        raise Interrupted(_how_to_go_on(stopped.kept, recipe.steps)) from stopped
+    if team.first and recipe.method != "lora":
         checkpoint.unlink(missing_ok=True)
     if tracker:
         tracker.close()
@@ -193,8 +207,8 @@ def _learn(
         "steps": trained.steps,
         "seconds": round(time.monotonic() - began, 2),
         "recipe": recipe.as_json(),
-        "first_loss": trained.first_loss,
-        "last_loss": trained.last_loss,
+        "first_loss": None if math.isnan(trained.first_loss) else trained.first_loss,
+        "last_loss": None if math.isnan(trained.last_loss) else trained.last_loss,
         "resumed_at": trained.resumed_at,
         "rows_at_once": trained.rows_at_once,
         "checkpointing": trained.checkpointing,
@@ -206,6 +220,36 @@ def _learn(
         "adapter": str(out / FILE),
     }
     return figures if trained.delta_error is None else figures | {"delta_error": trained.delta_error}
+
+
+def _how_to_go_on(kept: int, steps: int) -> str:
+    """What to tell after a training was stopped.
+
+    Args:
+        kept: the number of steps in its checkpoint; 0 for none.
+    """
+    if not kept:
+        return "Stopped. The same command starts again, from the last checkpoint if there is one."
+    return f"Stopped after step {kept} of {steps}, which is kept. The same command goes on from there."
+
+
+def _replaced(asked: argparse.Namespace) -> Path | None:
+    """The adapter in --out, which this training may replace only if it goes on from its checkpoint.
+
+    Raises:
+        UserError: `would_overwrite` if it cannot, for want of a checkpoint or of more steps.
+    """
+    file: Path = asked.out / FILE
+    if asked.overwrite or not file.exists():
+        return None
+
+    from engine.learning.checkpoints import kept_step
+
+    kept = kept_step(asked.out / CHECKPOINT)
+    longer = asked.steps > kept if asked.steps and kept else getattr(asked, "steps_per_photo", None)
+    if not kept or not longer:
+        raise UserError("would_overwrite", file=file)
+    return file
 
 
 def _captions(files: Sequence[Path]) -> list[tuple[str, ...]]:
@@ -325,12 +369,14 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 def run_train(asked: argparse.Namespace) -> Figures:
     """`train`: an album becomes an avatar."""
     token, noun = naming.token(asked.token), naming.noun(asked.noun)
+    replaced = _replaced(asked)
     ready = _ready(asked, token, noun)
     base, team, album, recipe = ready.base, ready.team, ready.album, ready.recipe
     prompts = tuple(
         f"{start}{token} {noun}{end}" for start, end in (("a photo of ", ""), ("a photo of ", " in a suit"))
     )
-    facts = _learn(asked, base, album, token, noun, recipe, team, prompts, prior_folder=_priors(), **ready.captions)
+    options: Figures = {"prior_folder": _priors(), "must_resume": replaced, **ready.captions}
+    facts = _learn(asked, base, album, token, noun, recipe, team, prompts, **options)
     if team.first:
         # Full DreamBooth is stored as thin factors, which leave out a part of the change.
         lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
@@ -347,7 +393,7 @@ def _finetune_options(parser: argparse.ArgumentParser) -> None:
         help="folder of pictures with metadata.jsonl or .csv (file_name, text), or 1.txt beside 1.png",
     )
     parser.add_argument("--name", help="the style's name (default: the folder's)")
-    _common_options(parser, ALL - PRIOR)
+    _common_options(parser, ALL - PRIOR, STYLE)
     _report_options(parser)
 
 
@@ -355,6 +401,7 @@ def run_finetune(asked: argparse.Namespace) -> Figures:
     """`finetune`: a captioned dataset becomes a style."""
     from engine.photos.captioned import read_captioned
 
+    replaced = _replaced(asked)
     dataset = read_captioned(asked.dataset)
     name = asked.name or asked.dataset.resolve().name
 
@@ -371,7 +418,8 @@ def run_finetune(asked: argparse.Namespace) -> Figures:
     base, recipe = _opened(asked, team, choose)
     base.check_size(recipe.side or base.side)
     prompts = tuple(dict.fromkeys(dataset.texts))[:4]
-    facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, captions=dataset.captions, kind="style")
+    options: Figures = {"captions": dataset.captions, "kind": "style", "must_resume": replaced}
+    facts = _learn(asked, base, dataset, name, "style", recipe, team, prompts, **options)
     if team.first:
         cost = f"in {facts['steps']} steps, {facts['seconds']} s"
         print(f"Learned the style {name} from {len(dataset)} pictures {cost}: {facts['adapter']}")
@@ -396,6 +444,7 @@ def run_study(asked: argparse.Namespace) -> Figures:
     from engine.commands.reporter import show_progress
     from engine.measuring.study import Point, chart, study, table
 
+    check_new(asked, asked.out / FILE)
     multiples = _multiples(asked.multiples)
     token, noun = naming.token(asked.token or "zk0p"), naming.noun(asked.noun or "person")
     with tempfile.TemporaryDirectory() as drawn:

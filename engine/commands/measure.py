@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import get_args
 
 from engine.adapters.file import FILE
-from engine.commands.command import Command, Figures, json_option
+from engine.commands.command import Command, Figures, json_option, photo_files
 from engine.commands.recipe_options import EVALUATED, add_recipe_options, overrides
 from engine.recipe import Method
 from storage.errors import UserError
 
 
 def _inspect_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, help="photo files")
+    parser.add_argument("photos", nargs="+", type=Path, help="photo files, or folders of photos")
     parser.add_argument(
         "--class",
         dest="noun",
@@ -28,9 +28,11 @@ def run_inspect(asked: argparse.Namespace) -> Figures:
     from engine.photos.looks import PhotoLooks, looks_sentence, read_album, read_photo
     from engine.photos.rules import Rules
 
+    files = list[Path]()
     for path in asked.photos:
-        if not path.is_file():
+        if not path.exists():
             raise UserError("no_file", file=path)
+        files += photo_files(path) if path.is_dir() else [path]
     seen = dict[int, PhotoLooks]()
 
     def read(number: int, one: Inspected) -> None:
@@ -39,8 +41,8 @@ def run_inspect(asked: argparse.Namespace) -> Figures:
             if looks:
                 seen[number - 1] = looks
 
-    verdicts = inspect_album([path.read_bytes() for path in asked.photos], Rules.for_noun(asked.noun), read)
-    judged = list(zip(asked.photos, verdicts, strict=True))
+    verdicts = inspect_album([path.read_bytes() for path in files], Rules.for_noun(asked.noun), read)
+    judged = list(zip(files, verdicts, strict=True))
     for path, verdict in judged:
         print(f"{path.name}: {sentence(verdict)}")
     # A rejected photo is read only if no other shows the person.

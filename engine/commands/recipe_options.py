@@ -41,7 +41,7 @@ SWITCHES: Mapping[str, str] = {
     "rslora": "rank-stabilised scaling of the LoRA",
     "flip": "learn mirror images too; not for faces, which are not symmetric",
     "captions": "learn each photo with its caption from metadata.jsonl, metadata.csv or .txt files",
-    "checkpointing": "gradient checkpointing, which saves memory; by default only where memory is short",
+    "checkpointing": "gradient checkpointing, which saves memory",
 }
 
 ALL = frozenset((*NUMBERS, *CHOICES, *SWITCHES))
@@ -55,22 +55,59 @@ EVALUATED = frozenset(("steps", "learning-rate", "rank", "prior-weight", "prior-
 DISTILLED = frozenset(("steps", "batch", "rank", "learning-rate"))
 """Options of a distillation."""
 
+COMMON: Mapping[str, str] = {
+    "accumulation": "1", "warmup": "0", "weight-decay": "0.01", "min-snr": "0", "noise-offset": "0", "ema": "0",
+    "face-weight": "1", "optimiser": "adamw", "precision": "auto, this machine's fastest", "size": "the base "
+    "model's", "pivotal": "no", "dora": "no", "rslora": "no", "flip": "no", "checkpointing": "where memory is short",
+}  # fmt: skip
+"""Defaults that all recipes share, by option."""
+
+PERSON: Mapping[str, str] = {
+    **COMMON, "steps": "those of --steps-per-photo, for 5 to 20 photos", "batch": "1; embedded base 6",
+    "rank": "16", "learning-rate": "1e-4, dreambooth 2e-6; embedded base 3e-3, dreambooth 3e-4", "prior-weight": "1",
+    "prior-pictures": "32; embedded base 48", "prior-album": "0; embedded base 6",
+    "steps-per-photo": "100, dreambooth 75; embedded base 40", "schedule": "constant; embedded base linear",
+    "crop": "face; embedded base centre", "text-encoder": "no; embedded base yes", "captions": "no",
+}  # fmt: skip
+"""Defaults of a person's recipe."""
+
+STYLE: Mapping[str, str] = {
+    **COMMON, "steps": "100 times each picture", "batch": "16", "rank": "4", "learning-rate": "1e-4",
+    "schedule": "constant", "crop": "centre", "text-encoder": "no", "captions": "yes",
+}  # fmt: skip
+"""Defaults of a style's recipe."""
+
+DISTILLATION: Mapping[str, str] = {
+    "steps": "1000, endpoints 2400", "batch": "8, endpoints 4", "rank": "64, endpoints 8",
+    "learning-rate": "1e-4, endpoints 1e-3",
+}  # fmt: skip
+"""Defaults of a distillation."""
+
 FIELDS: Mapping[str, str] = {name: "side" if name == "size" else name.replace("-", "_") for name in ALL}
 """The option's field of `engine.recipe.Recipe`."""
 
 
-def add_recipe_options(parser: argparse.ArgumentParser, names: Collection[str] = ALL) -> None:
-    """Add these options to a parser. Each is None by default, which leaves the value to the recipe."""
-    group = parser.add_argument_group("values that replace the recipe's (default: the recipe's)")
+def add_recipe_options(
+    parser: argparse.ArgumentParser, names: Collection[str] = ALL, defaults: Mapping[str, str] = PERSON
+) -> None:
+    """Add these options to a parser. Each is None by default, which leaves the value to the recipe.
+
+    Args:
+        defaults: what the recipe has, by option, to tell in the help.
+    """
+    group = parser.add_argument_group("values that replace the recipe's")
     for name, (kind, text) in NUMBERS.items():
         if name in names:
-            group.add_argument(f"--{name}", dest=FIELDS[name], type=kind, help=text)
+            group.add_argument(f"--{name}", dest=FIELDS[name], type=kind, help=f"{text} (default: {defaults[name]})")
     for name, (choices, text) in CHOICES.items():
         if name in names:
-            group.add_argument(f"--{name}", dest=FIELDS[name], choices=choices, help=text)
+            group.add_argument(
+                f"--{name}", dest=FIELDS[name], choices=choices, help=f"{text} (default: {defaults[name]})"
+            )
     for name, text in SWITCHES.items():
         if name in names:
-            group.add_argument(f"--{name}", dest=FIELDS[name], action=argparse.BooleanOptionalAction, help=text)
+            said = f"{text} (default: {defaults[name]})"
+            group.add_argument(f"--{name}", dest=FIELDS[name], action=argparse.BooleanOptionalAction, help=said)
 
 
 def overrides(asked: argparse.Namespace) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The command line's reports of a training run: progress bar, numbers for a tracker, sample grids and their scores."""
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from engine.learning.listener import Listener, Progress
+from engine.learning.listener import Listener, Progress, Stopped
+from engine.sentences import warning
 from storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -17,12 +19,41 @@ if TYPE_CHECKING:
 
 
 def show_progress(progress: Progress) -> None:
-    """Draw the progress bar on a terminal; nothing where standard error is no terminal."""
-    if sys.stderr.isatty():
-        done = 30 * progress.step // progress.steps
-        bar = "#" * done + "." * (30 - done)
-        line = f"\r[{bar}] step {progress.step} of {progress.steps}, {progress.seconds_left:.0f} s left "
-        print(line, end="\n" if progress.step == progress.steps else "", file=sys.stderr, flush=True)
+    """Draw the progress bar on a terminal. Elsewhere, such as in a log, print a line after each tenth of the steps."""
+    step, steps = progress.step, progress.steps
+    speed = 1 / progress.step_seconds if progress.step_seconds else 0.0
+    pace = f"{speed:.2g} steps/s" if 0 < speed < 10 else f"{speed:.0f} steps/s"
+    if 0 < speed < 1:
+        pace = f"{progress.step_seconds:.2g} s/step"
+    figures = [
+        f"step {step} of {steps}",
+        f"loss {progress.loss:.4f}",
+        f"rate {progress.learning_rate:.1e}",
+        pace,
+        f"{_span(progress.seconds_left)} left",
+    ]
+    line = ", ".join(figures)
+    if not sys.stderr.isatty():
+        if 10 * step // steps > 10 * (step - 1) // steps:
+            print(line, file=sys.stderr, flush=True)
+        return
+    columns = shutil.get_terminal_size().columns
+    width = max(0, min(30, columns - len(line) - 4))
+    done = width * step // steps
+    bar = f"[{'#' * done}{'.' * (width - done)}] " if width >= 5 else ""
+    # The rest of an earlier, longer line is erased.
+    end = "\n" if step == steps else ""
+    print(f"\r{(bar + line)[: columns - 1]}\x1b[K", end=end, file=sys.stderr, flush=True)
+
+
+def _span(seconds: float) -> str:
+    """A length of time: "12 s", "3 min 20 s", "1 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 @dataclass
@@ -38,6 +69,18 @@ class Reporter(Listener):
     score: "PromptScore | None" = None
     prompts: Sequence[str] = ()
     """The previews' prompts without the token, which the score does not know."""
+
+    def on_class_pictures(self, drawn: int, of: int) -> None:
+        if self.stop_requested:
+            raise Stopped
+
+    def on_resume(self, step: int) -> None:
+        if self.shows:
+            print(f"The training goes on from step {step}.", flush=True)
+
+    def on_warning(self, code: str, **facts: object) -> None:
+        if self.shows:
+            print(warning(code, facts), file=sys.stderr, flush=True)
 
     def on_step(self, progress: Progress) -> None:
         if self.shows:

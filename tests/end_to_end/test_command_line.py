@@ -140,7 +140,7 @@ def test_real_photos_are_learned_on_the_embedded_base(tmp_path: Path) -> None:
     assert sum(one["glasses"] == ("glasses" if looks["glasses"] else "none") for one in seen) >= 3
 
     # A correction is drawn in its place. A stopped training of other looks is not continued.
-    done = run(*command, "--steps", 2, "--hair-length", "bald", "--glasses", "yes")
+    done = run(*command, "--steps", 2, "--hair-length", "bald", "--glasses", "yes", "--overwrite")
     assert "I see a bald head" in done.stdout and "glasses." in done.stdout
     assert last_json(done)["looks"]["glasses"] is True
 

@@ -3,13 +3,18 @@
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from engine import recipe
 from engine.__main__ import COMMANDS, main, parser
+from engine.bases.families import SD1, TOON
+from engine.commands.recipe_options import DISTILLATION, FIELDS, PERSON, STYLE
+from engine.learning.distillation import DEFAULTS
 from engine.recipe import Recipe
 
 
@@ -63,6 +68,24 @@ def test_every_option_has_a_help_text_with_its_default(command: str) -> None:
         assert option.required or "(default: " in said, option.dest
         if option.option_strings and option.default not in (None, False, [], ""):
             assert f"default: {str(option.default).removesuffix('.0')}" in said, option.dest
+
+
+def test_the_help_has_the_values_of_the_recipes() -> None:
+    """Each number and name of a recipe is in the text of its option."""
+    for options, recipes in (
+        (PERSON, [family.recipes[method] for family in (SD1, TOON) for method in ("lora", "dreambooth")]),
+        (STYLE, [(None, recipe.STYLE)]),
+        (DISTILLATION, [(None, one) for one in DEFAULTS.values()]),
+    ):
+        for per_photo, one in recipes:
+            values = {name: getattr(one, field, per_photo) for name, field in FIELDS.items() if name in options}
+            for name, value in values.items():
+                if (name in ("steps", "size") and options is not DISTILLATION) or value is None:
+                    continue
+                told = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+                told = f"{value:g}".replace("e-0", "e-") if isinstance(value, float) else told
+                told = {"0.0001": "1e-4", "0.001": "1e-3", "0.003": "3e-3", "0.0003": "3e-4"}.get(told, told)
+                assert re.search(rf"(^|[ ,;]){re.escape(told)}($|[ ,;])", options[name]), (name, told, options[name])
 
 
 def test_recipe_options_have_the_names_of_the_recipe_s_fields() -> None:
@@ -125,7 +148,7 @@ def test_the_report_has_the_share_of_the_change_that_a_stored_dreambooth_leaves_
 ) -> None:
     save(pictures, tmp_path / "album")
     for method in ("dreambooth", "lora"):
-        assert main([*train(tmp_path, tiny_folder, 2), "--method", method, "--json"]) == 0
+        assert main([*train(tmp_path, tiny_folder, 2), "--method", method, "--overwrite", "--json"]) == 0
         lines = capsys.readouterr().out.splitlines()
         (learned,) = [line for line in lines if line.startswith("Learned")]
         error = json.loads(lines[-1]).get("delta_error")

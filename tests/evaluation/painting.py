@@ -62,6 +62,7 @@ class EnginePainter:
         self.base = None  # the command loads its own
         out.mkdir(parents=True, exist_ok=True)
         arguments = ["train", "--photos", str(album), "--token", token, "--class", noun, "--out", str(out)]
+        arguments += ["--overwrite"]
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             status = engine.main([*arguments, "--base", self.source, "--json", *self.options])
