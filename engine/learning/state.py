@@ -140,9 +140,9 @@ class Checkpoints:
         """
         if self._path is None or self._clock() - self._written < self._pause:
             return False
-        return self.save(state, step)
+        return self.keep(state, step)
 
-    def save(self, state: TrainingState, step: int) -> bool:
+    def keep(self, state: TrainingState, step: int) -> bool:
         """Write the state after `step` steps; whether it was written. Raises as `save_if_due`."""
         if self._path is None:
             return False

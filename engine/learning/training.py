@@ -145,7 +145,7 @@ def train(
                     state.free_memory()
                 delta_error = _save(learner, _facts(config, base), out, checkpoints)
             if keeps and steps.first < recipe.steps:
-                checkpoints.save(state, recipe.steps)
+                checkpoints.keep(state, recipe.steps)
     tenth = max(1, len(steps.losses) // 10)
     return Trained(
         steps=recipe.steps,
@@ -266,7 +266,7 @@ def _learn(
             )
         )
         if float(stop) and done < recipe.steps:
-            raise Stopped(done if team.first and checkpoints.save(state, done) else 0)
+            raise Stopped(done if team.first and checkpoints.keep(state, done) else 0)
     return Steps(first, losses, seconds, capacity)
 
 

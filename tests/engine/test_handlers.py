@@ -438,9 +438,10 @@ async def test_a_full_disk_costs_a_checkpoint_and_no_training(records: Records, 
     blobs = FullBlobs()
     engine = Engine(records, blobs, tmp_path, learns, learns)
     fails = False
-    assert (await engine.done(Train(await engine.avatar()))).state == State.SUCCEEDED
+    avatar = await engine.avatar()
+    assert (await engine.done(Train(avatar))).state == State.SUCCEEDED
     caplog.clear()
     fails, blobs.full = True, False
-    ended = await engine.done(Train(await engine.avatar()))
+    ended = await engine.done(Train(avatar))
     assert ended.state == State.FAILED and ended.error is not None and ended.error["code"] == "disk_full"
     assert "The disk is full: the blobs" in caplog.text and "Free some space" in caplog.text
