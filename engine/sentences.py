@@ -47,6 +47,10 @@ SENTENCES: Mapping[str, str] = {
     "text_is_fixed": "The text encoder of this base model cannot have adapters. Leave out {what}.",
     "word_stays": "The avatar in {folder} has a learned token embedding, which kohya's format cannot hold. "
     "Use --format diffusers.",
+    "magnitudes_stay": "The avatar in {folder} has DoRA magnitudes of inputs, which {format} cannot hold for this base "
+    "model. The folder itself can be used here.",
+    "rank_too_large": "As a LoRA this file would take {gigabytes} GB, and {most} GB is the most. Import its nearest "
+    "approximation with --rank {rank}, which misses {percent} % of the change.",
     "no_rank": "The launcher started {size} processes without ranks ({name} is not set). Use torchrun.",
     "no_master": "For training on several machines, set MASTER_ADDR on all of them to the address of the first.",
     "no_team": "{size} processes were started, but only {found} found each other. Use torchrun.",

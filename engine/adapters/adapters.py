@@ -160,13 +160,19 @@ def save_delta(base: BaseModel, before: WeightReader, trained: nn.Module, facts:
 
 def write(tensors: dict[str, Tensor], facts: AdapterFacts, path: Path, extra: dict[str, str]) -> None:
     """Write an adapter's file, complete or not at all."""
-    # A delta's factors (int8) and their scales (float32) keep their dtypes.
-    halves = {
-        key: (tensor if key.endswith((".left", ".right", ".scale")) else tensor.detach().half()).cpu().contiguous()
-        for key, tensor in tensors.items()
-    }
+    halves = {key: half(key, tensor) for key, tensor in tensors.items()}
     with atomic_write(path) as draft:
         save_file(halves, draft, {"format": "pt", "avatar": json.dumps(asdict(facts))} | extra)
+
+
+EXACT = (".left", ".right", ".scale", *applied.MAGNITUDES, applied.INPUT_GAIN, ".dora_scale")
+"""The endings of the keys whose tensors keep their dtypes: a delta's factors (int8) and their scales (float32), and
+DoRA's magnitudes, since half of the change that they make would be lost in half precision."""
+
+
+def half(key: str, tensor: Tensor) -> Tensor:
+    """A tensor as in a file: on the CPU, in half precision but for those of `EXACT`."""
+    return (tensor.detach() if key.endswith(EXACT) else tensor.detach().half()).cpu().contiguous()
 
 
 @dataclass(frozen=True)

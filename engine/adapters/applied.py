@@ -7,9 +7,11 @@ that are added, and each row has norms with its own weights and biases. The laye
 `apply_adapters`, hooks change the layers' outputs, or changed copies take the weights' places.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -39,11 +41,14 @@ class Factors:
     """(out,): added to 1, it scales the layer's own output (DoRA, arXiv 2402.09353)."""
     shift: Tensor | None = None
     """(out,), float32: added to the bias."""
+    input_gain: Tensor | None = None
+    """(in,): added to 1, it scales the inputs of the layer's own weight (DoRA whose magnitudes are of inputs)."""
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """All of its tensors."""
-        return tuple(tensor for tensor in (self.down, self.up, self.gain, self.shift) if tensor is not None)
+        every = (self.down, self.up, self.gain, self.shift, self.input_gain)
+        return tuple(tensor for tensor in every if tensor is not None)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,12 @@ class Affine:
 
 Norm = nn.GroupNorm | nn.LayerNorm | nn.RMSNorm
 """The layers that an `Affine` is for; the others, linear layers and convolutions, take `Factors`."""
+
+
+MAGNITUDES = (".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+"""The endings of the keys of DoRA's magnitudes, as versions of peft write them."""
+INPUT_GAIN = ".lora_input_gain"
+"""The ending of the keys of `Factors.input_gain`, which other programs do not have."""
 
 
 def read_lora(
@@ -82,7 +93,7 @@ def read_lora(
     for key, down in tensors.items():
         name, dot, rest = key.rpartition(".lora_A.")
         if not dot:
-            if not (".lora_B." in key or ".lora_magnitude_vector" in key):
+            if not (".lora_B." in key or key.endswith((*MAGNITUDES, INPUT_GAIN))):
                 raise ValueError(f"{key} is no part of a LoRA")
             continue
         up = tensors.get(f"{name}.lora_B.{rest}")
@@ -93,16 +104,25 @@ def read_lora(
         if down.shape[1:] != weight.shape[1:] or up.shape[0] != weight.shape[0] or up.shape[1] != down.shape[0]:
             raise ValueError(f"{name} has other sizes in this base")
         up = up.reshape(up.shape[0], -1).float() * scale_of(config, name, down.shape[0])
-        magnitude = tensors.get(f"{name}.lora_magnitude_vector", tensors.get(f"{name}.lora_magnitude_vector.weight"))
-        gain = None
+        magnitude = next((tensors[name + end] for end in MAGNITUDES if name + end in tensors), None)
+        gain, input_gain = None, tensors.get(name + INPUT_GAIN)
         if magnitude is not None:
+            if magnitude.numel() != len(weight):
+                raise ValueError(f"{name} has {magnitude.numel()} magnitudes and not {len(weight)}")
             moved = weight.float().cpu().flatten(1) + up @ down.float().flatten(1)
-            share = magnitude.float().flatten() / moved.norm(dim=1)
-            up, gain = up * share[:, None], share - 1
-        found[name] = Factors(
-            down.to(device, dtype), up.to(device, dtype), None if gain is None else gain.to(device, dtype)
-        )
+            share = ratio(magnitude.float().flatten(), moved.norm(dim=1))
+            up, gain = up * share[:, None], (share - 1).to(device, dtype)
+        if input_gain is not None:
+            if input_gain.shape != weight.shape[1:2]:
+                raise ValueError(f"{name} scales {len(input_gain)} inputs and not {weight.shape[1]}")
+            input_gain = input_gain.to(device, dtype)
+        found[name] = Factors(down.to(device, dtype), up.to(device, dtype), gain, input_gain=input_gain)
     return found
+
+
+def ratio(magnitudes: Tensor, norms: Tensor) -> Tensor:
+    """magnitudes / norms, and 1 where a norm is 0."""
+    return torch.where(norms > 0, magnitudes / norms, 1.0)
 
 
 def plain_name(name: str) -> str:
@@ -118,11 +138,46 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:
     """The scale of B A on one layer, from peft's LoraConfig of its part; 1 without a LoraConfig."""
-    alpha = config.get("lora_alpha", rank)
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if name == pattern or name.endswith(f".{pattern}"):
-            alpha = value
+    usual = config.get("lora_alpha", config.get("alpha", rank))
+    alpha = pattern_value(config.get("alpha_pattern"), name, usual)
     return scale(rank, alpha, bool(config.get("use_rslora")))
+
+
+def pattern_value(patterns: Mapping[str, Any] | None, name: str, usual: Any) -> float:
+    """The value for a layer in `rank_pattern` or `alpha_pattern`: of the first regular expression that matches the end
+    of its name, from the name's start or a dot on (`get_pattern_key` in peft/utils/other.py).
+
+    Raises:
+        ValueError: a pattern is no regular expression, or its value no number.
+    """
+    value = usual
+    for pattern, own in (patterns or {}).items():
+        if _may_match(pattern, name) and _compiled(pattern).match(name):
+            value = own
+            break
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the configuration of {name} is no number: {str(value)[:40]}") from error
+
+
+_LITERAL = re.compile(r"\^?[\w.]+")
+
+
+def _may_match(pattern: str, name: str) -> bool:
+    """False where a pattern of plain characters, of which files have hundreds, has another length than the name."""
+    if not _LITERAL.fullmatch(pattern):
+        return True
+    start = len(name) - len(pattern.removeprefix("^"))
+    return start == 0 or (start > 0 and pattern[0] != "^" and name[start - 1] == ".")
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(rf"(.*\.)?({pattern})$")
+    except re.error as error:
+        raise ValueError(f"{pattern[:40]} in its configuration is no regular expression: {error}") from error
 
 
 @contextmanager
@@ -199,9 +254,11 @@ def _changed(layer: Any, adapters: WeightedAdapters, name: str) -> dict[str, Ten
     elif (factors := _factors_of(adapters, name)) is None:
         return {}
     else:
-        weight = layer.weight.detach()
+        own = weight = layer.weight.detach()
         if factors.gain is not None:
-            weight = weight + factors.gain.float().reshape(-1, *[1] * (weight.ndim - 1)) * weight
+            weight = weight + factors.gain.float().reshape(-1, *[1] * (weight.ndim - 1)) * own
+        if factors.input_gain is not None:
+            weight = weight + factors.input_gain.float().reshape(1, -1, *[1] * (weight.ndim - 2)) * own
         up, down = factors.up.float(), factors.down.float()
         if weight.ndim > 2:
             weight = torch.addmm(weight.flatten(1), up, down.flatten(1)).reshape(weight.shape)
@@ -225,6 +282,7 @@ def _factors_of(adapters: WeightedAdapters, name: str) -> Factors | None:
         torch.cat([weight * factors.up for factors, weight in found], dim=1),
         _sum([weight * factors.gain for factors, weight in found if factors.gain is not None]),
         _sum([weight * factors.shift for factors, weight in found if factors.shift is not None]),
+        _sum([weight * factors.input_gain for factors, weight in found if factors.input_gain is not None]),
     )
 
 
@@ -302,6 +360,7 @@ class _AddLowRank:
         self._up = torch.stack([factors.up for factors in padded])  # (combinations, out, r)
         self._ones = _last(self._down[0]) if shifted else None  # (r,)
         self._gain = _stacked([None if factors is None else factors.gain for factors in combinations])
+        self._input_gain = _stacked([None if factors is None else factors.input_gain for factors in combinations])
         self._rows = torch.tensor(rows if len(combinations) > 1 else [0], device=some.down.device)
         self._repeats: dict[int, Tensor] = {}
         if self._convolution:
@@ -319,6 +378,11 @@ class _AddLowRank:
             bias = 0 if self._layer.bias is None else self._along(self._layer.bias, output)
             gain = self._along(self._of_rows(self._gain, len(features)), output)
             own = (own + gain * (own - bias)).to(own.dtype)
+        if self._input_gain is not None:
+            gain = self._along(self._of_rows(self._input_gain, len(features)), features)
+            # The layer computes again, so that its output is rounded once; other adapters' gains are added.
+            scaled = self._layer.forward(features + gain * features).to(own.dtype)
+            own = scaled if self._gain is None else scaled + (own - output.to(own.dtype))
         added = self._convolved(features, own) if self._convolution else self._linear(features, own)
         return added.reshape(output.shape).to(output.dtype)
 

@@ -1,12 +1,14 @@
-"""Import and export of adapters: diffusers' names, and those of kohya's scripts, the WebUI and ComfyUI.
+"""Import and export of adapters: diffusers' names, and those of kohya's scripts, the WebUI, ComfyUI and others.
 
-Both directions use one table of each layer's name in the other programs. A name that is not in the table is refused,
-never skipped. Only safetensors files are read.
+Both directions use one table of each layer's names in the other programs (`engine.adapters.names`). A layer that is not
+in the table is refused, never skipped; what a file has beside its layers is left out with a note. Only safetensors
+files are read.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,116 +17,98 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.adapters.adapters import LORA_METADATA, TOKEN_PREFIX, AdapterFacts, AdapterKind, below, read_file, write
-from engine.adapters.applied import plain_name, scale_of, weight_of
+from engine.adapters.adapters import (
+    LORA_METADATA,
+    TOKEN_PREFIX,
+    AdapterFacts,
+    AdapterKind,
+    Attached,
+    below,
+    half,
+    read_file,
+    write,
+)
+from engine.adapters.applied import INPUT_GAIN, MAGNITUDES, pattern_value, ratio, scale_of, weight_of
 from engine.adapters.lora import config_of
+from engine.adapters.low_rank import (
+    KINDS,
+    ROLES,
+    Parts,
+    Scaling,
+    balanced,
+    exact_rank,
+    kind_of,
+    low_rank,
+    nearest,
+    shaped,
+    shortest,
+)
+from engine.adapters.names import (
+    FLUX2_SWAPPED,
+    FileNames,
+    Layer,
+    canonical,
+    foreign_names,
+    fused_foreign_names,
+    layers_of,
+    with_text_model,
+)
 from engine.bases.base import BaseModel
+from engine.bases.families import Conditioning
+from engine.device import precision
 from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
 Format = Literal["diffusers", "kohya"]
 
-ROLES = {
-    ".lora_A.weight": "down", ".lora_down.weight": "down", ".lora_B.weight": "up", ".lora_up.weight": "up",
-    ".alpha": "alpha", ".dora_scale": "magnitude", ".lora_magnitude_vector": "magnitude",
-    ".lora_magnitude_vector.weight": "magnitude",
-}  # fmt: skip
-"""The endings of the keys in all programs' files, and which tensor of a LoRA each holds."""
+LARGEST = 2**31
+"""Most bytes of an imported adapter, which is as much as the device's memory keeps for adapters."""
 
-Layer = tuple[str, str]
-"""A part of the base, such as "unet", and the name of a layer in it."""
+RANKS = (256, 128, 64, 32, 16, 8)
+"""Ranks that are proposed where the exact ones are too large."""
 
-FLUX2 = {
-    "attn.to_out.0": "img_attn.proj", "attn.to_add_out": "txt_attn.proj", "ff.linear_in": "img_mlp.0",
-    "ff.linear_out": "img_mlp.2", "ff_context.linear_in": "txt_mlp.0", "ff_context.linear_out": "txt_mlp.2",
-}  # fmt: skip
-FLUX2_SINGLE = {"attn.to_qkv_mlp_proj": "linear1", "attn.to_out": "linear2"}
-FLUX2_FUSED = {
-    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-}
-"""The transformer's layers in FLUX.2's own naming, which ComfyUI reads; three of diffusers' layers are one there."""
-
-SDXL_RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-"""The layers of a ResNet block in SDXL's own naming."""
+_KEY = re.compile("(.+?)(?:" + "|".join(f"(?P<{role}>{ends})" for role, ends in ROLES) + ")")
+_REFUSED = {kind: re.compile(f"(.+?)(?:{ends})") for kind, ends in KINDS.items()}
 
 
-def layers_of(base: BaseModel) -> dict[Layer, nn.Module]:
-    """Every layer that can have a LoRA."""
-    return {
-        (part, plain_name(name)): layer
-        for part, module in base.adaptable.items()
-        for name, layer in module.named_modules()
-        if "lora_" not in name and isinstance(getattr(layer, "base_layer", layer), nn.Linear | nn.Conv2d)
-    }
+@dataclass(frozen=True)
+class Pair:
+    """A layer's LoRA in an adapter of this engine."""
+
+    down: Tensor
+    """A (r, in, ...)."""
+    up: Tensor
+    """B (out, r, ...)."""
+    scale: float = 1.0
+    """The scale of B A."""
+    magnitude: Tensor | None = None
+    """DoRA's magnitudes (out,), where they are of outputs."""
+    input_gain: Tensor | None = None
+    """(in,), float32: added to 1, it scales the inputs of the layer's own weight (DoRA whose magnitudes are of inputs;
+    A is scaled already)."""
 
 
-def foreign_names(base: BaseModel) -> dict[Layer, str]:
-    """Each layer's name in kohya's scripts, the WebUI and ComfyUI; `fused_foreign_names` has those that are fused."""
-    names = {}
-    for part, name in layers_of(base):
-        if part == "transformer":
-            if block := re.fullmatch(r"(single_)?transformer_blocks\.(\d+)\.(.+)", name):
-                blocks = "single_blocks" if block[1] else "double_blocks"
-                theirs = (FLUX2_SINGLE if block[1] else FLUX2).get(block[3])
-                if theirs:
-                    names[part, name] = f"diffusion_model.{blocks}.{block[2]}.{theirs}"
-        elif part == "unet":
-            theirs = sdxl_block_name(name, base.unet.config.layers_per_block) if base.family.name == "sdxl" else name
-            names[part, name] = "lora_unet_" + theirs.replace(".", "_")
-        else:
-            start = {"text_encoder_2": "lora_te2"}.get(part, "lora_te1" if len(base.text_encoders) > 1 else "lora_te")
-            names[part, name] = f"{start}_text_model_" + name.removeprefix("text_model.").replace(".", "_")
-    return names
+@dataclass(frozen=True)
+class Imported:
+    """What an import found."""
 
-
-def fused_foreign_names(base: BaseModel) -> dict[str, tuple[Layer, ...]]:
-    """Layers that the other programs fuse: their name there, and the layers here whose outputs it concatenates."""
-    if base.family.denoiser != "transformer":
-        return {}
-    return {
-        f"diffusion_model.double_blocks.{number}.{theirs}": tuple(
-            ("transformer", f"transformer_blocks.{number}.{name}") for name in ours
-        )
-        for number in range(len(list(base.unet.get_submodule("transformer_blocks").children())))
-        for theirs, ours in FLUX2_FUSED.items()
-    }
-
-
-def sdxl_block_name(name: str, layers: int) -> str:
-    """A U-Net layer's name in SDXL's own code and kohya's scripts, which number input, middle and output blocks.
-
-    Args:
-        name: diffusers' name.
-        layers: the U-Net's `layers_per_block`.
-    """
-    match name.split("."):
-        case ["down_blocks", level, "resnets" | "attentions" as block, number, *rest]:
-            indices = [1 + int(level) * (layers + 1) + int(number), int(block == "attentions")]
-            start = "input_blocks"
-        case ["up_blocks", level, "resnets" | "attentions" as block, number, *rest]:
-            indices = [int(level) * (layers + 1) + int(number), int(block == "attentions")]
-            start = "output_blocks"
-        case ["mid_block", "resnets" | "attentions" as block, number, *rest]:
-            indices = [1 if block == "attentions" else 2 * int(number)]
-            start = "middle_block"
-        case _:
-            return name
-    if block == "resnets":
-        rest = [SDXL_RESNET.get(rest[0], rest[0]), *rest[1:]]
-    return ".".join([start, *map(str, indices), *rest])
+    layers: int
+    """Layers that are adapted."""
+    kinds: Mapping[str, int]
+    """Layers by kind, such as "LoHa"."""
+    notes: tuple[str, ...]
+    """What was left out or taken for granted, a sentence each."""
+    error: float
+    """|D - D'| / |D| over all layers together: 0 for the exact change D, more where its rank was reduced."""
 
 
 def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     """Write the LoRA in `adapter` to `out` under the names of `form`. Returns its number of layers.
 
     Raises:
-        UserError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, or `word_stays` for a learned
-            token embedding in a format that cannot hold one.
+        UserError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, `word_stays` for a learned token
+            embedding in a format that cannot hold one, or `magnitudes_stay` for DoRA in one that cannot hold it.
     """
     facts, tensors, config = read_file(adapter)
     if facts.method != "lora":
@@ -132,134 +116,416 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     facts.check_base(base)
     known = layers_of(base)
     pairs = {layer: found for layer in known if (found := _pair(tensors, config, layer))}
+    # diffusers knows no magnitudes of inputs, and a fused layer has one for each input where its parts may have others.
+    of_inputs = any(pair.input_gain is not None for pair in pairs.values())
+    if of_inputs and (form == "diffusers" or base.family.denoiser == "transformer"):
+        raise UserError("magnitudes_stay", folder=adapter, format=form)
     if form == "diffusers":
-        _save(tensors, out, {LORA_METADATA: json.dumps(config)})
+        _save(_for_diffusers(base, tensors), out, {LORA_METADATA: json.dumps(config)})
         return len(pairs)
     if any(key.startswith(TOKEN_PREFIX) for key in tensors):
         raise UserError("word_stays", folder=adapter)
-    names, written = foreign_names(base), dict[str, Tensor]()
-    for layer, (down, up, scale, magnitude) in pairs.items():
-        if layer[0] == "transformer":
-            if layer in names:
-                written |= {f"{names[layer]}.lora_A.weight": down, f"{names[layer]}.lora_B.weight": up * scale}
-            continue
-        written |= {
-            f"{names[layer]}.lora_down.weight": down,
-            f"{names[layer]}.lora_up.weight": up,
-            f"{names[layer]}.alpha": torch.tensor(scale * len(down)),
-        }
-        if magnitude is not None:
-            written[f"{names[layer]}.dora_scale"] = magnitude.reshape(-1, *[1] * (down.ndim - 1))
-    for name, several in fused_foreign_names(base).items():
-        if any(layer in pairs for layer in several):
-            down, up = _fused([pairs.get(layer) for layer in several], [known[layer] for layer in several])
-            written |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-    _save(written, out, {"ss_network_module": "networks.lora"})
+    _save(_for_kohya(base, pairs, known), out, {"ss_network_module": "networks.lora"})
     return len(pairs)
 
 
-Pair = tuple[Tensor, Tensor, float, Tensor | None]
-"""A layer's LoRA: A (r, in, ...), B (out, r, ...), the scale of B A, and DoRA's magnitudes (out,)."""
+def _for_diffusers(base: BaseModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under names that diffusers reads with transformers 4 as well as 5."""
+    named = {}
+    for key, tensor in tensors.items():
+        part, _, name = key.partition(".")
+        text = part != base.family.denoiser and part in base.adaptable
+        named[f"{part}.{with_text_model(name)}" if text else key] = tensor
+    return named
+
+
+def _for_kohya(base: BaseModel, pairs: Mapping[Layer, Pair], known: Mapping[Layer, nn.Module]) -> dict[str, Tensor]:
+    """The tensors under the names of kohya's scripts, or for a transformer under those of its own code."""
+    names, written = foreign_names(base), dict[str, Tensor]()
+    for layer in pairs.keys() & names.keys():  # the others are fused
+        name, pair = names[layer], pairs[layer]
+        down = _unscaled(pair)
+        up = _other_half_first(pair.up) if layer[1] == FLUX2_SWAPPED else pair.up
+        if layer[0] == "transformer":
+            written |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up * pair.scale}
+        else:
+            alpha = torch.tensor(pair.scale * len(down))
+            written |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": alpha}
+        magnitudes = _dora_scale(pair, down, weight_of(known[layer]).float().cpu())
+        if magnitudes is not None:
+            swap = layer[1] == FLUX2_SWAPPED and len(magnitudes) > 1
+            written[f"{name}.dora_scale"] = _other_half_first(magnitudes) if swap else magnitudes
+    for name, several in fused_foreign_names(base).items():
+        if any(layer in pairs for layer in several):
+            weights = [weight_of(known[layer]).float().cpu() for layer in several]
+            written |= _fused(name, [pairs.get(layer) for layer in several], weights)
+    return written
+
+
+def _other_half_first(tensor: Tensor) -> Tensor:
+    return tensor.roll(len(tensor) // 2, 0)
+
+
+def _dora_scale(pair: Pair, down: Tensor, weight: Tensor) -> Tensor | None:
+    """A layer's magnitudes as lycoris-lora and the WebUI have them: (out, 1, ...) of outputs, (1, in, ...) of inputs.
+
+    Args:
+        down: A without the scale of the inputs.
+        weight: W, float32.
+    """
+    ones = [1] * (weight.ndim - 2)
+    if pair.magnitude is not None:
+        return pair.magnitude.float().reshape(-1, 1, *ones)
+    if pair.input_gain is None:
+        return None
+    lengths = _column_norms(weight + pair.scale * _product(down, pair.up).reshape(weight.shape))
+    return (lengths * (1 + pair.input_gain.float())).reshape(1, -1, *ones)
+
+
+def _column_norms(weight: Tensor) -> Tensor:
+    """(in,): the norm of all that each input is multiplied by."""
+    norms: Tensor = torch.linalg.vector_norm(weight.transpose(0, 1).flatten(1), dim=1)
+    return norms
+
+
+def _product(down: Tensor, up: Tensor) -> Tensor:
+    """B A, float32 (out, in ...), flattened."""
+    product: Tensor = up.float().flatten(1) @ down.float().flatten(1)
+    return product
+
+
+def _unscaled(pair: Pair) -> Tensor:
+    """A before the inputs' scale was multiplied into it."""
+    if pair.input_gain is None:
+        return pair.down
+    factor = 1 + pair.input_gain.float()
+    down: Tensor = pair.down.float() / factor.where(factor != 0, 1.0).reshape(1, -1, *[1] * (pair.down.ndim - 2))
+    return down
 
 
 def _pair(tensors: Mapping[str, Tensor], config: Mapping[str, Any], layer: Layer) -> Pair | None:
     part, name = layer
-    down = tensors.get(f"{part}.{name}.lora_A.weight")
+    start = f"{part}.{name}"
+    down = tensors.get(f"{start}.lora_A.weight")
     if down is None:
         return None
-    own = below(config, f"{part}.")
-    magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector")
-    if magnitude is None:
-        magnitude = tensors.get(f"{part}.{name}.lora_magnitude_vector.weight")
-    return down, tensors[f"{part}.{name}.lora_B.weight"], scale_of(own, name, len(down)), magnitude
+    magnitude = next((tensors[start + end] for end in MAGNITUDES if start + end in tensors), None)
+    return Pair(
+        down,
+        tensors[f"{start}.lora_B.weight"],
+        scale_of(below(config, f"{part}."), name, len(down)),
+        None if magnitude is None else magnitude.flatten(),
+        tensors.get(start + INPUT_GAIN),
+    )
 
 
-def _fused(pairs: list[Pair | None], layers: list[nn.Module]) -> tuple[Tensor, Tensor]:
-    """A and B of one fused layer: the A of these layers concatenated, their B as a block diagonal, scales included.
+def _fused(name: str, pairs: list[Pair | None], weights: list[Tensor]) -> dict[str, Tensor]:
+    """The tensors of one fused layer: the A of these layers concatenated, their B as a block diagonal, scales included.
 
     Args:
+        name: of the fused layer.
         pairs: of each layer; None without a LoRA.
+        weights: of each layer, float32 (out, in).
     """
-    downs = [pair[0] for pair in pairs if pair]
+    downs = [pair.down for pair in pairs if pair]
     ups = [
-        pair[1] * pair[2] if pair else torch.zeros(weight_of(layer).shape[0], 0, dtype=downs[0].dtype)
-        for pair, layer in zip(pairs, layers, strict=True)
+        pair.up * pair.scale if pair else torch.zeros(len(weight), 0, dtype=downs[0].dtype)
+        for pair, weight in zip(pairs, weights, strict=True)
     ]
-    return torch.cat(downs), torch.block_diag(*ups)
+    found = {f"{name}.lora_A.weight": torch.cat(downs), f"{name}.lora_B.weight": torch.block_diag(*ups)}
+    if any(pair and pair.magnitude is not None for pair in pairs):
+        # A layer without magnitudes keeps the norms that it has.
+        norms = [
+            (weight if pair is None else weight + pair.scale * _product(pair.down, pair.up)).norm(dim=1)
+            if pair is None or pair.magnitude is None
+            else pair.magnitude.float()
+            for pair, weight in zip(pairs, weights, strict=True)
+        ]
+        found[f"{name}.dora_scale"] = torch.cat(norms)[:, None]
+    return found
 
 
 def _save(tensors: Mapping[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
     with atomic_write(out) as draft:
-        save_file(
-            {key: tensor.half().contiguous() for key, tensor in tensors.items()}, draft, {"format": "pt"} | metadata
-        )
+        save_file({key: half(key, tensor) for key, tensor in tensors.items()}, draft, {"format": "pt"} | metadata)
 
 
-def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path) -> int:
-    """Write another program's LoRA file as an adapter of this engine. Returns its number of layers.
+def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path, rank: int | None = None) -> Imported:
+    """Write another program's adapter file as an adapter of this engine, which was applied to the base once.
 
+    LoRA, LoCon, LoHa and LoKr are read, with DoRA's magnitudes of outputs or inputs, of any of torch's floating-point
+    dtypes, under the names of `engine.adapters.names`.
+
+    Args:
+        rank: the largest rank of a layer, whose change is then the nearest one of that rank; None for the exact change.
     Raises:
-        UserError: `no_file`, or `bad_adapter` where the file is no LoRA for this base.
+        UserError: `no_file`, `bad_adapter` where the file is no adapter for this base, or `rank_too_large`.
     """
     if not file.is_file():
         raise UserError("no_file", file=file)
     try:
-        tensors, config = read_tensors(file), json.loads(read_metadata(file).get(LORA_METADATA, "{}"))
-        tokens = {key: tensors.pop(key) for key in list(tensors) if key.startswith(TOKEN_PREFIX)}
-        pairs = _known(base, tensors, config)
+        found = _read(base, file)
+        if rank is None and (bytes_needed := found.bytes(None)) > LARGEST:
+            nearest_rank = next((one for one in RANKS if found.bytes(one) <= LARGEST), RANKS[-1])
+            error = _missed(found.pairs(nearest_rank, {}))
+            raise UserError(
+                "rank_too_large",
+                gigabytes=round(bytes_needed / 1e9, 1),
+                most=round(LARGEST / 1e9, 1),
+                rank=nearest_rank,
+                percent=round(100 * error, 1),
+            )
+        kinds: dict[str, int] = {}
+        kept, lost, whole = dict[Layer, Pair](), 0.0, 0.0
+        for layer, pair, energies in found.pairs(rank, kinds):
+            if layer in kept:
+                raise ValueError(f"it changes {layer[1]} under two names")
+            kept[layer] = pair
+            lost, whole = lost + energies[0], whole + energies[1]
+        with atomic_write(out) as draft:
+            _write(kept, found.tokens, facts, draft)
+            apply_once(base, draft)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError("bad_adapter", folder=file, reason=str(error)[:160]) from error
-    kept: dict[str, Tensor] = dict(tokens)
-    configs: dict[str, Any] = {}
-    for (part, name), (down, up, scale, magnitude) in pairs.items():
-        kept |= {f"{part}.{name}.lora_A.weight": down, f"{part}.{name}.lora_B.weight": up * scale}
-        if magnitude is not None:
-            kept[f"{part}.{name}.lora_magnitude_vector"] = magnitude
+        raise UserError("bad_adapter", folder=file, reason=str(error)[:200]) from error
+    return Imported(len(kept), kinds, found.notes, (lost / whole) ** 0.5 if whole else 0.0)
+
+
+def _missed(pairs: "Iterator[tuple[Layer, Pair, tuple[float, float]]]") -> float:
+    lost, whole = 0.0, 0.0
+    for _, _, energies in pairs:
+        lost, whole = lost + energies[0], whole + energies[1]
+    return (lost / whole) ** 0.5 if whole else 0.0
+
+
+def _write(pairs: Mapping[Layer, Pair], tokens: Mapping[str, Tensor], facts: AdapterFacts, path: Path) -> None:
+    kept, configs = dict(tokens), dict[str, Any]()
+    for (part, name), pair in pairs.items():
+        kept |= {f"{part}.{name}.lora_A.weight": pair.down, f"{part}.{name}.lora_B.weight": pair.up}
+        if pair.magnitude is not None:
+            kept[f"{part}.{name}{MAGNITUDES[0]}"] = pair.magnitude
+        if pair.input_gain is not None:
+            kept[f"{part}.{name}{INPUT_GAIN}"] = pair.input_gain
     for part in {part for part, _ in pairs}:
-        ranks = {name: len(pair[0]) for (owner, name), pair in pairs.items() if owner == part}
-        own = config_of(ranks, ranks, dora=any(pairs[part, name][3] is not None for name in ranks))
+        ranks = {name: len(pair.down) for (owner, name), pair in pairs.items() if owner == part}
+        own = config_of(ranks, ranks, dora=any(pairs[part, name].magnitude is not None for name in ranks))
         configs |= {f"{part}.{key}": value for key, value in own.items()}
-    write(kept, facts, out, {LORA_METADATA: json.dumps(configs)})
-    return len(pairs)
+    write(kept, facts, path, {LORA_METADATA: json.dumps(configs)})
 
 
-def _known(base: BaseModel, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[Layer, Pair]:
-    """The file's LoRA by layer of this base. Raises ValueError for an unknown key or a wrong shape."""
-    layers = layers_of(base)
-    aliases: dict[str, tuple[Layer, ...]] = dict(fused_foreign_names(base))
-    elsewhere = foreign_names(base)
-    for layer in layers:
+def apply_once(base: BaseModel, file: Path) -> None:
+    """Predict once with the adapter in `file`, on the smallest latents, so that what cannot be drawn is seen at once.
+
+    Raises:
+        ValueError: it does not fit the base, or the prediction is not finite.
+    """
+    attached = Attached(base)
+    try:
+        rows = [attached.checked([(file, 1.0)])]
+        with torch.no_grad(), attached.applied(rows) as denoiser, precision.autocast(base.device):
+            if base.family.text_targets:
+                conditioning = base.encode_prompts(["a photo"])
+            else:
+                width = base.unet.config.joint_attention_dim
+                conditioning = Conditioning(torch.zeros(1, 8, width, device=base.device, dtype=base.dtype))
+            shape = base.latent_shape(*[8 * base.multiple] * 2)
+            latents = torch.zeros(1, *shape, device=base.device)
+            predicted = base.predict(denoiser, latents, torch.full((1,), 500, device=base.device), conditioning)
+    except (UserError, RuntimeError) as error:
+        reason = error.facts.get("reason", error.code) if isinstance(error, UserError) else str(error)
+        raise ValueError(f"the base model cannot draw with it: {reason}") from error
+    if not bool(predicted.isfinite().all()):
+        raise ValueError("with it the base model predicts numbers that are not finite, so pictures would be black")
+
+
+@dataclass(frozen=True)
+class _File:
+    """An adapter file's layers, by the layers of the base."""
+
+    base: BaseModel
+    layers: Mapping[tuple[Layer, ...], tuple[str, Parts]]
+    """The layers of the base that one layer in the file is for, its name there, and its tensors."""
+    config: Mapping[str, Any]
+    tokens: Mapping[str, Tensor]
+    notes: tuple[str, ...]
+
+    def bytes(self, rank: int | None) -> int:
+        """Bytes in half precision of all factors, of at most `rank`. Raises ValueError."""
+        size, known = 0, layers_of(self.base)
+        for several, (name, parts) in self.layers.items():
+            try:
+                exact = exact_rank(parts)
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(f"{name} lacks a factor") from error
+            for layer in several:
+                weight = weight_of(known[layer])
+                sides = len(weight), weight[0].numel()
+                size += 2 * sum(sides) * min(exact, *sides, rank or exact)
+        return size
+
+    def pairs(self, rank: int | None, kinds: dict[str, int]) -> Iterator[tuple[Layer, Pair, tuple[float, float]]]:
+        """Each layer's LoRA, of at most `rank`, and |B A - B' A'|^2 and |B A|^2, which are 0 if `rank` is None.
+
+        Args:
+            kinds: counts layers by kind.
+        Raises:
+            ValueError: naming the layer in the file.
+        """
+        known = layers_of(self.base)
+        for several, (name, parts) in self.layers.items():
+            weights = [weight_of(known[layer]).float().cpu() for layer in several]
+            try:
+                pairs = self._pairs(several, name, parts, weights)
+                for layer, pair in zip(several, pairs, strict=True):
+                    limited, lost, whole = _limited(pair, rank)
+                    _check_finite(limited.down.half(), limited.up.half(), limited.input_gain)
+                    yield layer, limited, (lost, whole)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            kind = kind_of(parts)
+            kinds[kind] = kinds.get(kind, 0) + len(several)
+
+    def _pairs(self, several: tuple[Layer, ...], name: str, parts: Parts, weights: list[Tensor]) -> list[Pair]:
+        down, up = low_rank(parts, self._scaling(several[0]))
+        _check_finite(down, up, parts.get("dora_scale"), parts.get("magnitude"))
+        down = shaped(down, weights[0].shape[1:])
+        if len(up) != sum(map(len, weights)):
+            raise ValueError("it has other sizes in this base")
+        swap = several[0][1] == FLUX2_SWAPPED and canonical(name).endswith("adaLN_modulation_1")
+        magnitude, gain = None, None
+        if (given := parts.get("dora_scale", parts.get("magnitude"))) is not None:
+            weight = torch.cat(weights)
+            weight = _other_half_first(weight) if swap else weight
+            of_outputs = "magnitude" in parts and given.ndim != 2
+            if magnitudes_of_inputs(given, weight) and not of_outputs:
+                norms = _column_norms(weight + _product(down, up).reshape(weight.shape))
+                share = ratio(given.float().flatten(), norms)
+                down, gain = down * share.reshape(1, -1, *[1] * (down.ndim - 2)), share - 1
+            else:
+                magnitude = given.float().flatten()
+        if "input_gain" in parts:
+            gain = parts["input_gain"].float()
+        if swap:
+            up, magnitude = _other_half_first(up), None if magnitude is None else _other_half_first(magnitude)
+        sizes = [len(weight) for weight in weights]
+        magnitudes = [None] * len(several) if magnitude is None else magnitude.split(sizes)
+        return [
+            # Copies, since a file's tensors must not share memory.
+            Pair(
+                *balanced(*shortest(down, own)),
+                magnitude=None if own_magnitude is None else own_magnitude.clone(),
+                input_gain=None if gain is None else gain.clone(),
+            )
+            for own, own_magnitude in zip(up.split(sizes), magnitudes, strict=True)
+        ]
+
+    def _scaling(self, layer: Layer) -> Scaling:
+        """The scale of a layer by its rank, from the file's configuration; 1 without a configuration."""
         part, name = layer
+        settings = below(self.config, f"{part}.") or (self.config if "peft_type" in self.config else {})
         bare = name.removeprefix("text_model.")
-        aliases |= {f"{part}.{name}": (layer,), f"{part}.{bare}": (layer,), f"{part}.text_model.{bare}": (layer,)}
-        aliases[f"diffusion_model.{name}"] = (layer,)
-        if part == "unet":
-            aliases["lora_unet_" + name.replace(".", "_")] = (layer,)
-        if layer in elsewhere:
-            aliases[elsewhere[layer]] = (layer,)
-    found: dict[str, dict[str, Tensor]] = {}
+
+        def scaling(rank: int) -> float:
+            if not settings:
+                return 1.0
+            rank = rank or int(pattern_value(settings.get("rank_pattern"), name, settings.get("r", 1)))
+            named = name if bare == name else bare
+            return scale_of(settings, named, rank)
+
+        return scaling
+
+
+def _limited(pair: Pair, rank: int | None) -> tuple[Pair, float, float]:
+    if rank is None:
+        return pair, 0.0, 0.0
+    down, up, lost = nearest(pair.down, pair.up, rank)
+    whole = float(_product(pair.down, pair.up).square().sum())
+    return replace(pair, down=down, up=up), lost, whole
+
+
+def _check_finite(*tensors: Tensor | None) -> None:
+    for tensor in tensors:
+        if tensor is not None and not bool(tensor.float().isfinite().all()):
+            raise ValueError("it has numbers that are not finite or too large, so pictures would be black")
+
+
+def magnitudes_of_inputs(magnitudes: Tensor, weight: Tensor) -> bool:
+    """Whether DoRA's magnitudes are of the inputs, as OneTrainer's are by default, and not of the outputs.
+
+    Files say it by the shape alone: (1, in, ...) or (out, 1, ...).
+
+    Raises:
+        ValueError: they are neither.
+    """
+    out, into = weight.shape[:2]
+    shape = tuple(magnitudes.shape)
+    if magnitudes.numel() == into and (shape[:2] == (1, into) if len(shape) > 1 else into != out):
+        return True
+    if magnitudes.numel() == out:
+        return False
+    raise ValueError(f"its DoRA magnitudes {shape} are neither of its {out} outputs nor of its {into} inputs")
+
+
+def _read(base: BaseModel, file: Path) -> _File:
+    """Raises ValueError for a layer that is not in this base, or of a kind that is not read."""
+    if file.suffix in (".pt", ".ckpt", ".bin", ".pth"):
+        raise ValueError("it is a pickle, which can run any program; only .safetensors files are read")
+    tensors, config = read_tensors(file), _config(file)
+    tokens = {key: tensors.pop(key) for key in list(tensors) if key.startswith(TOKEN_PREFIX)}
+    names, found, others = FileNames(base), dict[str, dict[str, Tensor]](), list[str]()
     for key, tensor in tensors.items():
-        end = next((end for end in ROLES if key.endswith(end)), None)
-        if end is None or key.removesuffix(end) not in aliases:
-            raise ValueError(f"{key} belongs to no layer of this base")
-        found.setdefault(key.removesuffix(end), {})[ROLES[end]] = tensor
-    if not found:
-        raise ValueError("it is empty")
-    pairs: dict[Layer, Pair] = {}
-    for name, own in found.items():
-        if not {"down", "up"} <= own.keys():
-            raise ValueError(f"{name} lacks a factor")
-        fused = aliases[name]
-        ups = own["up"].chunk(len(fused))
-        for layer, up in zip(fused, ups, strict=True):
-            weight, down = weight_of(layers[layer]), own["down"]
-            if down.shape[1:] != weight.shape[1:] or (up.shape[0], up.shape[1]) != (weight.shape[0], down.shape[0]):
-                raise ValueError(f"{name} has other sizes in this base")
-            settings = {key.removeprefix(f"{layer[0]}."): value for key, value in config.items()}
-            scale = float(own["alpha"]) / len(down) if "alpha" in own else scale_of(settings, layer[1], len(down))
-            magnitude = own.get("magnitude")
-            pairs[layer] = down.clone(), up, scale, None if magnitude is None else magnitude.flatten()
-    return pairs
+        if match := _KEY.fullmatch(key):
+            found.setdefault(match[1], {})[str(match.lastgroup)] = tensor
+        else:
+            for kind, pattern in _REFUSED.items():
+                if (match := pattern.fullmatch(key)) and next(names.candidates(match[1]), None):
+                    raise ValueError(f"it is of the kind {kind} ({key}), and LoRA, LoCon, LoHa and LoKr are read")
+            others.append(key)
+    layers, elsewhere = dict[tuple[Layer, ...], tuple[str, Parts]](), list[str]()
+    known = layers_of(base)
+    for name, parts in found.items():
+        candidates = list(names.candidates(name))
+        if not candidates and names.elsewhere(name):
+            elsewhere.append(name)
+        elif not candidates:
+            raise ValueError(f"{name} is no layer of this base, so it was trained on another kind of base model")
+        else:
+            fitting = next((one for one in candidates if _fits(parts, [known[layer] for layer in one])), candidates[0])
+            if fitting in layers:
+                raise ValueError(f"{name} and {layers[fitting][0]} are the same layer")
+            layers[fitting] = name, parts
+    if not layers:
+        raise ValueError("it has no layers for this base" if found else "it is no LoRA: it has no layers")
+    notes = []
+    if elsewhere:
+        notes.append(f"Layers of parts that this base model does not adapt were left out: {_listed(elsewhere)}.")
+    if others:
+        notes.append(f"Tensors that are no part of a LoRA were left out: {_listed(others)}.")
+    if any(name.startswith("base_model.model.") for name in found) and not config:
+        notes.append("There is no adapter_config.json beside the file, so its LoRA's scale was taken as 1.")
+    return _File(base, layers, config, tokens, tuple(notes))
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _config(file: Path) -> dict[str, Any]:
+    """The configuration in the file's header, or of peft beside it. Raises ValueError where it is no JSON object."""
+    text = read_metadata(file).get(LORA_METADATA)
+    beside = file.parent / "adapter_config.json"
+    if text is None and beside.is_file():
+        text = beside.read_text("utf-8")
+    config = json.loads(text or "{}")
+    if not isinstance(config, dict):
+        raise ValueError("its configuration is no JSON object")
+    return config
+
+
+def _fits(parts: Parts, layers: list[nn.Module]) -> bool:
+    """Whether these tensors have the outputs of these layers, as far as can be seen without multiplying them."""
+    out = sum(len(weight_of(layer)) for layer in layers)
+    up = parts.get("up")
+    return up is None or len(up) == out
 
 
 def imported_facts(base: BaseModel, kind: AdapterKind, token: str = "", noun: str = "") -> AdapterFacts:

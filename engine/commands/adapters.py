@@ -49,7 +49,7 @@ def run_export(asked: argparse.Namespace) -> Figures:
 
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, help="a .safetensors file with diffusers', kohya's or ComfyUI's names")
+    parser.add_argument("file", type=Path, help="a .safetensors file with a LoRA, LoCon, LoHa or LoKr")
     parser.add_argument("--token", help="token of the person that the LoRA was trained on (default: none, for a style)")
     parser.add_argument("--class", dest="noun", help="class noun of the person; needs --token (default: none)")
     parser.add_argument(
@@ -59,6 +59,11 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="STEPS",
         help="import a few-step adapter, such as an LCM-LoRA, that draws in this many steps (default: none)",
+    )
+    parser.add_argument(
+        "--rank",
+        type=int,
+        help="reduce each layer to the nearest change of this rank (default: the exact change, whatever its rank)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     overwrite_option(parser)
@@ -84,9 +89,19 @@ def run_import(asked: argparse.Namespace) -> Figures:
     else:
         facts = imported_facts(base, kind, *person)
     path = asked.out / FILE
-    layers = import_lora(base, asked.file, facts, path)
-    print(f"{path}: {layers} layers")
-    return {"adapter": str(path), "kind": kind, "layers": layers}
+    found = import_lora(base, asked.file, facts, path, asked.rank)
+    kinds = ", ".join(f"{count} layers of {name}" for name, count in found.kinds.items())
+    print(f"{path}: {kinds}" + (f"; {100 * found.error:.1f} % of the change is missed" if asked.rank else ""))
+    for note in found.notes:
+        print(note)
+    return {
+        "adapter": str(path),
+        "kind": kind,
+        "layers": found.layers,
+        "kinds": dict(found.kinds),
+        "notes": list(found.notes),
+        "error": found.error,
+    }
 
 
 def _distil_options(parser: argparse.ArgumentParser) -> None:

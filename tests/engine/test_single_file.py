@@ -10,18 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.adapters.adapters import Attached
-from engine.adapters.exchange import FLUX2, FLUX2_FUSED, FLUX2_SINGLE, sdxl_block_name
+from engine.adapters.names import FLUX2, FLUX2_FUSED, FLUX2_OUTSIDE, FLUX2_SINGLE, sgm_name
 from engine.bases.base import BaseModel, plain_parameters
 from engine.drawing.drawing import draw
 from engine.sentences import sentence
 from storage.errors import UserError
 from tests.engine.tiny import asked, assert_same, load
-
-OUTSIDE = {
-    "conv_in": "input_blocks.0.0", "conv_out": "out.2", "conv_norm_out": "out.0",
-    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
-}  # fmt: skip
 
 OPEN_CLIP = {
     "embeddings.token_embedding.weight": "token_embedding.weight",
@@ -56,18 +50,9 @@ def _back(start: str) -> str:
 def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> dict[str, Tensor]:
     """The weights under the names of CompVis' or Stability's own code."""
     named: dict[str, Tensor] = {}
-    layers = pipeline.unet.config.layers_per_block
     for key, tensor in pipeline.unet.state_dict().items():
         name, _, end = key.rpartition(".")
-        if sampler := re.match(r"(down|up)_blocks\.(\d+)\.(down|up)samplers\.0\.conv", name):
-            level = int(sampler[2])
-            if sampler[1] == "down":
-                theirs = f"input_blocks.{(level + 1) * (layers + 1)}.0.op"
-            else:
-                attends = pipeline.unet.config.up_block_types[level].startswith("Cross")
-                theirs = f"output_blocks.{level * (layers + 1) + layers}.{2 if attends else 1}.conv"
-        else:
-            theirs = OUTSIDE.get(name) or sdxl_block_name(name, layers)
+        theirs = sgm_name(name, pipeline.unet.config)
         named[f"model.diffusion_model.{theirs}.{end}"] = tensor
     levels = len(pipeline.vae.config.block_out_channels)
     for key, tensor in pipeline.vae.state_dict().items():
@@ -97,14 +82,6 @@ def original(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> d
     return {key: tensor.contiguous() for key, tensor in named.items()}
 
 
-KLEIN_OUTSIDE = {
-    "x_embedder": "img_in", "context_embedder": "txt_in", "proj_out": "final_layer.linear",
-    "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
-    "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
-    "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
-    "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
-    "single_stream_modulation.linear": "single_stream_modulation.lin",
-}  # fmt: skip
 KLEIN_NORMS = {
     "attn.norm_q": "img_attn.norm.query_norm", "attn.norm_k": "img_attn.norm.key_norm",
     "attn.norm_added_q": "txt_attn.norm.query_norm", "attn.norm_added_k": "txt_attn.norm.key_norm",
@@ -133,7 +110,7 @@ def original_klein(pipeline: Flux2KleinPipeline) -> dict[str, Tensor]:
                     several = [state[key.replace(ours[0], part)] for part in ours]
                     named[f"{start}{theirs}.{end}"] = torch.cat(several)
         else:
-            named[f"{KLEIN_OUTSIDE[name]}.{end}"] = tensor
+            named[f"{FLUX2_OUTSIDE[name]}.{end}"] = tensor
     assert sum(tensor.numel() for tensor in named.values()) == sum(tensor.numel() for tensor in state.values())
     return {key: tensor.contiguous() for key, tensor in named.items()}
 
