@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from storage.errors import UserError
 
@@ -112,6 +113,18 @@ def token(text: str) -> str:
     return text
 
 
+def check_token(text: str, noun: str) -> str:
+    """As `token`, and it does not hold the class noun: man7 is read as man and 7, and would draw every man as one.
+
+    Raises:
+        UserError: `token_noun`.
+    """
+    if noun in token(text):
+        rest = text.replace(noun, "")
+        raise UserError("token_noun", token=text, noun=noun, suggestion=suggest_token(rest or "zk"))
+    return text
+
+
 def suggest_token(text: str, taken: Collection[str] = ()) -> str:
     """A free token near what the person typed; it always satisfies `token`."""
     plain = unicodedata.normalize("NFKD", text[:200]).lower()
@@ -132,6 +145,32 @@ def noun(text: str) -> str:
     if word in MINORS:
         raise UserError("minor", noun=word)
     return word
+
+
+def mentions(text: str, token: str) -> bool:
+    """Whether the token is a word of the text; within another word, as cr7d in xcr7d, it is not."""
+    return re.search(rf"\b{re.escape(token)}\b", text, re.IGNORECASE) is not None
+
+
+@dataclass(frozen=True)
+class AdapterTag:
+    """What the Stable Diffusion WebUI reads in a prompt as the name of an adapter, such as <lora:inks:0.8>."""
+
+    text: str
+    name: str
+    weight: float
+
+
+_TAG = re.compile(r"<(?:lora|lyco|hypernet)\s*:([^:<>]*)(?::([^<>]*))?>", re.IGNORECASE)
+
+
+def adapter_tag(prompt: str) -> AdapterTag | None:
+    """The first of the prompt's adapter tags."""
+    found = _TAG.search(prompt)
+    if found is None:
+        return None
+    weight = re.match(r"(?:\w+\s*=\s*)?([+-]?\d*\.?\d+)", (found[2] or "").strip())
+    return AdapterTag(found[0], found[1].strip(), float(weight[1]) if weight else 1.0)
 
 
 def _excerpt(text: str) -> str:

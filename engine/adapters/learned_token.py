@@ -6,13 +6,14 @@ base: a hook on each table changes the vectors wherever the token's pieces follo
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.bases.base import BaseModel
+from engine.bases.interfaces import Tokenizer
 
 
 class LearnedToken:
@@ -32,12 +33,25 @@ class LearnedToken:
         if len(splits) != 1:
             raise ValueError("the tokenizers split the token differently")
         self.pieces = splits.pop()
+        self._tokenizer: Tokenizer = base.parts[next(iter(base.family.text_encoders.values()))]
         rows = torch.tensor(self.pieces, device=base.device)
         own = [table.weight.detach()[rows].float() for table in _tables(base)]
         self.own = torch.cat(own, dim=1)  # (pieces, widths)
         if vectors is not None and vectors.shape != self.own.shape:
             raise ValueError(f"the learned token is {tuple(vectors.shape)} and not {tuple(self.own.shape)}")
         self.vectors = nn.Parameter(self.own.clone() if vectors is None else vectors.to(self.own))
+
+    def found_in(self, ids: Tensor) -> Tensor:
+        """Where the token is a word of a prompt's `ids` (tokens,): its first columns, int64 (found,).
+
+        Within another word, as cr7d in xcr7d, it is not.
+        """
+        columns = positions(ids, self.pieces)
+        if not len(columns):
+            return columns
+        before = ids[(columns - 1).clamp_min(0)].tolist()
+        starts = [ends_word(self._tokenizer, number) for number in before]
+        return columns[torch.tensor(starts, device=columns.device) | (columns == 0)]
 
     def offset(self, start: int, width: int) -> Tensor:
         """The difference to the vectors of the table whose columns begin at `start`, (pieces, width)."""
@@ -74,7 +88,7 @@ def _hook(
         return output
     for number in range(len(output)):
         for token, weight in rows[number % len(rows)]:
-            columns = positions(inputs[0][number], token.pieces)  # (found,)
+            columns = token.found_in(inputs[0][number])  # (found,)
             if len(columns):
                 columns = columns[:, None] + torch.arange(len(token.pieces), device=output.device)  # (found, pieces)
                 offset = (weight * token.offset(start, table.embedding_dim)).to(output).expand(len(columns), -1, -1)
@@ -90,6 +104,13 @@ def _tables(base: BaseModel) -> list[nn.Embedding]:
 def pieces_of(tokenizer: Any, token: str) -> list[int]:
     """The ids of the token's pieces, without beginning and end."""
     return list(tokenizer(token, add_special_tokens=False).input_ids)
+
+
+@lru_cache(maxsize=4096)
+def ends_word(tokenizer: Tokenizer, number: int) -> bool:
+    """Whether CLIP's tokenizer ends a word with this id: such a piece has a mark, and the start of a prompt is none."""
+    piece = tokenizer.convert_ids_to_tokens([number])[0]
+    return piece.endswith("</w>") or piece.startswith("<|")
 
 
 def positions(ids: Tensor, pieces: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from engine.bases.families import Conditioning, Family, family_of
 from engine.bases.interfaces import Autoencoder, Denoiser, Pipeline, TextEncoder, Tokenizer
 from engine.bases.opening import EMBEDDED, WeightReader, open_pipeline, stored_weights
+from engine.bases.prompts import Prompt
 from engine.bases.quantised import free_bytes, quantise, too_large
 from engine.bases.schedule import NoiseSchedule
 from engine.device import precision
@@ -152,8 +153,13 @@ class BaseModel:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
-        """The prompt embeddings of the prompts. A prompt that is too long is cut off, as in every library."""
-        return self.family.encode(self, prompts)
+        """The prompt embeddings of the prompts, as they are; brackets do not weigh. What `unread` names is left out."""
+        return self.family.encode(self, [Prompt.literal(prompt) for prompt in prompts])
+
+    @torch.no_grad()
+    def encode_weighted(self, prompts: Sequence[str]) -> Conditioning:
+        """As `encode_prompts`, with the weights that `Prompt.parse` reads in brackets."""
+        return self.family.encode(self, [Prompt.parse(prompt) for prompt in prompts])
 
     def encode_set(self, prompts: Sequence[str]) -> Conditioning:
         """As `encode_prompts`, for thousands of prompts: `PROMPT_BATCH` at a time, which bounds memory."""
@@ -162,26 +168,35 @@ class BaseModel:
 
     def embed_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """As `encode_prompts`, with gradients to the text encoders' adapters."""
-        return self.family.encode(self, prompts)
+        return self.family.encode(self, [Prompt.literal(prompt) for prompt in prompts])
 
     @torch.no_grad()
     def encode_negatives(self, prompts: Sequence[str]) -> Conditioning:
-        """As `encode_prompts`, for the negative prompts of guidance: some families take zeros for the empty prompt."""
-        return self.family.encode_negative(self, prompts)
+        """As `encode_weighted`, for the negative prompts of guidance: some families take zeros for the empty prompt."""
+        return self.family.encode_negative(self, [Prompt.parse(prompt) for prompt in prompts])
 
     def predict(self, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The denoiser's prediction, float32 (n, c, h, w), for latents (n, c, h, w) at timesteps (n,)."""
         dtype = self.dtype if denoiser is self.unet else self.dtype_of(denoiser)
-        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, conditioning.to(dtype)).float()
+        aligned = conditioning.aligned().to(dtype)
+        return self.family.predict(self, denoiser, noisy.to(dtype), timestep, aligned).float()
 
     @staticmethod
     def dtype_of(module: nn.Module) -> torch.dtype:
         """The dtype of this part's own weights, and so of its inputs."""
         return next(tensor.dtype for name, tensor in module.named_parameters() if "lora_" not in name)
 
-    def fits(self, prompt: str) -> bool:
-        """Whether the prompt fits the text encoder, which cuts off longer ones."""
-        return self.family.fits_prompt(self, prompt)
+    def unread(self, prompt: str) -> str:
+        """The end of a prompt with weights that this base does not read, or "" if it reads all of it."""
+        return self.family.unread(self, Prompt.parse(prompt))
+
+    def unread_caption(self, caption: str) -> str:
+        """As `unread`, for a text whose brackets are text."""
+        return self.family.unread(self, Prompt.literal(caption))
+
+    def weights_ignored(self, prompt: str) -> bool:
+        """Whether the prompt has weights, and this base has none."""
+        return not self.family.weighs and Prompt.parse(prompt).weighted
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:

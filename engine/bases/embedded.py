@@ -140,6 +140,10 @@ class PromptTokenizer:
         self.model_max_length = int(config["model_max_length"])
         self._end = self._tokenizer.encode(config["eos_token"], add_special_tokens=False).ids[0]
 
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """The pieces of these ids; the last one of a word ends in "</w>"."""
+        return [self._tokenizer.id_to_token(number) or "" for number in ids]
+
     def __call__(
         self,
         prompts: str | Sequence[str],

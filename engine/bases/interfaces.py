@@ -98,7 +98,10 @@ class Tokenizer(Protocol):
     model_max_length: int
 
     def __hash__(self) -> int:
-        """Tokenizers are keys: the ids of prompts are kept (`engine.bases.families.interface.token_ids`)."""
+        """Tokenizers are keys: the ids of prompts are kept (`engine.bases.prompts.read`)."""
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        """The pieces of these ids. In CLIP's tokenizers the last one of a word ends in "</w>"."""
 
     def __call__(self, prompts: Any, **options: Any) -> Any:
         """Its `input_ids` are a list of one prompt's ids, or a tensor (n, tokens)."""

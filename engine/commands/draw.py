@@ -105,15 +105,20 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
         print(f"{path} (seed {picture.seed})")
     if base.family.notice:
         print(NOTICES[base.family.notice])
-    prompt_fits = base.fits(asked.prompt)
-    if not prompt_fits:
-        print("The prompt is longer than this base model can read; the end was cut off.")
+    unread = plan.unread(base)
+    if unread:
+        print(f"This base model could not read the end of the prompt: {unread}")
+    weights_ignored = base.weights_ignored(asked.prompt)
+    if weights_ignored:
+        print("This base model knows no weights; the words in brackets were read as they are.")
     return {
         "prompt": asked.prompt,
         "seconds": seconds,
         "base": base.source,
         "notice": base.family.notice,
-        "whole_prompt_read": prompt_fits,
+        "whole_prompt_read": not unread,
+        "unread": unread,
+        "weights_ignored": weights_ignored,
         "pictures": [{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
     }
 

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from engine.adapters.adapters import AdapterFile, Adapters, Attached, adapter_file
 from engine.bases.base import BaseModel
+from engine.bases.prompts import Prompt
 from engine.bases.schedule import Step
 from engine.device.fast import one_core
 from engine.drawing.denoising import OnStep, Sampling, denoise, denoising_steps, later_noise, noise
 from engine.photos.decoding import BadPhoto, load_photo
 from engine.photos.inspection import clause
 from engine.photos.rules import Rules
+from storage import naming
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
@@ -58,6 +60,8 @@ class Plan:
     """A drawing with every choice made for one base."""
 
     drawing: Drawing
+    prompt: str
+    """The drawing's, with everyone it names where the base reads it."""
     width: int
     """In pixels, as `height`."""
     height: int
@@ -71,6 +75,11 @@ class Plan:
     """Whether to sample by multistep consistency, for few-step adapters that were distilled by consistency."""
     adapters: Adapters
     """With their weights; among them the base's own few-step adapter where the drawing asks for its steps."""
+
+    def unread(self, base: BaseModel) -> str:
+        """The ends of the prompt and of the negative prompt that the base does not read, or ""."""
+        unread = (base.unread(self.prompt), base.unread(self.drawing.negative_prompt))
+        return " … ".join(end for end in unread if end)
 
     @property
     def batch_key(self) -> tuple[object, ...]:
@@ -104,8 +113,8 @@ def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
     """Check a drawing and decide every value that it leaves open.
 
     Raises:
-        UserError: `empty_prompt`, `prompt_too_long`, `out_of_range`, `bad_size` or `bad_original`; of the adapters
-            `missing_avatar`, `bad_adapter` or `wrong_base`.
+        UserError: `empty_prompt`, `prompt_too_long`, `lora_in_prompt`, `out_of_range`, `bad_size` or `bad_original`; of
+            the adapters `missing_avatar`, `bad_adapter` or `wrong_base`.
     """
     _check(drawing)
     width, height = (base.side if side is None else side for side in (drawing.width, drawing.height))
@@ -122,6 +131,9 @@ def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
     guidance = float(recipe.get("guidance", base.family.guidance)) if drawing.guidance is None else drawing.guidance
     return Plan(
         drawing,
+        heard(
+            drawing.prompt, base, [f"{file.facts.token} {file.facts.noun}" for file, _ in adapters if file.facts.token]
+        ),
         width,
         height,
         steps,
@@ -132,13 +144,39 @@ def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
     )
 
 
+def heard(prompt: str, base: BaseModel, people: Sequence[str]) -> str:
+    """The prompt, with the people in front whom it names only where this base does not read it.
+
+    Args:
+        people: token and class noun of each avatar.
+    """
+    unread = base.unread(prompt)
+    if not unread:
+        return prompt
+    read = _before(prompt, unread)
+    lost = [
+        person
+        for person in people
+        if naming.mentions(unread, person.split()[0]) and not naming.mentions(read, person.split()[0])
+    ]
+    return ", ".join([*lost, prompt])
+
+
+def _before(prompt: str, unread: str) -> str:
+    """The plain text of a prompt in front of its unread end."""
+    words = Prompt.parse(prompt).text.split()
+    return " ".join(words[: len(words) - len(unread.split())])
+
+
 def _check(drawing: Drawing) -> None:
     """Refuse values that no base draws with."""
-    if not drawing.prompt.strip():
-        raise UserError("empty_prompt")
     for text in (drawing.prompt, drawing.negative_prompt):
         if len(text) > PROMPT_LIMIT:
             raise UserError("prompt_too_long", length=len(text), limit=PROMPT_LIMIT)
+        if tag := naming.adapter_tag(text):
+            raise UserError("lora_in_prompt", tag=tag.text, name=tag.name, weight=f"{tag.weight:g}")
+    if not Prompt.parse(drawing.prompt).text.strip():
+        raise UserError("empty_prompt")
     for what, value, low, high in (
         ("count", drawing.count, 1, 16), ("steps", drawing.steps, 1, 250), ("guidance", drawing.guidance, 0, 30),
         ("seed", drawing.seed, 0, 2**53), ("strength", drawing.strength, 0, 1),
@@ -186,7 +224,7 @@ def draw_together(
     shape = base.latent_shape(first.width, first.height)  # (c, h, w)
     # 1. Prompts, once for each request.
     with one_core(base), attached.applied([plan.adapters for plan in plans], base.family.text_encoders):
-        prompts = base.encode_prompts([plan.drawing.prompt for plan in plans])
+        prompts = base.encode_weighted([plan.prompt for plan in plans])
         negative = base.encode_negatives([plan.drawing.negative_prompt for plan in plans])
     # 2. Latents at the noise level of the first step, (n, c, h, w).
     steps = denoising_steps(base.schedule, first.steps, shape[1] * shape[2], first.consistency)

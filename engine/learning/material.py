@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,8 @@ def gather(
             on_warning,
         )
     if recipe.prior_album and count and recipe.prior_target == "base":
-        without_token = [[prompt.replace(config.instance, config.noun) for prompt in several] for several in prompts_of]
+        person = re.compile(rf"\b{re.escape(config.instance)}\b")
+        without_token = [[person.sub(config.noun, prompt) for prompt in several] for several in prompts_of]
         own, own_prompts = album_as_class(base, album, without_token, recipe.prior_album, side)
         latents, class_prompts = torch.cat((latents, own)), class_prompts + own_prompts
     # 3. The embedding of every prompt.
@@ -83,6 +85,8 @@ def gather(
     for prompt in class_prompts:
         index.setdefault(prompt, len(index))
     prompts = list(index)
+    if unread := sum(bool(base.unread_caption(prompt)) for prompt in prompts):
+        on_warning("captions_unread", count=unread, of=len(prompts))
     return Material(
         examples=examples,
         class_latents=latents,

@@ -325,7 +325,7 @@ def _preview(learner: Learner, previews: Previews) -> list[Image.Image]:
         learner.denoiser,
         base,
         noise(seeds, base.latent_shape(side, side)),  # (prompts, c, h, w)
-        base.encode_prompts(previews.prompts),
+        base.encode_weighted(previews.prompts),
         base.encode_negatives([""]),
         Sampling(previews.steps or base.family.draw_steps, base.family.guidance),
     )

@@ -1,17 +1,18 @@
 """What differs between families of base models. The rest of the engine is the same for all of them."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
-from engine.bases.interfaces import Autoencoder, Denoiser, Parts, Tokenizer
+from engine.bases.interfaces import Autoencoder, Denoiser, Parts
+from engine.bases.prompts import MOST_WINDOWS, Prompt, read
 from engine.bases.schedule import NoiseSchedule
 from engine.recipe import ATTENTION, AlbumCrop, Method, Recipe
 from storage.looks import Looks
@@ -31,13 +32,23 @@ class Conditioning:
     """(n, tokens, width)."""
     pooled_prompt_embeds: Tensor | None = None
     """(n, width): the pooled embedding of each prompt, in families that have one."""
+    tokens: tuple[int, ...] | None = None
+    """How many of the tokens are each prompt's, where prompts have more or fewer windows; the rest are zeros. None
+    where all are."""
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
 
     def __getitem__(self, rows: Any) -> "Conditioning":
         """The rows of a slice, a list of numbers or an index tensor."""
-        return self._each(lambda tensor: tensor[rows])
+        if self.tokens is None:
+            return self._each(lambda tensor: tensor[rows])
+        tokens = tuple(
+            int(count)
+            for count in torch.tensor(self.tokens)[torch.as_tensor(rows).cpu() if isinstance(rows, Tensor) else rows]
+        )
+        pooled = None if self.pooled_prompt_embeds is None else self.pooled_prompt_embeds[rows]
+        return _trimmed(self.prompt_embeds[rows], pooled, tokens)
 
     @property
     def device(self) -> torch.device:
@@ -58,15 +69,105 @@ class Conditioning:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         pooled = self.pooled_prompt_embeds
-        return Conditioning(change(self.prompt_embeds), None if pooled is None else change(pooled))
+        return Conditioning(change(self.prompt_embeds), None if pooled is None else change(pooled), self.tokens)
+
+    def aligned(self) -> "Conditioning":
+        """The same with as many tokens for each prompt: windows are repeated up to the least common multiple.
+
+        Attention to keys and values that are all repeated equally often is attention to them once, so each row is what
+        it is alone; padding with zeros, or with empty windows, would change it.
+        """
+        if self.tokens is None:
+            return self
+        common = math.lcm(*self.tokens)
+        rows = [row[:own].repeat(common // own, 1) for row, own in zip(self.prompt_embeds, self.tokens, strict=True)]
+        return Conditioning(torch.stack(rows), self.pooled_prompt_embeds)
 
     @staticmethod
     def join(batches: Sequence["Conditioning"]) -> "Conditioning":
         """All rows of the batches, in order."""
         pooled = [batch.pooled_prompt_embeds for batch in batches if batch.pooled_prompt_embeds is not None]
-        return Conditioning(
-            torch.cat([batch.prompt_embeds for batch in batches]), torch.cat(pooled) if pooled else None
+        most = max(batch.prompt_embeds.shape[1] for batch in batches)
+        embeds = [nn.functional.pad(one.prompt_embeds, (0, 0, 0, most - one.prompt_embeds.shape[1])) for one in batches]
+        tokens = [count for one in batches for count in one.tokens or (one.prompt_embeds.shape[1],) * len(one)]
+        return _trimmed(torch.cat(embeds), torch.cat(pooled) if pooled else None, tuple(tokens))
+
+
+def _trimmed(embeds: Tensor, pooled: Tensor | None, tokens: tuple[int, ...]) -> Conditioning:
+    """The rows without the zeros that all of them have at the end."""
+    most = max(tokens, default=embeds.shape[1])
+    return Conditioning(embeds[:, :most], pooled, tokens if any(count != most for count in tokens) else None)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """n windows through one text encoder."""
+
+    hidden_states: Tensor
+    """(n, tokens, width)."""
+    pooled: Tensor | None = None
+    """(n, width)."""
+
+
+def encode_windows(
+    base: Parts,
+    prompts: Sequence[Prompt],
+    encode: Callable[[str, Tensor], Encoded],
+    most: int,
+) -> Conditioning:
+    """Prompt embeddings of the prompts by CLIP's text encoders: the hidden states of all windows one after another, and
+    the pooled embedding of the first.
+
+    Each call of a text encoder has one row for each prompt, in their order, since rows have adapters of their own.
+
+    Args:
+        encode: the text encoder of this name for ids (n, tokens).
+        most: windows that are read.
+    """
+    readings = [[read(base.tokenizer(name), prompt, most).windows for prompt in prompts] for name in base.text_encoders]
+    counts = [max(len(windows) for windows in several) for several in zip(*readings, strict=True)]
+    states, pooled = list[Tensor](), None
+    for number in range(max(counts)):
+        parts = list[Tensor]()
+        for name, rows in zip(base.text_encoders, readings, strict=True):
+            # A prompt that has ended is read from its first window again: the call needs a row for it.
+            windows = [row[number] if number < len(row) else row[0] for row in rows]
+            ids = torch.tensor([window.ids for window in windows], device=base.device)
+            encoded = encode(name, ids)
+            parts.append(_weighed(encoded.hidden_states, [window.weights for window in windows]).to(base.dtype))
+        states.append(torch.cat(parts, dim=-1))
+        if number == 0 and encoded.pooled is not None:
+            pooled = encoded.pooled.to(base.dtype)
+    tokens = tuple(count * states[0].shape[1] for count in counts)
+    embeds = torch.cat(states, dim=1)
+    if len(states) > 1:
+        ended = (
+            torch.arange(embeds.shape[1], device=embeds.device) >= torch.tensor(tokens, device=embeds.device)[:, None]
         )
+        embeds = embeds.masked_fill(ended[..., None], 0)
+    return _trimmed(embeds, pooled, tokens)
+
+
+MEAN_SHARE = 1e-3
+"""Least share of a hidden state's mean in its size for which `_weighed` restores the mean. Below it the mean is only
+rounding, as after a layer norm without bias."""
+
+
+def _weighed(states: Tensor, weights: Sequence[Sequence[float]]) -> Tensor:
+    """Hidden states (n, tokens, width) times the weights of their tokens, and then scaled so that each row's mean is as
+    before: the WebUI's `EmphasisOriginal` (modules/sd_emphasis.py)."""
+    if all(weight == 1 for row in weights for weight in row):
+        return states
+    factors = torch.tensor(weights, device=states.device, dtype=states.dtype)  # (n, tokens)
+    weighed = states * factors[..., None]
+    before, after = (tensor.float().mean(dim=(1, 2), keepdim=True) for tensor in (states, weighed))
+    size = states.float().square().mean(dim=(1, 2), keepdim=True).sqrt()
+    known = (
+        (before.abs() > MEAN_SHARE * size)
+        & (after.abs() > MEAN_SHARE * size)
+        & (factors != 1).any(dim=1)[:, None, None]
+    )
+    return weighed * torch.where(known, before / torch.where(known, after, 1), 1).to(weighed.dtype)
 
 
 @dataclass(frozen=True)
@@ -108,6 +209,9 @@ class Family(ABC):
     notice: Notice | None = None
     """The notice that users get with its pictures."""
 
+    most_windows: int = MOST_WINDOWS
+    """Windows of a prompt that are read, where it is read in windows."""
+
     denoiser: ClassVar[str] = "unet"
     """The denoiser's name among the pipeline's components, and the prefix of its adapters' keys."""
     text_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
@@ -120,11 +224,14 @@ class Family(ABC):
     def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         """The noise schedule for the configuration of a scheduler."""
 
-    @abstractmethod
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        """Prompt embeddings of the prompts, with gradients. A prompt that is too long is cut off."""
+    weighs: ClassVar[bool] = True
+    """Whether phrases of a prompt can have weights."""
 
-    def encode_negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
+    @abstractmethod
+    def encode(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
+        """Prompt embeddings of the prompts, with gradients. What `unread` names is left out."""
+
+    def encode_negative(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
         """As `encode`, for the negative prompts of classifier-free guidance, which are mostly empty."""
         return self.encode(base, prompts)
 
@@ -135,8 +242,8 @@ class Family(ABC):
         """The denoiser's prediction (n, c, h, w) for latents (n, c, h, w) in its dtype at timesteps (n,)."""
 
     @abstractmethod
-    def fits_prompt(self, base: Parts, prompt: str) -> bool:
-        """Whether the prompt fits the text encoder, which cuts off longer ones."""
+    def unread(self, base: Parts, prompt: Prompt) -> str:
+        """The end of the prompt that the text encoder does not read, or "" if it reads all of it."""
 
     def to_latents(self, vae: Autoencoder, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the VAE, each scaled and arranged for the denoiser (n, c, h, w)."""
@@ -190,29 +297,3 @@ class Family(ABC):
         for part in (self.denoiser, "vae", *self.text_encoders, *self.text_encoders.values()):
             if base.parts.get(part) is None:
                 raise ValueError(f"it has no {part}")
-
-
-def token_ids(tokenizer: Tokenizer, prompts: Sequence[str], device: torch.device) -> Tensor:
-    """Token ids of the prompts (n, tokens), padded to the text encoder's length and cut off there.
-
-    The last prompts' are kept: nearly every drawing has the same empty negative prompt. Do not change the tensor.
-    """
-    return _token_ids(tokenizer, tuple(prompts)).to(device)
-
-
-@lru_cache(maxsize=64)
-def _token_ids(tokenizer: Tokenizer, prompts: tuple[str, ...]) -> Tensor:
-    tokens = tokenizer(
-        list(prompts),
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    ids: Tensor = tokens.input_ids
-    return ids
-
-
-def fits_tokenizer(tokenizer: Tokenizer, prompt: str) -> bool:
-    """Whether the prompt has at most as many tokens as the text encoder takes."""
-    return len(tokenizer(prompt, verbose=False).input_ids) <= tokenizer.model_max_length

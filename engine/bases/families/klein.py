@@ -6,6 +6,8 @@ Z-Image's take 20, every prompt has the same number of tokens, so that the reque
 a sibling distilled to four steps takes the same adapters.
 """
 
+import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.bases.families.interface import Conditioning, Family
 from engine.bases.interfaces import Autoencoder, Denoiser, Parts
+from engine.bases.prompts import Prompt
 from engine.bases.schedule import Flow, NoiseSchedule
 from engine.recipe import Recipe
 
@@ -30,15 +33,16 @@ class Klein(Family):
     """A transformer over latents in patches of 2 x 2, conditioned on a language model's hidden states."""
 
     denoiser = "transformer"
+    weighs: ClassVar[bool] = False
     text_targets: ClassVar[tuple[str, ...]] = ()
 
     def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         return Flow(config)
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
+    def encode(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
         tokenizer, model = base.parts["tokenizer"], base.parts["text_encoder"]
         tokens = tokenizer(
-            [_as_message(tokenizer, prompt) for prompt in prompts],
+            [_as_message(tokenizer, prompt.text) for prompt in prompts],
             return_tensors="pt",
             padding="max_length",
             truncation=True,
@@ -68,9 +72,17 @@ class Klein(Family):
         latents: Tensor = predicted.transpose(1, 2).unflatten(2, (height, width))  # (n, h w, c) to (n, c, h, w)
         return latents
 
-    def fits_prompt(self, base: Parts, prompt: str) -> bool:
-        tokenizer = base.parts["tokenizer"]
-        return len(tokenizer(_as_message(tokenizer, prompt), verbose=False).input_ids) <= TOKENS
+    def unread(self, base: Parts, prompt: Prompt) -> str:
+        # A language model numbers the places of one text, so it is not read in windows.
+        tokenizer, text = base.parts["tokenizer"], prompt.text.strip()
+        message = _as_message(tokenizer, text)
+        start = message[: message.rindex(text)]
+
+        def length(end: int) -> int:
+            return len(tokenizer(start + text[:end], verbose=False).input_ids)
+
+        ends = [0, *(word.end() for word in re.finditer(r"\S+", text))]
+        return text[ends[bisect_right(ends, TOKENS, key=length) - 1] :].strip()
 
     def to_latents(self, vae: Autoencoder, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         channel_mean, channel_std = _statistics(vae, mean)

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from engine.bases.families.interface import Conditioning, fits_tokenizer, token_ids
+from engine.bases.families.interface import Conditioning, Encoded, encode_windows
 from engine.bases.families.stable_diffusion import RECIPES, StableDiffusion
 from engine.bases.interfaces import Denoiser, Parts
+from engine.bases.prompts import Prompt
 from engine.recipe import ATTENTION
 
 
@@ -20,22 +21,21 @@ class StableDiffusionXL(StableDiffusion):
 
     text_encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        hidden_states = list[Tensor]()
-        for name, encoder in base.text_encoders.items():
-            ids = token_ids(base.tokenizer(name), prompts, base.device)
-            output: Any = encoder(ids, output_hidden_states=True)
+    def encode(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
+        def encode(name: str, ids: Tensor) -> Encoded:
+            output: Any = base.text_encoders[name](ids, output_hidden_states=True)
             # The last layer but one, without its norm (section 2.1 and the reference implementation).
-            hidden_states.append(output.hidden_states[-2].to(base.dtype))
-        return Conditioning(torch.cat(hidden_states, dim=-1), output.text_embeds.to(base.dtype))
+            return Encoded(output.hidden_states[-2], getattr(output, "text_embeds", None))
 
-    def encode_negative(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
+        return encode_windows(base, prompts, encode, self.most_windows)
+
+    def encode_negative(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
         """Zeros for the empty prompt where the model was trained so (force_zeros_for_empty_prompt)."""
         encoded = self.encode(base, prompts)
         if not base.parts.get("force_zeros_for_empty_prompt", True):
             return encoded
         zeros = encoded.zeros()
-        return Conditioning.join([(encoded if prompt else zeros)[n : n + 1] for n, prompt in enumerate(prompts)])
+        return Conditioning.join([(encoded if prompt.text else zeros)[n : n + 1] for n, prompt in enumerate(prompts)])
 
     def predict(
         self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
@@ -45,9 +45,6 @@ class StableDiffusionXL(StableDiffusion):
         sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
         added = {"text_embeds": conditioning.pooled_prompt_embeds, "time_ids": sizes.expand(len(noisy), -1)}
         return denoiser(noisy, timestep, conditioning.prompt_embeds, added_cond_kwargs=added).sample
-
-    def fits_prompt(self, base: Parts, prompt: str) -> bool:
-        return all(fits_tokenizer(base.tokenizer(name), prompt) for name in self.text_encoders)
 
     def check_parts(self, base: Parts) -> None:
         super().check_parts(base)

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.bases.families.interface import Conditioning, Family, fits_tokenizer, token_ids
+from engine.bases.families.interface import Conditioning, Encoded, Family, encode_windows
 from engine.bases.interfaces import Denoiser, Parts
+from engine.bases.prompts import Prompt, read
 from engine.bases.schedule import Diffusion, NoiseSchedule
 from engine.recipe import ATTENTION, Method, Recipe
 
@@ -19,17 +20,20 @@ class StableDiffusion(Family):
     def schedule(self, config: Mapping[str, Any]) -> NoiseSchedule:
         return Diffusion(config)
 
-    def encode(self, base: Parts, prompts: Sequence[str]) -> Conditioning:
-        ids = token_ids(base.tokenizer("text_encoder"), prompts, base.device)
-        return Conditioning(base.text_encoders["text_encoder"](ids).last_hidden_state.to(base.dtype))
+    def encode(self, base: Parts, prompts: Sequence[Prompt]) -> Conditioning:
+        def encode(name: str, ids: Tensor) -> Encoded:
+            return Encoded(base.text_encoders[name](ids).last_hidden_state)
+
+        return encode_windows(base, prompts, encode, self.most_windows)
 
     def predict(
         self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
     ) -> Tensor:
         return denoiser(noisy, timestep, conditioning.prompt_embeds).sample
 
-    def fits_prompt(self, base: Parts, prompt: str) -> bool:
-        return fits_tokenizer(base.tokenizer("text_encoder"), prompt)
+    def unread(self, base: Parts, prompt: Prompt) -> str:
+        unread = [read(base.tokenizer(name), prompt, self.most_windows).unread for name in self.text_encoders]
+        return max(unread, key=len)
 
     def side(self, base: Parts) -> int:
         return int(base.unet.config.sample_size) * self.vae_scale_factor(base)
