@@ -19,11 +19,15 @@ SENTENCES: Mapping[str, str] = {
     "Use --method lora without --dora.",
     "bad_setting": "{problem}",
     "token_word": "'{token}' is an English word. Use a made-up word, such as {suggestion}.",
+    "token_noun": "'{token}' holds the class noun {noun}, which the base model knows. Use a made-up word without it, "
+    "such as {suggestion}.",
     "token_shape": "'{token}' cannot be a token. A token is a letter and up to 15 lower-case letters or digits, "
     "such as {suggestion}.",
     "noun_shape": "'{noun}' cannot be a class noun. A class noun is one word, such as man, woman or dog.",
     "minor": "A {noun} cannot give consent, so no avatar can be trained with that class noun.",
     "prompt_too_long": "The prompt has {length} characters. At most {limit} are allowed.",
+    "lora_in_prompt": "{tag} is not read in prompts. Leave it out, and draw with --style {name} --weight {weight}; "
+    "import the file first: python -m engine import {name}.safetensors --out {name}",
     "empty_prompt": "The prompt is empty. Say what to draw, such as: cr7d man in a suit",
     "out_of_range": "{what} must be between {low} and {high}, not {value}.",
     "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
@@ -75,6 +79,7 @@ WARNINGS: Mapping[str, str] = {
     "checkpoint_of_another_run": "The checkpoint {file} is of another training, with other photos, options or seed, "
     "and is {aside} now. This training begins anew.",
     "checkpoint_unwritten": "The checkpoint {file} could not be written, and the training goes on without it. {reason}",
+    "captions_unread": "{count} of {of} captions are longer than this base model reads. Their ends are left out.",
     "class_pictures_damaged": "The class pictures in {file} are damaged, and the file is {aside} now. They are drawn "
     "anew.",
     "class_pictures_unwritten": "The class pictures could not be kept in {file}, and the training goes on with them. "
@@ -103,6 +108,8 @@ LEARNED_AS_THEY_ARE = (
     "This base model draws cartoon people and knows no {noun}: the pictures are learned as they are, "
     "and will hardly look like them."
 )
+TOKEN_KNOWN = "The base model reads '{token}' with words that it knows ({words}), and mixes them into the person."
+TOKEN_PROPOSED = "A better --token is {proposal}."
 PHOTOS_LEFT_OUT = "Photos among the drawings are left out: {count}."
 DRAWINGS_LEFT_OUT = "Drawings among the photos are left out: {count}."
 

@@ -66,6 +66,11 @@ class Imagining:
         named, weight = limits.style(style)
         if named and named not in (offered := await self._desk.queue.styles()):
             raise UserError("unknown_style", style=named[:32], styles=[*offered])
+        for text in (prompt, negative):
+            if tag := naming.adapter_tag(text):
+                styles = [*await self._desk.queue.styles()]
+                facts = {"tag": tag.text[:48], "name": tag.name, "weight": f"{tag.weight:g}"}
+                raise UserError("lora_in_prompt", styles=styles, **facts)
         usable = await self._desk.usable(visit)
         default = await self._desk.default_of(visit.user)
         prompt, drawn = _avatars_named(prompt, avatar.lower(), visit.user, usable, default)
@@ -207,7 +212,7 @@ def _avatars_named(
     # A person's own avatar takes precedence over a shared one of the same name, and a trained one over a failed one.
     ranked = sorted(usable, key=lambda avatar: (avatar.state == "ready", avatar.owner_id == user.id))
     known = {avatar.token: avatar for avatar in ranked}
-    words = re.findall(r"[a-z0-9]+", prompt.lower())
+    words = re.findall(r"\w+", prompt.lower())  # as `naming.mentions` has them
     named = [known[word] for word in dict.fromkeys(words) if word in known]
     if chosen:
         if chosen not in known:
@@ -235,7 +240,7 @@ def _check_spelling(words: list[str], tokens: list[str]) -> None:
 
 
 def _named(avatar: Avatar, text: str) -> bool:
-    return re.search(rf"\b{avatar.token}\b", text, re.IGNORECASE) is not None
+    return naming.mentions(text, avatar.token)
 
 
 def _naming(prompt: str, avatar: Avatar) -> str:

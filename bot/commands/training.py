@@ -29,7 +29,8 @@ class Training:
 
         If anything is refused, nothing of the album is kept.
         """
-        token, noun = naming.token(token), naming.noun(noun)
+        noun = naming.noun(noun)
+        token = naming.check_token(token, noun)
         if not consent:
             raise UserError("consent")
         user = visit.user

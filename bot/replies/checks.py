@@ -103,7 +103,7 @@ def checked(avatar: Avatar | None, avatar_id: str, result: Facts, job_id: str) -
         text = say("{photos}, all good.", photos=photos(len(verdicts)))
         text += " " + say("Hint: {hints}.", hints=listing(hints)) if hints else ""
         train = say("Train {token}", token=avatar.token)
-    parts = [text, *_left_out(result.get("left_out") or {})]
+    parts = [text, *_left_out(result.get("left_out") or {}), *_known_token(avatar, result.get("token") or {})]
     # A correction replaces what was read.
     read = avatar.details.get("looks") or result.get("looks")
     if result.get("unknown_noun"):
@@ -113,6 +113,24 @@ def checked(avatar: Avatar | None, avatar_id: str, result: Facts, job_id: str) -
         parts.append(looks.seen(read, avatar.noun))
     buttons = looks.to_continue(avatar_id, train, read)
     return Message(" ".join(parts), tone="good", job=job_id, verdicts=verdicts, buttons=buttons)
+
+
+def _known_token(avatar: Avatar, token: Facts) -> list[str]:
+    """The base model knows words within the avatar's name. token: {"known", "proposal"}, or nothing."""
+    if not token.get("known"):
+        return []
+    said = [
+        say(
+            "The name {token} holds what I already know ({words}), which mixes into the pictures.",
+            token=avatar.token,
+            words=listing(list(token["known"])),
+        )
+    ]
+    if token.get("proposal"):
+        said.append(
+            say("{proposal} works better: /train {proposal} {noun}.", proposal=token["proposal"], noun=avatar.noun)
+        )
+    return said
 
 
 def _left_out(counts: Facts) -> list[str]:

@@ -16,6 +16,9 @@ from bot.replies.phrases import Facts, duration, queue_position
 from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.records import Avatar, Job, Picture
 
+UNREAD_MOST = 100
+"""Characters that are shown of the end of a prompt that was not read."""
+
 CARTOON = marked("This bot draws cartoons.")
 
 NOTICES: Mapping[str, str] = {"cartoon": CARTOON}
@@ -152,6 +155,7 @@ def drawn(job: Job, pictures: Sequence[tuple[str, int]], owners: Sequence[tuple[
     parts = [
         several("Here you are (seed {seeds}).", "Here you are (seeds {seeds}).", len(pictures), seeds=seeds),
         *(rights.belongs(token, name) for token, name in owners),
+        *_not_heard(job.result or {}),
     ]
     return Message(
         " ".join(parts),
@@ -166,6 +170,17 @@ def drawn(job: Job, pictures: Sequence[tuple[str, int]], owners: Sequence[tuple[
             Button(say("Delete"), f"remove:{job.id}", "danger"),
         ),
     )
+
+
+def _not_heard(result: Facts) -> list[str]:
+    """What of the prompt the base model could not make use of."""
+    said = []
+    if unread := str(result.get("unread") or ""):
+        end = unread if len(unread) <= UNREAD_MOST else f"… {unread[-UNREAD_MOST:]}"
+        said.append(say("The prompt is too long for me. I did not read its end: “{end}”", end=end))
+    if result.get("weights_ignored"):
+        said.append(say("I know no weights such as (word:1.3) here, and read the words as they are."))
+    return said
 
 
 def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:
@@ -218,6 +233,7 @@ FAILURES: Mapping[str, Callable[[Facts], str]] = {
     "prompt_too_long": lambda facts: say(
         "The prompt is longer than the base model can read. Please shorten it to a sentence or two."
     ),
+    "lora_in_prompt": refusals.REFUSALS["lora_in_prompt"],
     "picture_gone": lambda facts: say(refusals.PICTURE_GONE),
     "unknown_style": refusals.unknown_style,
     "missing_avatar": lambda facts: say(

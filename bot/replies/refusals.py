@@ -39,6 +39,11 @@ def _token_word(facts: Facts) -> str:
     return f"{taken} {_how_about(facts)}"
 
 
+def _token_noun(facts: Facts) -> str:
+    held = say("“{token}” holds the word {noun}, so every {noun} would be drawn as this person.", **facts)
+    return f"{held} {_how_about(facts)}"
+
+
 def _token_taken(facts: Facts) -> str:
     token = facts["token"]
     parts = [
@@ -105,6 +110,20 @@ def _prompt_long(facts: Facts) -> str:
     )
 
 
+def _lora_in_prompt(facts: Facts) -> str:
+    """A tag such as <lora:inks:0.8>: how the same is said here."""
+    known = say("I don't read {tag} in prompts. Leave it out.", tag=facts["tag"])
+    if "styles" not in facts:  # of an engine, which a newer request was checked before
+        return known
+    styles, name = list(facts["styles"]), str(facts["name"]).lower()
+    if name in styles:
+        return f"{known} " + say("That style is drawn with --style {word}", word=f"{name}:{facts['weight']}")
+    if styles:
+        some = say("The styles here are {styles}, as in --style {first}:0.8", styles=listing(styles), first=styles[0])
+        return f"{known} {some}"
+    return f"{known} " + say("People are drawn by their names in the prompt, and there are no styles here.")
+
+
 def _out_of_range(facts: Facts) -> str:
     return say(
         "{option} must be from {least} to {most}.",
@@ -124,6 +143,7 @@ def _unknown_avatar(facts: Facts) -> str:
 REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "token_shape": _token_shape,
     "token_word": _token_word,
+    "token_noun": _token_noun,
     "token_taken": _token_taken,
     "noun_shape": lambda facts: say("Say in one word what they are, letters only: /train mia7 woman, for example."),
     "minor": lambda facts: say(
@@ -147,6 +167,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
         "What should I draw? For example: {example}", example=COMMANDS["imagine"].example
     ),
     "prompt_long": _prompt_long,
+    "lora_in_prompt": _lora_in_prompt,
     "prompt_unreadable": lambda facts: say(
         "There is a character in the {option} that I can't read. Please type the text by hand.", **facts
     ),

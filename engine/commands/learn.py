@@ -3,6 +3,8 @@
 import argparse
 import json
 import math
+import re
+import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +35,8 @@ from engine.sentences import (
     NOT_SURE,
     NOTICES,
     PHOTOS_LEFT_OUT,
+    TOKEN_KNOWN,
+    TOKEN_PROPOSED,
 )
 from storage import naming
 from storage.atomic import atomic_write, write_text
@@ -174,7 +178,7 @@ def _learn(
 
         likeness = likeness_of(base, album) if options.get("kind") != "style" else None
         score = PromptScore() if base.family.prompt_score else None
-    without_token = [prompt.replace(f"{token} ", "") for prompt in shown]
+    without_token = [re.sub(rf"\b{re.escape(token)} ", "", prompt) for prompt in shown]
     reporter = Reporter(out / "previews", team.first, tracker, likeness, score, without_token)
 
     # 2. The training. Afterwards only a longer training of the same LoRA needs its checkpoint.
@@ -297,6 +301,7 @@ def _ready(asked: argparse.Namespace, token: str, noun: str) -> _Ready:
     found, lines = _album(asked.photos, noun)
     drawn = ["drawn" in verdict.codes for verdict in found.values()]
 
+    from engine.bases.names import known_words, propose
     from engine.learning.albums import open_album, picture_count, selection
     from engine.learning.team import join
     from engine.photos.crops import prepared_album
@@ -326,12 +331,23 @@ def _ready(asked: argparse.Namespace, token: str, noun: str) -> _Ready:
     figures: Figures = {"photos": len(chosen.chosen), "left_out": chosen.left_out, "looks": opened.looks}
     if opened.looks:
         figures["drawings"] = len(album)
+    if known := known_words(base, token):
+        figures["token_known"] = {"known": known, "proposal": propose(base, token, noun)}
+        if team.first:
+            print(_known_token(token, known, figures["token_known"]["proposal"]), file=sys.stderr)
     for line in _remarks(base.family, noun, chosen, opened.looks) if team.first else ():
         print(line)
     captions: Figures = {"known_captions": opened.captions}
     if recipe.captions:
         captions["captions"] = _captions([list(found)[number] for number in chosen.chosen])
     return _Ready(base, team, album, recipe, captions, figures)
+
+
+def _known_token(token: str, known: "Sequence[str]", proposal: str | None) -> str:
+    """What to tell where the base knows words within the token."""
+    return TOKEN_KNOWN.format(token=token, words=", ".join(known)) + (
+        f" {TOKEN_PROPOSED.format(proposal=proposal)}" if proposal else ""
+    )
 
 
 def _read(asked: argparse.Namespace, photos: "Sequence[Image.Image]") -> "Looks":
@@ -368,7 +384,8 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 def run_train(asked: argparse.Namespace) -> Figures:
     """`train`: an album becomes an avatar."""
-    token, noun = naming.token(asked.token), naming.noun(asked.noun)
+    noun = naming.noun(asked.noun)
+    token = naming.check_token(asked.token, noun)
     replaced = _replaced(asked)
     ready = _ready(asked, token, noun)
     base, team, album, recipe = ready.base, ready.team, ready.album, ready.recipe
@@ -382,7 +399,7 @@ def run_train(asked: argparse.Namespace) -> Figures:
         lost = f", without {facts['delta_error']:.1%} of the change" if "delta_error" in facts else ""
         cost = f"in {facts['steps']} steps, {facts['seconds']} s"
         print(f"Learned {token} {noun} from {ready.figures['photos']} photos {cost}: {facts['adapter']}{lost}")
-    return {"token": token, "class": noun} | ready.figures | facts
+    return ready.figures | {"token": token, "class": noun} | facts
 
 
 def _finetune_options(parser: argparse.ArgumentParser) -> None:
@@ -446,7 +463,8 @@ def run_study(asked: argparse.Namespace) -> Figures:
 
     check_new(asked, asked.out / FILE)
     multiples = _multiples(asked.multiples)
-    token, noun = naming.token(asked.token or "zk0p"), naming.noun(asked.noun or "person")
+    noun = naming.noun(asked.noun or "person")
+    token = naming.check_token(asked.token or "zk0p", noun)
     with tempfile.TemporaryDirectory() as drawn:
         if asked.photos is None:
             noun = _drawn_person(Path(drawn))

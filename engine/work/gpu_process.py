@@ -7,13 +7,15 @@ It reads requests as JSON lines from standard input and writes messages ("news")
                                          pictures are drawn before the first step, "checkpoint" after one was written,
                                          "sample" while samples are drawn after the last step, and finally "done"
     {"id": "8", "task": "imagine", ...}  "done"; drawn between two steps if a training is running
+    {"id": "9", "task": "token", ...}    "done": the words that the base knows in an avatar's token, and a better one
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}, unless the request is over
 
 "ready" says which nouns the base can draw (null for any) and how many drawings it makes of a person in photos (0 where
 photos are learned as they are). A "train" has the fields photos, token, noun, method, steps, seed, out, checkpoint,
 priors and looks: what the person is known to look like, or null. An "imagine" has out and drawing: the fields of
-`Drawing`. `engine.work.handlers` sends both and reads the fields of "done". A request that cannot be done ends with
-"failed": the code and facts of a UserError, or the code "internal".
+`Drawing`. A "token" has token, noun and taken, the person's other tokens. `engine.work.handlers` sends them and reads
+the fields of "done". A request that cannot be done ends with "failed": the code and facts of a UserError, or the code
+"internal".
 
 It works on folders and files and has no access to jobs, queues or users. It ends when its standard input is closed, so
 that it never outlives a killed supervisor.
@@ -35,6 +37,7 @@ from PIL import Image
 from engine.adapters.adapters import Attached
 from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, drawing_dtype
+from engine.bases.names import known_words, propose
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
 from engine.learning import albums, training
@@ -175,9 +178,18 @@ class GpuProcess:
             request = self._waiting.pop(0)
             self._guarded([request["id"]], partial(self._train, request))
 
+    def _check_token(self, request: Request) -> None:
+        known = known_words(self.base, request["token"])
+        proposal = propose(self.base, request["token"], request["noun"], request["taken"]) if known else None
+        self._end(request["id"], "done", known=known, proposal=proposal)
+
     def _accept(self, request: Request) -> None:
-        """Add a request to those that wait, or mark the request that it cancels."""
-        if request["task"] != "cancel":
+        """Add a request to those that wait, or mark the request that it cancels. What needs no drawing is answered at
+        once."""
+        if request["task"] == "token":
+            self._open.add(request["id"])
+            self._guarded([request["id"]], partial(self._check_token, request))
+        elif request["task"] != "cancel":
             self._open.add(request["id"])
             self._waiting.append(request)
         elif request["id"] in self._open:
@@ -348,6 +360,8 @@ class GpuProcess:
                     drawn_with=len(batch),
                     pictures=[{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
                     notice=self.base.family.notice,
+                    unread=plan.unread(self.base),
+                    weights_ignored=self.base.weights_ignored(plan.prompt),
                 )
 
         self._guarded(request_ids, work)

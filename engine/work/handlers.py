@@ -159,6 +159,10 @@ class Handlers:
         verdicts, looks = await inspected(paths, avatar.noun)
         await self._records.avatars.set_verdicts(avatar.id, verdicts)
         result: dict[str, Any] = {"verdicts": verdicts}
+        taken = [one.token for one in await self._records.avatars.owned_by(avatar.owner_id)]
+        token = await self._gpu.run("token", token=avatar.token, noun=avatar.noun, taken=taken)
+        if token["known"]:
+            result["token"] = {name: token[name] for name in ("known", "proposal")}
 
         # 2. What this base will make of the album.
         good = [verdict for verdict in verdicts if verdict["ok"]]
@@ -298,6 +302,8 @@ class Handlers:
             "notice": done["notice"],
             "pictures": [{"key": key, "seed": seed} for key, seed in pictures],
         }
+        # What the base model could not make use of.
+        result |= {name: done[name] for name in ("unread", "weights_ignored") if done.get(name)}
         await attempt.succeed(result, pictures=pictures)
 
     async def _avatar(self, avatar_id: str) -> Avatar:

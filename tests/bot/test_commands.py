@@ -117,6 +117,32 @@ async def test_deleted_pictures_are_gone_everywhere(bot: Any) -> None:
     assert "That picture was deleted" in (await bot.press(button.action)).message.text
 
 
+async def test_an_adapter_tag_is_answered_with_what_to_do(bot: Any) -> None:
+    await bot.avatar()
+    said = (await bot.say("/imagine mia7 woman <lora:inks:0.8>")).message.text
+    assert "don't read <lora:inks:0.8>" in said and "no styles here" in said
+    bot.queue.offered = ["inks", "oils"]
+    for line, told in (
+        ("/imagine mia7 woman <lora:Inks:0.8>", "--style inks:0.8"),
+        ("/imagine mia7 woman --negative <lora:other>", "inks and oils"),
+    ):
+        refused = await bot.say(line)
+        assert refused.private and told in refused.message.text and not refused.job_id
+
+
+async def test_a_token_within_another_word_names_nobody(bot: Any) -> None:
+    await bot.avatar()
+    for word in ("xmia7", "émia7", "mia7x"):
+        said = (await bot.say(f"/imagine {word} in a suit")).message.text
+        assert "mia7" in said and "Did you mean" in said
+    assert (await bot.say("/imagine (mia7:1.3) in a suit")).job_id
+
+
+async def test_a_token_with_the_class_noun_is_refused(bot: Any) -> None:
+    refused = await bot.say("/train xwoman7 woman", 6)
+    assert "holds the word woman" in refused.message.text and "How about" in refused.message.text
+
+
 async def test_a_style_is_one_that_the_engine_offers(bot: Any) -> None:
     await bot.avatar()
     said = (await bot.say("/imagine mia7 woman --style inks")).message.text

@@ -11,8 +11,8 @@ from bot.replies import checks, jobs, phrases, refusals
 from engine import sentences
 from engine.photos.inspection import SENTENCES
 from storage.errors import UserError
-from storage.jobs import JobKind, State, Train
-from storage.records import Job
+from storage.jobs import Imagine, JobKind, State, Train
+from storage.records import Avatar, Job
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("bot", "storage") for path in (ROOT / folder).rglob("*.py")]
@@ -30,7 +30,7 @@ COMMAND_LINE = {
     "text_is_fixed",
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused", "no_good_pictures", "uncaptioned",
-    "would_overwrite", "file_exists",
+    "would_overwrite", "file_exists", "token_noun",
 }  # fmt: skip
 """Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
 engine does not start without a usable base model."""
@@ -120,3 +120,29 @@ def test_a_full_disk_is_the_operators_matter() -> None:
 )
 def test_a_result_of_any_engine_says_whether_pictures_are_drawn(result: dict[str, object], notice: str | None) -> None:
     assert jobs.notice_of(result) == notice
+
+
+def drawing(result: dict[str, object]) -> str:
+    now = datetime.now(UTC)
+    job = Job("1", JobKind.IMAGINE, "person", "chat", "room", Imagine("mia7"), State.SUCCEEDED, 1, now, now, now,
+              result, None, False, None, None)  # fmt: skip
+    return jobs.drawn(job, [("pictures/1/1-0.png", 7)]).text
+
+
+def test_a_drawing_says_what_of_its_prompt_was_not_read() -> None:
+    plain = drawing({})
+    assert (
+        drawing({"unread": "and a dog"})
+        == f"{plain} The prompt is too long for me. I did not read its end: “and a dog”"
+    )
+    assert len(drawing({"unread": "word " * 500})) < len(plain) + 250
+    assert "no weights" in drawing({"weights_ignored": True})
+
+
+def test_a_photo_check_proposes_a_better_name() -> None:
+    avatar = Avatar("a", "owner", "cr7d", "man", "draft", None, {}, datetime.now(UTC), None)
+    good = {"verdicts": [{"ok": True, "codes": [], "facts": {}}] * 5}
+    plain = checks.checked(avatar, "a", good, "1").text
+    told = checks.checked(avatar, "a", good | {"token": {"known": ["cr"], "proposal": "crzx"}}, "1").text
+    assert plain in told and "(cr)" in told and "/train crzx man" in told
+    assert "/train" not in checks.checked(avatar, "a", good | {"token": {"known": ["cr"], "proposal": None}}, "1").text

@@ -155,3 +155,33 @@ def test_the_report_has_the_share_of_the_change_that_a_stored_dreambooth_leaves_
         assert (error is None) == (method == "lora")
         assert ("of the change" in learned) == (method == "dreambooth")
         assert error is None or f"without {error:.1%} of the change" in learned
+
+
+def test_a_token_with_words_that_the_base_knows_is_told_with_a_better_one(
+    tiny_folder, pictures, tmp_path: Path, capsys
+) -> None:
+    save(pictures, tmp_path / "album")
+    command = train(tmp_path, tiny_folder, 1)
+    assert main([*["bob5" if word == "zk1x" else word for word in command], "--json"]) == 0
+    told = capsys.readouterr()
+    figures = json.loads(told.out.splitlines()[-1])
+    assert figures["token"] == "bob5" and figures["token_known"]["known"] == ["bob"]
+    assert "(bob)" in told.err and f"A better --token is {figures['token_known']['proposal']}." in told.err
+    assert main(["train", "--photos", str(tmp_path), "--token", "thing7", "--class", "thing", "--out", "x"]) == 2
+    assert "holds the class noun thing" in capsys.readouterr().err
+
+
+def test_what_a_base_does_not_read_of_a_prompt_is_printed(tiny_folder, tmp_path: Path, capsys) -> None:
+    imagine = ["imagine", "--steps", "1", "--out", str(tmp_path), "--base", str(tiny_folder), "--json", "--prompt"]
+    for prompt, unread in (("a (big:1.3) man", ""), ("man " * 247 + "dog", "")):
+        assert main([*imagine, prompt]) == 0
+        figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert (figures["unread"], figures["whole_prompt_read"], figures["weights_ignored"]) == (unread, True, False)
+    dense = "a," * 450 + " dog"  # two tokens for two characters
+    assert main([*imagine, dense]) == 0
+    out = capsys.readouterr().out
+    assert "could not read the end of the prompt: " in out and json.loads(out.splitlines()[-1])["unread"].endswith(
+        "dog"
+    )
+    assert main([*imagine, "a man <lora:inks:0.8>"]) == 2
+    assert "--style inks --weight 0.8" in capsys.readouterr().err

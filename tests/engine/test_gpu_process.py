@@ -285,3 +285,13 @@ def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellat
     here.process.turn()  # what the last look asked for
     here.serve(request)
     assert len(looked) == 7 and here.told[-1] == {"id": "t", "news": "cancelled"}
+
+
+def test_a_token_is_checked_at_once_and_a_drawing_says_what_was_not_read(here: Here, tmp_path: Path) -> None:
+    token = {"id": "n", "task": "token", "token": "bob5", "noun": "man", "taken": ["bobzx"]}
+    here.serve(imagine(1, tmp_path, prompt="a," * 450 + " dog"), token, imagine(2, tmp_path, prompt="a (big) man"))
+    checked, long, short = sorted(here.told, key=lambda news: news["id"] != "n")
+    assert here.told[0] == checked and checked["known"] == ["bob"]
+    assert checked["proposal"] not in (None, "bobzx", "bob5")
+    assert long["unread"].endswith("dog") and short["unread"] == "" and long["drawn_with"] == 2
+    assert not long["weights_ignored"] and not short["weights_ignored"]

@@ -46,11 +46,14 @@ class Gpu:
     def __init__(self, *turns: Callable[..., Any]) -> None:
         self.turns = list(turns)
         self.base: dict[str, Any] = {"nouns": None, "drawings": 0}
+        self.known: list[str] = []
 
     async def model(self) -> Any:
         return self.base
 
     async def run(self, task: str, on_news: Any = None, **request: Any) -> Any:
+        if task == "token":
+            return {"known": self.known, "proposal": "zkqv" if self.known else None}
         return await self.turns.pop(0)(request, on_news)
 
 
@@ -445,3 +448,28 @@ async def test_a_full_disk_costs_a_checkpoint_and_no_training(records: Records, 
     ended = await engine.done(Train(avatar))
     assert ended.state == State.FAILED and ended.error is not None and ended.error["code"] == "disk_full"
     assert "The disk is full: the blobs" in caplog.text and "Free some space" in caplog.text
+
+
+async def test_a_photo_check_proposes_another_token_where_the_base_knows_words_in_it(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def inspected(paths: list[Path], noun: str) -> Any:
+        return [GOOD] * 5, None
+
+    monkeypatch.setattr("engine.work.handlers.inspected", inspected)
+    engine = Engine(records, MemoryBlobs(), tmp_path)
+    engine.gpu.known = ["zk"]
+    ended = await engine.done(Inspect(await engine.avatar()))
+    assert ended.result is not None and ended.result["token"] == {"known": ["zk"], "proposal": "zkqv"}
+
+
+async def test_what_a_base_did_not_hear_is_in_the_result(records: Records, tmp_path: Path) -> None:
+    async def draws(request: dict[str, Any], on_news: Any) -> dict[str, Any]:
+        (out := Path(request["out"])).mkdir()
+        (out / "0.png").write_bytes(b"drawn")
+        picture = {"path": str(out / "0.png"), "seed": 5}
+        return {"seconds": 1.0, "notice": None, "pictures": [picture], "unread": "the end", "weights_ignored": False}
+
+    ended = await Engine(records, MemoryBlobs(), tmp_path, draws).done(Imagine("a man"))
+    assert ended.result is not None and ended.result["unread"] == "the end"
+    assert "weights_ignored" not in ended.result
