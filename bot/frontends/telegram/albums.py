@@ -483,7 +483,16 @@ def takes_photos(line: str) -> bool:
 
 def is_file(message: Got) -> bool:
     """Whether the message has a file, which may be a photo."""
-    return bool(message.photo or message.document or message.video or message.animation or message.sticker)
+    return bool(
+        message.photo
+        or message.document
+        or message.video
+        or message.animation
+        or message.sticker
+        or message.audio
+        or message.voice
+        or message.video_note
+    )
 
 
 def _by_a_person(message: Got) -> bool:

@@ -148,10 +148,10 @@ async def test_documents_without_a_type_are_known_by_their_content(world: World,
 
 @pytest.mark.parametrize("at", range(3))
 async def test_the_command_of_an_album_is_heard_whoever_carries_it(world: World, anna: Person, at: int) -> None:
-    film, letter, *photos = anna.album([b"film", b"Dear Anna", *PHOTOS[:5]], "/train mia7 woman", at=at)
-    film["document"] = {**film.pop("photo")[0], "mime_type": "video/mp4"}
+    song, letter, *photos = anna.album([b"song", b"Dear Anna", *PHOTOS[:5]], "/train mia7 woman", at=at)
+    song["audio"] = {**song.pop("photo")[0], "duration": 3}
     letter["document"] = letter.pop("photo")[0]
-    album = [film, letter, *photos]
+    album = [song, letter, *photos]
     await anna.hand_out(album)
     await world.server.until(anna.id, "mia7 woman: 5 photos. One question")
     # What cannot be learned is said once, not of every file.
