@@ -31,7 +31,7 @@ SENTENCES: Mapping[str, str] = {
     "empty_prompt": "The prompt is empty. Say what to draw, such as: cr7d man in a suit",
     "out_of_range": "{what} must be between {low} and {high}, not {value}.",
     "bad_size": "Width and height must be multiples of {multiple} between {low} and {high}, not {value}.",
-    "bad_original": "The picture {file} cannot be varied: {reason}. Use another, or save it as PNG or JPEG.",
+    "bad_original": "The picture {file} cannot be varied: {reason}. Use another one, or a smaller copy in PNG or JPEG.",
     "no_judge": "There are no weights of the judge in {folder}. Train them: python -m engine.pretraining.judge",
     "token_and_noun": "A person needs a token and a class noun, such as --token cr7d --class man. A style has neither.",
     "no_file": "There is no file {file}.",

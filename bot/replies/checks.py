@@ -41,6 +41,7 @@ _VERDICTS: Mapping[str, Callable[[Facts], str]] = {
     "broken": lambda facts: say("is damaged and can't be opened"),
     "too_many_pixels": lambda facts: say("has far too many pixels"),
     "float_tiff": lambda facts: say("is a TIFF that I can't read; send it as JPEG or PNG"),
+    "odd_tiff": lambda facts: say("is a TIFF that I can't read; send it as JPEG or PNG"),
     "unknown_colours": lambda facts: say("has colours that I can't read; send it as JPEG or PNG"),
     "animated": lambda facts: say("is an animation"),
     "too_small": lambda facts: _with_size(say("is too small"), facts),

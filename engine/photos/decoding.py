@@ -81,8 +81,8 @@ def _open(data: bytes, rules: Rules) -> Image.Image:
         pixels = re.search(r"\d{6,}", str(error))
         raise _too_many(int(pixels[0]) if pixels else Image.MAX_IMAGE_PIXELS or 0, rules.max_pixels) from error
     except UnidentifiedImageError as error:
-        if _is_float_tiff(data):
-            raise BadPhoto("float_tiff") from error
+        if code := _tiff_code(data):
+            raise BadPhoto(code) from error
         started = data.startswith(_MAGIC) or data[4:8] == b"ftyp"
         raise BadPhoto("broken" if started else "not_image") from error
     except Exception as error:
@@ -113,24 +113,35 @@ def _cicp(opened: Image.Image, data: bytes) -> Cicp | None:
     return cicp_of(data, opened.format)
 
 
-def _is_float_tiff(data: bytes) -> bool:
-    """Whether the data is a TIFF whose samples are floating point numbers (tag SampleFormat, 339, is 3).
+def _tiff_code(data: bytes) -> str | None:
+    """The code for a TIFF that Pillow does not know, such as one with floating point numbers in colour; None if the
+    data is no TIFF or its directory is damaged."""
+    tags = _tiff_tags(data)
+    if not {_WIDTH, _HEIGHT} <= tags.keys():
+        return None
+    return "float_tiff" if tags.get(_SAMPLE_FORMAT) == 3 else "odd_tiff"
 
-    Pillow reads such a TIFF in gray only.
-    """
+
+_WIDTH, _HEIGHT, _SAMPLE_FORMAT = 256, 257, 339
+"""Tags of a TIFF; a sample format of 3 is floating point (TIFF 6.0, section 19)."""
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """The first short number of each tag in a TIFF's first directory (TIFF 6.0, section 2)."""
     if data[:4] not in (b"II*\0", b"MM\0*"):
-        return False
+        return {}
     order: Literal["little", "big"] = "little" if data[:2] == b"II" else "big"
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(data[at : at + size], order)
 
-    entries = number(4, 4)
-    for entry in range(entries + 2, min(entries + 2 + 12 * number(entries, 2), len(data) - 11), 12):
-        if number(entry, 2) == 339:
-            # Up to two values are in the entry itself, more of them where it points.
-            return number(entry + 8 if number(entry + 4, 4) <= 2 else number(entry + 8, 4), 2) == 3
-    return False
+    start = number(4, 4) + 2
+    tags = dict[int, int]()
+    for entry in range(start, min(start + 12 * number(start - 2, 2), len(data) - 11), 12):
+        # Up to two short numbers are in the entry itself, more of them where it points.
+        inside = number(entry + 4, 4) <= 2
+        tags[number(entry, 2)] = number(entry + 8 if inside else number(entry + 8, 4), 2)
+    return tags
 
 
 @contextmanager

@@ -24,6 +24,7 @@ SENTENCES = {
     "broken": "the file is damaged or was not transferred completely",
     "too_many_pixels": "it has {megapixels} megapixels, more than {limit}",
     "float_tiff": "it is a TIFF with floating point numbers, which cannot be read",
+    "odd_tiff": "it is a TIFF of a kind that cannot be read",
     "unknown_colours": "its colours are coded in a way that cannot be read ({colours}); save it as JPEG or PNG",
     "animated": "it is an animation, not a photo",
     "too_small": "it has {width} x {height} pixels; at least {limit} on the shorter side are needed",
@@ -47,8 +48,8 @@ SENTENCES = {
 """One clause for each code, for the command line. The chats' texts for these codes are in `bot/replies`."""
 
 REJECTIONS = frozenset(
-    "empty too_heavy not_image broken too_many_pixels float_tiff unknown_colours animated too_small aspect no_face "
-    "several_faces blurred too_dark duplicate".split()
+    "empty too_heavy not_image broken too_many_pixels float_tiff odd_tiff unknown_colours animated too_small aspect "
+    "no_face several_faces blurred too_dark duplicate".split()
 )
 """Codes that reject a photo. All other codes are remarks."""
 

@@ -2,19 +2,23 @@
 
 import csv
 import io
+import json
 import random
 import struct
 import subprocess
 import sys
 import time
 import zlib
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+import resvg_py
+from dicebear import Avatar, Style
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFilter, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageFile, ImageFilter, ImageFont, ImageOps
 
 from engine.photos.decoding import BadPhoto, load_photo
 from engine.photos.faces import describe, face_crop, find_faces, looks_drawn, rotated
@@ -72,21 +76,21 @@ def coded(image: Image.Image, format: str, primaries: int, transfer: int) -> byt
     return head + box + struct.pack(">HH", primaries, transfer) + rest[4:]
 
 
-def float_tiff(values: np.ndarray, order: str) -> bytes:
-    """An uncompressed TIFF of float samples (H, W, C) in this byte order, as programs for science and HDR write it."""
+def tiff(values: np.ndarray, order: str, kind: str, format: int) -> bytes:
+    """An uncompressed TIFF of 32-bit samples (H, W, C) in this byte order, as programs for science and HDR write it."""
     height, width, channels = values.shape
-    body = values.astype(f"{order}f4").tobytes()
+    body = values.astype(f"{order}{kind}").tobytes()
     entries = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, 8), (259, 3, 1, 1), (262, 3, 1, 2),
         (273, 4, 1, 32), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(body)), (339, 3, channels, 16),
     ]  # fmt: skip
     start = 32 + len(body)
     out = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
-    out += struct.pack(f"{order}4H4H", *[32] * 4, *[3] * 4)
+    out += struct.pack(f"{order}4H4H", *[32] * 4, *[format] * 4)
     out = out.ljust(32, b"\0") + body + struct.pack(f"{order}H", len(entries))
-    for tag, kind, count, value in entries:
-        one = struct.pack(f"{order}H2x" if kind == 3 and count == 1 else f"{order}I", value)
-        out += struct.pack(f"{order}HHI", tag, kind, count) + one
+    for tag, type, count, value in entries:
+        one = struct.pack(f"{order}H2x" if type == 3 and count == 1 else f"{order}I", value)
+        out += struct.pack(f"{order}HHI", tag, type, count) + one
     return out + bytes(4)
 
 
@@ -256,9 +260,14 @@ class TestPixels:
     @pytest.mark.parametrize("order", ["<", ">"])
     @pytest.mark.parametrize("channels", [3, 4])
     def test_a_float_tiff_is_named(self, order: str, channels: int) -> None:
-        verdict = inspect_photo(float_tiff(np.full((300, 300, channels), 0.5, np.float32), order)).verdict
+        verdict = inspect_photo(tiff(np.full((300, 300, channels), 0.5, np.float32), order, "f4", 3)).verdict
         assert verdict.codes == ("float_tiff",)
         assert "floating point" in sentence(verdict)
+
+    def test_another_tiff_that_cannot_be_read_is_no_damaged_file(self) -> None:
+        whole = tiff(np.full((300, 300, 3), 2**31, np.float32), "<", "u4", 1)
+        assert codes(whole) == ("odd_tiff",)
+        assert codes(whole[:3000]) == ("broken",)
 
     def test_a_gray_float_tiff_keeps_its_tones(self) -> None:
         ramp = np.linspace(0, 1, 600 * 600, dtype=np.float32).reshape(600, 600)
@@ -341,6 +350,27 @@ class TestDrawings:
     def test_crop_of_a_drawing_is_its_middle(self) -> None:
         picture = drawings(1, 256)[0]
         assert np.array_equal(face_crop(picture, 256), picture)
+
+    @pytest.mark.parametrize("name", ["croodles", "notionists", "line-face", "lorelei"])
+    @pytest.mark.parametrize("scale", [100, 60])
+    def test_line_drawings(self, name: str, scale: int) -> None:
+        style = Style(json.loads(files("dicebear_styles").joinpath(f"{name}.json").read_text("utf-8")))
+        options = [{"seed": f"s{number}", "scale": scale / 100} for number in range(10)]
+        svgs = [str(Avatar(style, one)) for one in options]
+        pictures = [load_photo(bytes(resvg_py.svg_to_bytes(svg_string=svg, width=512))) for svg in svgs]
+        for side in (512, 128):
+            assert all(looks_drawn(picture.resize((side, side), Image.Resampling.LANCZOS)) for picture in pictures)
+
+    @pytest.mark.parametrize("size", [20, 28, 40, 60])
+    @pytest.mark.parametrize("height", [500, 1300])
+    def test_a_printed_page_is_no_drawing(self, size: int, height: int) -> None:
+        page = Image.new("RGB", (1000, 1300), "white")
+        line = "The quick brown fox jumps over the lazy dog and then reads a long letter. "
+        width = int(ImageFont.load_default(size).getlength(line) / len(line))
+        text = "\n".join((line * 20)[start : start + 880 // width] for start in range(1, height // size))
+        ImageDraw.Draw(page).multiline_text((60, 60), text, "black", ImageFont.load_default(size), spacing=size // 2)
+        page.paste("white", (0, height - 100, 1000, 1300))
+        assert not looks_drawn(page)
 
     def test_a_plain_page_is_no_drawing(self) -> None:
         page = Image.new("RGB", (600, 600), "white")
