@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from PIL import Image
 
@@ -68,6 +68,7 @@ OPERATORS = frozenset(("disk_full", "loss_not_finite"))
 """Codes of errors that the operators can do something about, and not the user: they are printed too."""
 
 Request = Mapping[str, Any]
+_T = TypeVar("_T")
 
 
 class TrainingNews(Listener):
@@ -247,8 +248,9 @@ class GpuProcess:
         if training_id in self._cancelled:
             raise Stopped
 
-    def _giving_way(self, training_id: str, pictures: Iterable[Image.Image]) -> Iterator[Image.Image]:
-        """The pictures one by one, with other requests served before each: for work that takes long for each."""
+    def _giving_way(self, training_id: str, pictures: Iterable[_T]) -> Iterator[_T]:
+        """The pictures, or their paths, one by one, with other requests served before each: for work that takes long
+        for each."""
         for picture in pictures:
             self._give_way(training_id)
             yield picture
@@ -258,7 +260,8 @@ class GpuProcess:
         request_id, out, family = request["id"], Path(request["out"]), self.base.family
         token, noun, seed = request["token"], request["noun"], request["seed"]
         rules = Rules.for_noun(noun)
-        photos = [learnable(Path(path).read_bytes(), rules) for path in request["photos"]]
+        paths: Sequence[str] = request["photos"]
+        photos = [learnable(Path(path).read_bytes(), rules) for path in self._giving_way(request_id, paths)]
         known = request.get("looks")
         read = (lambda photos: known) if known else albums.read_looks
         learned = albums.open_album(photos, family, token, noun, read=read, seed=seed)

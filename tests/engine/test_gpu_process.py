@@ -18,6 +18,7 @@ from PIL import Image
 from engine.adapters.adapters import FILE
 from engine.drawing.drawing import Drawing, Picture, draw_together
 from engine.learning.training import Trained
+from engine.photos.faces import Face
 from engine.work import gpu_process
 from engine.work.gpu_client import GpuClient
 from engine.work.gpu_process import GpuProcess
@@ -257,6 +258,24 @@ def test_a_cancellation_that_comes_too_late_is_forgotten(
     here.serve(late, imagine(2, tmp_path), {"id": "2", "task": "cancel"})
     ends = [(news["id"], news["news"]) for news in here.told]
     assert ends == [("1", "done"), ("2", "done"), ("2", "failed"), ("1", "done"), ("2", "cancelled")]
+
+
+def test_a_photo_on_its_side_is_learned_upright(
+    here: Here, pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = list[Image.Image]()
+
+    def train(base: object, album: list[Image.Image], *arguments: object, **options: object) -> Trained:
+        learned.extend(album)
+        return Trained(steps=1, seconds=0.0, first_loss=0.0, last_loss=0.0, resumed_at=0)
+
+    upright = pictures[0].resize((90, 80))
+    monkeypatch.setattr("engine.learning.training.train", train)
+    monkeypatch.setattr(gpu_process, "draw", lambda *given: [Picture(pictures[0], 1)])
+    monkeypatch.setattr("engine.photos.inspection.is_drawing", lambda image: False)
+    monkeypatch.setattr("engine.photos.inspection.find_faces", lambda image: [Face(20, 20, 60, 60, 2.0, turn=270)])
+    here.serve(training(tmp_path, [upright.transpose(Image.Transpose.ROTATE_90)]))
+    assert [photo.tobytes() for photo in learned] == [upright.tobytes()]
 
 
 def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellation_noticed(
