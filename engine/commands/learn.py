@@ -197,7 +197,7 @@ def _learn(
         **options,
     )
     try:
-        with stops_after_step(reporter, team.first):
+        with stops_after_step(reporter, team.first, team.size == 1):
             trained = train(base, album, config, out / FILE, listener=reporter, team=team)
     except Stopped as stopped:
         raise Interrupted(_how_to_go_on(stopped.kept, recipe.steps)) from stopped

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from engine.__main__ import INTERRUPTED, main
 from engine.adapters.adapters import FILE
 from engine.commands import reporter
+from engine.commands.interrupts import stops_after_step
 from engine.learning import checkpoints, class_pictures, distillation, training
 from engine.learning.class_pictures import class_latents
-from engine.learning.listener import Progress, Stopped
+from engine.learning.listener import Listener, Progress, Stopped
 from engine.recipe import Recipe
 from engine.sentences import WARNINGS, sentence, warning
 from engine.tensor_files import read_metadata
@@ -287,6 +288,12 @@ def test_an_interrupted_training_keeps_a_checkpoint_and_says_how_to_go_on(
     assert main(command(9)) == 0
     out = capsys.readouterr().out
     assert "goes on from step 3" in out and json.loads(out.splitlines()[-1])["resumed_at"] == 3
+
+
+def test_a_launcher_s_sigterm_still_ends_a_process_of_a_team() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stops_after_step(Listener(), shows=False, alone=False):
+        assert signal.getsignal(signal.SIGTERM) is before and signal.getsignal(signal.SIGINT) is not before
 
 
 def test_a_second_interruption_stops_at_once(command, monkeypatch, capsys) -> None:
