@@ -6,24 +6,26 @@ is never left out: a pose that differs from the usual one. It is told in words (
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from random import Random
 
 from engine.cartoon.pose import LEVELS, Pose, level
 from engine.cartoon.world import Look, Person, Scene
-from engine.toon import things
+from engine.toon import colours, things
 from engine.toon.captions import (
     CLOTHES,
     FACIAL_HAIRS,
     GLASSES,
     HAIR_ADJECTIVES,
     NOUNS,
+    OF_TEMPLATES,
     OPENINGS,
     Candidate,
     Phrase,
     article,
     nonsense,
 )
+from engine.toon.lexicon import Lexicon
 
 NEUTRAL = (
     "high quality", "detailed", "best quality", "simple", "flat design", 
@@ -358,3 +360,33 @@ def _assemble(noun: str, phrases: list[Phrase], random: Random, bare: bool = Fal
     front = loose.pop() + ", " if loose and random.random() < 0.12 else ""
     text = f"{'' if bare else random.choice(OPENINGS)} {noun_phrase}{''.join(clauses)}".strip()
     return (front + ", ".join((text, *loose))).lower()
+
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "places": ("place",), "costumes": ("costume",), "on the head": ("headgear",), "things": ("held", "companion"),
+}  # fmt: skip
+"""Kinds of things, by what people call them."""
+
+EXAMPLES_MOST = 6
+"""Most examples of one kind: those that people ask for most come first in the catalog."""
+
+
+@cache
+def lexicon() -> Lexicon:
+    """What captions say: the words that the base can know."""
+    tables = (
+        NOUNS, HAIR_STYLES, HAIR_COLOURS, HAIR_ADJECTIVES, SKINS, FACIAL_HAIRS, CLOTHES, COLOURS, GLASSES, HATS, EYES,
+        MOUTHS,
+    )  # fmt: skip
+    phrases = {name for table in tables for names in table.values() for name in names}
+    phrases |= {name for table in POSE_WORDS.values() for names in table.values() for name in names}
+    phrases |= {wording for thing in things.THINGS.values() for wording in thing.wordings}
+
+    def examples(kinds: Sequence[str]) -> tuple[str, ...]:
+        found = [thing.wordings[0] for thing in things.THINGS.values() if thing.kind in kinds]
+        return tuple(found[:EXAMPLES_MOST])
+
+    return Lexicon(
+        frozenset({*phrases, *colours.CENTRES, *OPENINGS, *NEUTRAL, *OF_TEMPLATES}),
+        {name: examples(kinds) for name, kinds in EXAMPLES.items()},
+    )

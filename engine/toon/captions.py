@@ -4,8 +4,11 @@ A caption names a random part of what the picture shows, so the base learns each
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from random import Random
 
+from engine.toon import world as drawn
+from engine.toon.lexicon import Lexicon
 from engine.toon.world import Look, Person, Scene
 
 NOUNS: Mapping[str, tuple[str, ...]] = {
@@ -346,3 +349,26 @@ def _assemble(noun: str, phrases: list[Phrase], random: Random, bare: bool = Fal
     front = loose.pop() + ", " if loose and random.random() < 0.12 else ""
     text = f"{'' if bare else random.choice(OPENINGS)} {noun_phrase}{''.join(clauses)}".strip()
     return (front + ", ".join((text, *loose))).lower()
+
+
+OF_TEMPLATES = ("skin", "skinned", "haired", "bearded", "background", "backdrop", "wall behind", "in front of a wall")
+"""What captions say around the words of the tables."""
+
+
+@cache
+def lexicon() -> Lexicon:
+    """What captions say: the words that the base can know."""
+    tables = (
+        NOUNS, HAIR_STYLES, HAIR_COLOURS, HAIR_ADJECTIVES, SKINS, FACIAL_HAIRS, CLOTHES, COLOURS, GLASSES, HATS, EYES,
+        MOUTHS, TILTS, DISTANCES,
+    )  # fmt: skip
+    phrases = {name for table in tables for names in table.values() for name in names}
+    return Lexicon(
+        frozenset({*phrases, *drawn.COLOURS, *OPENINGS, *NEUTRAL, *OF_TEMPLATES}),
+        {
+            "clothes": ("in a red hoodie", "in a suit", "in overalls", "in a sweater", "in a t-shirt"),
+            "on the head": ("with sunglasses", "with round glasses", "with a winter hat", "with an eyepatch"),
+            "expressions": ("tongue out", "smiling", "winking", "surprised", "sad"),
+            "backgrounds": ("blue background", "pink background", "white background"),
+        },
+    )

@@ -15,6 +15,7 @@ from engine.bases.interfaces import Autoencoder, Denoiser, Parts
 from engine.bases.prompts import MOST_WINDOWS, Prompt, read
 from engine.bases.schedule import NoiseSchedule
 from engine.recipe import ATTENTION, AlbumCrop, Method, Recipe
+from engine.toon.lexicon import Lexicon
 from storage.looks import Looks
 
 LikenessMeasure = Literal["face", "judge"]
@@ -201,6 +202,9 @@ class Family(ABC):
     """Whether the engine's own CLIP knows what this family draws, and so can score how pictures follow prompts."""
     nouns: frozenset[str] | None = None
     """The class nouns that the base can draw; None for any."""
+    shapes: tuple[tuple[int, int], ...] | None = None
+    """The shapes of pictures that the base can draw, as width to height, such as (2, 3), with its side as the shorter
+    one; None for any size that `multiple` allows."""
     drawings: int = 0
     """How many drawings `draw_person` makes of a person in photos, which are learned in the photos' place; 0 if photos
     are learned as they are."""
@@ -270,6 +274,10 @@ class Family(ABC):
     @abstractmethod
     def multiple(self, base: Parts) -> int:
         """The sides of a picture in pixels must be multiples of this."""
+
+    def lexicon(self) -> Lexicon | None:
+        """The words that the base knows; None where any word may be tried."""
+        return None
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
         """Captions of a drawing for training, in addition to `instance_prompts`: `instance` and what else the picture

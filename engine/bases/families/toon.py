@@ -11,6 +11,7 @@ from PIL import Image
 from engine.bases.families.stable_diffusion import StableDiffusion
 from engine.recipe import ATTENTION, Recipe
 from engine.toon import WEIGHTS
+from engine.toon.lexicon import Lexicon
 from storage import naming
 from storage.looks import Looks
 
@@ -37,6 +38,11 @@ def _judge() -> "Judge":
 @dataclass(frozen=True)
 class Toon(StableDiffusion):
     """Its captions name clothes, background and expression, so that the token need not stand for them."""
+
+    def lexicon(self) -> Lexicon:
+        from engine.toon import captions
+
+        return captions.lexicon()
 
     def captions(self, picture: Image.Image, instance: str) -> Sequence[str]:
         from engine.toon.captions import instance_caption
@@ -121,6 +127,9 @@ TOON = Toon(
     captions_drawings=True,
     # A photographed face is nothing that its autoencoder and its captions know.
     nouns=naming.PEOPLE,
+    # Pre-training drew squares of 128 px alone. At 160 px half of the pictures have parts of a second head; at 96 px
+    # heads are cut off.
+    shapes=((1, 1),),
     drawings=8,
     likeness="judge",
     prompt_score=True,
