@@ -110,6 +110,10 @@ LEARNED_AS_THEY_ARE = (
 )
 TOKEN_KNOWN = "The base model reads '{token}' with words that it knows ({words}), and mixes them into the person."
 TOKEN_PROPOSED = "A better --token is {proposal}."
+UNKNOWN_WORDS = "The base model knows no {phrases}; the rest is drawn."
+MISSPELLED = "Did you mean {similar}?"
+KNOWN_WORDS = "It knows {examples}, for example."
+OTHER_SIZE = "The base model draws no {asked} pixels; the pictures have {drawn}."
 PHOTOS_LEFT_OUT = "Photos among the drawings are left out: {count}."
 DRAWINGS_LEFT_OUT = "Drawings among the photos are left out: {count}."
 

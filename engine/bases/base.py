@@ -1,6 +1,7 @@
 """The resident base model: loaded once, shared by training and drawing."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -228,6 +229,33 @@ class BaseModel:
     def release(self, *parts: str) -> None:
         """Drop the VAE or text encoders for good, to free their memory."""
         self.parts = {name: part for name, part in self.parts.items() if name not in parts}
+
+    @property
+    def sizes(self) -> Sequence[tuple[int, int]] | None:
+        """The sizes in pixels, width and height, that this base can draw; None for any that `check_size` allows."""
+        if self.family.shapes is None:
+            return None
+        return [(self.side * w // min(w, h), self.side * h // min(w, h)) for w, h in self.family.shapes]
+
+    @property
+    def usual_sizes(self) -> Sequence[tuple[int, int]]:
+        """The sizes to offer to people, the base's own first: those of `sizes`, or its square and a portrait and a
+        landscape of about as many pixels, as SDXL was trained (arXiv 2307.01952, section 2.3)."""
+        if self.sizes is not None:
+            return self.sizes
+        long, short = (self.multiple * round(self.side * part / self.multiple) for part in (1.5**0.5, 1.5**-0.5))
+        return [(self.side, self.side), (short, long), (long, short)]
+
+    def drawable_size(self, width: int, height: int) -> tuple[int, int]:
+        """This size, or where the base can draw only some sizes, the one of the most similar shape.
+
+        Raises:
+            UserError: `bad_size` for a size that it refuses.
+        """
+        if self.sizes is None or min(width, height) < 1:
+            self.check_size(width, height)
+            return width, height
+        return min(self.sizes, key=lambda size: abs(math.log(size[0] / size[1] * height / width)))
 
     def check_size(self, *sides: int) -> int:
         """The first of these sides in pixels, if the base can draw all of them.

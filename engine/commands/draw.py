@@ -2,11 +2,21 @@
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
 
 from engine.commands.command import Command, Figures, base_option, base_source, json_option, seed_option
-from engine.sentences import NOTICES
+from engine.sentences import KNOWN_WORDS, MISSPELLED, NOTICES, OTHER_SIZE, UNKNOWN_WORDS
 from storage.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.drawing.remarks import Remarks
+
+
+PHRASE_MOST = 60
+"""Most characters of an unknown phrase in a sentence."""
 
 
 def _imagine_options(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +72,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     from engine.adapters.adapters import Attached, facts_of
     from engine.bases.base import BaseModel, drawing_dtype
     from engine.drawing.drawing import Drawing, draw_together, make_plan, read_original
+    from engine.drawing.remarks import remarks
 
     # 1. The original, and the adapters with their weights. A missing one is reported before the base is loaded.
     if asked.original:
@@ -103,6 +114,9 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
     for path, picture in zip(paths, pictures, strict=True):
         picture.save(path, drawing, base.source)
         print(f"{path} (seed {picture.seed})")
+    remarked = remarks(plan, base)
+    for line in _lines(remarked):
+        print(line)
     if base.family.notice:
         print(NOTICES[base.family.notice])
     unread = plan.unread(base)
@@ -120,6 +134,7 @@ def run_imagine(asked: argparse.Namespace) -> Figures:
         "unread": unread,
         "weights_ignored": weights_ignored,
         "pictures": [{"path": str(path), "seed": one.seed} for path, one in zip(paths, pictures, strict=True)],
+        **remarked.as_json(),
     }
 
 
@@ -127,6 +142,19 @@ def _first_free(folder: Path) -> int:
     """The number after the last picture in the folder, so that none is replaced."""
     numbers = [int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal()]
     return max(numbers, default=-1) + 1
+
+
+def _lines(remarked: "Remarks") -> Iterator[str]:
+    """The remarks on a drawing as sentences."""
+    if remarked.unknown:
+        phrases = ", ".join(f"'{shorten(one.phrase, PHRASE_MOST, placeholder='...')}'" for one in remarked.unknown)
+        similar = ", ".join(f"'{word}'" for one in remarked.unknown for word in one.similar[:1])
+        known = ", ".join(f"'{names[0]}'" for names in remarked.known.values())
+        hint = MISSPELLED.format(similar=similar) if similar else KNOWN_WORDS.format(examples=known)
+        yield f"{UNKNOWN_WORDS.format(phrases=phrases)} {hint}"
+    asked, drawn = ("x".join(map(str, size)) for size in (remarked.size.asked, remarked.size.drawn))
+    if asked != drawn:
+        yield OTHER_SIZE.format(asked=asked, drawn=drawn)
 
 
 COMMANDS = (Command("imagine", "draw pictures", _imagine_options, run_imagine, single=True),)

@@ -117,8 +117,7 @@ def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
             the adapters `missing_avatar`, `bad_adapter` or `wrong_base`.
     """
     _check(drawing)
-    width, height = (base.side if side is None else side for side in (drawing.width, drawing.height))
-    base.check_size(width, height)
+    width, height = base.drawable_size(*asked_size(drawing, base))
     if drawing.original:
         read_original(drawing.original)
     weights = drawing.weights or (1.0,) * len(drawing.avatars)
@@ -166,6 +165,12 @@ def _before(prompt: str, unread: str) -> str:
     """The plain text of a prompt in front of its unread end."""
     words = Prompt.parse(prompt).text.split()
     return " ".join(words[: len(words) - len(unread.split())])
+
+
+def asked_size(drawing: Drawing, base: BaseModel) -> tuple[int, int]:
+    """Width and height in pixels that a drawing asks for; a side that it leaves open is the base's own."""
+    width, height = (base.side if side is None else side for side in (drawing.width, drawing.height))
+    return width, height
 
 
 def _check(drawing: Drawing) -> None:

@@ -10,12 +10,12 @@ It reads requests as JSON lines from standard input and writes messages ("news")
     {"id": "9", "task": "token", ...}    "done": the words that the base knows in an avatar's token, and a better one
     {"id": "7", "task": "cancel"}        {"id": "7", "news": "cancelled"}, unless the request is over
 
-"ready" says which nouns the base can draw (null for any) and how many drawings it makes of a person in photos (0 where
-photos are learned as they are). A "train" has the fields photos, token, noun, method, steps, seed, out, checkpoint,
-priors and looks: what the person is known to look like, or null. An "imagine" has out and drawing: the fields of
-`Drawing`. A "token" has token, noun and taken, the person's other tokens. `engine.work.handlers` sends them and reads
-the fields of "done". A request that cannot be done ends with "failed": the code and facts of a UserError, or the code
-"internal".
+"ready" says which nouns the base can draw (null for any), how many drawings it makes of a person in photos (0 where
+photos are learned as they are), and usual sizes of its pictures. A "train" has the fields photos, token, noun, method,
+steps, seed, out, checkpoint, priors and looks: what the person is known to look like, or null. An "imagine" has out and
+drawing: the fields of `Drawing`. A "token" has token, noun and taken, the person's other tokens. `engine.work.handlers`
+sends them and reads the fields of "done". A request that cannot be done ends with "failed": the code and facts of a
+UserError, or the code "internal".
 
 It works on folders and files and has no access to jobs, queues or users. It ends when its standard input is closed, so
 that it never outlives a killed supervisor.
@@ -40,6 +40,7 @@ from engine.bases.base import BaseModel, drawing_dtype
 from engine.bases.names import known_words, propose
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.drawing import Drawing, Picture, Plan, draw, draw_together, make_plan
+from engine.drawing.remarks import remarks
 from engine.learning import albums, training
 from engine.learning.config import TrainingConfig
 from engine.learning.listener import Listener, Progress, Stopped
@@ -163,6 +164,7 @@ class GpuProcess:
             nouns=None if family.nouns is None else sorted(family.nouns),
             drawings=family.drawings,
             notice=family.notice,
+            sizes=self.base.usual_sizes,
         )
         while True:
             self.turn()
@@ -365,6 +367,7 @@ class GpuProcess:
                     notice=self.base.family.notice,
                     unread=plan.unread(self.base),
                     weights_ignored=self.base.weights_ignored(plan.prompt),
+                    remarks=remarks(plan, self.base).as_json(),
                 )
 
         self._guarded(request_ids, work)

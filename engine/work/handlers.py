@@ -301,6 +301,7 @@ class Handlers:
             "seconds": done["seconds"],
             "notice": done["notice"],
             "pictures": [{"key": key, "seed": seed} for key, seed in pictures],
+            **done["remarks"],
         }
         # What the base model could not make use of.
         result |= {name: done[name] for name in ("unread", "weights_ignored") if done.get(name)}

@@ -33,7 +33,7 @@ async def run(settings: EngineSettings) -> None:
         gpu, background = GpuClient(settings.base_model, settings.gpu_stall), Background()
         try:
             model = await gpu.model()
-            await storage.records.operators.set_base_model(model["base"], model["notice"])
+            await storage.records.operators.set_base_model(model["base"], model["notice"], model["sizes"])
             log.info("base model: %s on %s", model["base"], model["device"])
             if model["notice"]:
                 log.info("%s", OPERATOR_NOTICES[model["notice"]])

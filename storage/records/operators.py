@@ -1,5 +1,6 @@
 """What operators control and see: a pause, bans and statistics."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -27,21 +28,23 @@ class Operators:
         async with self._database.write() as connection:
             await put_value(connection, "paused", paused)
 
-    async def base_model(self) -> dict[str, str | None] | None:
-        """The base model of the engine that started last, {"source", "notice"}; None before the first start."""
+    async def base_model(self) -> dict[str, Any] | None:
+        """The base model of the engine that started last, {"source", "notice", "sizes"}; None before the first start.
+        "sizes" is missing if that engine was an older one."""
         async with self._database.read() as connection:
             found = await get_value(connection, "base")
             return dict(found) if found else None
 
-    async def set_base_model(self, source: str, notice: str | None) -> None:
+    async def set_base_model(self, source: str, notice: str | None, sizes: Sequence[Sequence[int]] = ()) -> None:
         """Note an engine's base model.
 
         Args:
             source: a folder, a file or a hub id.
             notice: the code of what people should know about its pictures, None if there is nothing.
+            sizes: usual sizes of its pictures, width and height in pixels, the most usual first.
         """
         async with self._database.write() as connection:
-            await put_value(connection, "base", {"source": source, "notice": notice})
+            await put_value(connection, "base", {"source": source, "notice": notice, "sizes": sizes})
 
     async def ban(self, platform: str, platform_id: str) -> User | None:
         """Ban the person with this account. Returns None if nobody has it yet; the ban then applies to the first user

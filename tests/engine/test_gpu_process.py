@@ -50,11 +50,12 @@ async def test_a_person_in_photos_is_drawn_where_the_base_draws_people(
     """The looks of the request are drawn, whatever the photos show; the samples are compared with the drawings."""
     ordinary = await gpu.model()
     assert (ordinary["nouns"], ordinary["drawings"], ordinary["notice"]) == (None, 0, None)
+    assert [SIDE, SIDE] in ordinary["sizes"] and len(ordinary["sizes"]) == 3
     embedded = GpuClient("embedded")
     try:
         model = await embedded.model()
         assert {"man", "woman", "person"} <= set(model["nouns"]) and "dog" not in model["nouns"]
-        assert (model["drawings"], model["notice"]) == (8, "cartoon")
+        assert (model["drawings"], model["notice"], model["sizes"]) == (8, "cartoon", [[128, 128]])
         photos = [str(tmp_path / f"{number}.png") for number in range(5)]
         for photo in photos:  # nothing drawn is that noisy
             Image.effect_noise((300, 300), 90).convert("RGB").save(photo)

@@ -26,6 +26,10 @@ from storage.records import Job, Records
 
 RENEW = 0.01
 LARGE = bytes(range(256)) * 4096 * 3  # several chunks
+REMARKS = {
+    "size": {"asked": [512, 768], "drawn": [128, 128]}, "unknown": [{"phrase": "submarine", "similar": []}],
+    "known": {"places": ["on the moon"]},
+}  # fmt: skip
 
 
 def read(path: str | Path) -> bytes:
@@ -334,13 +338,15 @@ async def test_a_drawing_s_files_go_by_path(records: Records, tmp_path: Path) ->
         assert (Path(adapter) / FILE).read_bytes() == LARGE
         (out := Path(request["out"])).mkdir()
         (out / "0.png").write_bytes(b"drawn")
-        return {"seconds": 1.0, "notice": None, "pictures": [{"path": str(out / "0.png"), "seed": 5}]}
+        return {"seconds": 1.0, "notice": None, "remarks": REMARKS,
+                "pictures": [{"path": str(out / "0.png"), "seed": 5}]}  # fmt: skip
 
     engine = Engine(records, ByPath(tmp_path / "blobs"), tmp_path, learns, draws)
     avatar = await engine.avatar()
     assert (await engine.done(Train(avatar))).state == State.SUCCEEDED
     drawn = await engine.done(Imagine("zk7 man", (avatar,)))
     [picture] = drawn.result["pictures"]
+    assert {name: drawn.result[name] for name in REMARKS} == REMARKS
     assert (tmp_path / "blobs" / picture["key"]).read_bytes() == b"drawn" and picture["seed"] == 5
 
 
@@ -358,7 +364,7 @@ async def test_what_a_cancelled_attempt_stored_is_deleted(records: Records, tmp_
         (out := Path(request["out"])).mkdir()
         (out / FILE).write_bytes(b"a face")
         return {"adapter": str(out / FILE), "samples": [], "steps": 1, "seconds": 1.0, "resumed_at": 0, "recipe": {},
-                "notice": None, "likeness": None, "looks": None,
+                "notice": None, "likeness": None, "looks": None, "remarks": REMARKS,
                 "pictures": [{"path": str(out / FILE), "seed": 5}]}  # fmt: skip
 
     engine = Engine(records, CancelledAfterStoring(tmp_path / "blobs"), tmp_path, makes)
@@ -468,7 +474,8 @@ async def test_what_a_base_did_not_hear_is_in_the_result(records: Records, tmp_p
         (out := Path(request["out"])).mkdir()
         (out / "0.png").write_bytes(b"drawn")
         picture = {"path": str(out / "0.png"), "seed": 5}
-        return {"seconds": 1.0, "notice": None, "pictures": [picture], "unread": "the end", "weights_ignored": False}
+        return {"seconds": 1.0, "notice": None, "pictures": [picture], "unread": "the end", "weights_ignored": False,
+                "remarks": REMARKS}  # fmt: skip
 
     ended = await Engine(records, MemoryBlobs(), tmp_path, draws).done(Imagine("a man"))
     assert ended.result is not None and ended.result["unread"] == "the end"
