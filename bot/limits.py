@@ -87,7 +87,7 @@ def seed(number: int | None) -> int | None:
 
 
 def size(text: str) -> tuple[int, int] | None:
-    """Width and height in pixels from `512x768` or `512`; None for an empty text: the base model's own size."""
+    """Width and height in pixels from `384x256` or `256`; None for an empty text: the base model's own size."""
     if not text.strip():
         return None
     found = re.fullmatch(r"(\d{1,5})(?:\s*[x×*]\s*(\d{1,5}))?", text.strip().lower(), re.ASCII)

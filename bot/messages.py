@@ -62,6 +62,7 @@ class Message:
     """One message of the bot. `text` says everything; the other fields let a frontend show it better.
 
     `files` occur in private replies only. `avatar` is the id of the avatar that it is about and is erased with.
+    `remark` is said under the pictures; it quotes the prompt, so it is left out wherever the prompt is.
     """
 
     text: str
@@ -74,6 +75,7 @@ class Message:
     buttons: tuple[Button, ...] = ()
     files: tuple[File, ...] = ()
     avatar: str | None = None
+    remark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

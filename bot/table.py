@@ -40,6 +40,8 @@ class Source(StrEnum):
     """The person's unfinished jobs."""
     STYLES = "styles"
     """The styles of the running engines."""
+    SIZES = "sizes"
+    """Usual sizes of the base model in use."""
     CHOICES = "choices"
     """The option's own `choices`."""
 
@@ -153,7 +155,12 @@ COMMANDS: Mapping[str, Command] = {
                     most=limits.GUIDANCE_MOST,
                 ),
                 Option("negative", OptionKind.TEXT, marked("what should not be in the picture")),
-                Option("size", OptionKind.WORD, marked("width x height in pixels, such as 512x768")),
+                Option(
+                    "size",
+                    OptionKind.WORD,
+                    marked("width x height in pixels; the base model's own if you leave it out"),
+                    source=Source.SIZES,
+                ),
                 Option(
                     "style",
                     OptionKind.WORD,

@@ -62,7 +62,7 @@ class Imagine:
 
     original: blob key of a picture to vary; None draws from noise alone. strength: how far a variation may go from its
     original, 0 to 1. style: the name of a style that engines offer; it is combined with the avatars. style_weight: the
-    weight of its adapter; 1 is as learned.
+    weight of its adapter; 1 is as learned. repeats: the id of the drawing under which a button asked for this one.
     """
 
     prompt: str
@@ -78,6 +78,7 @@ class Imagine:
     strength: float = 0.6
     style: str | None = None
     style_weight: float = 1.0
+    repeats: str | None = None
 
 
 Payload = Inspect | Train | Imagine

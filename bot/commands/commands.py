@@ -191,6 +191,8 @@ class Commands:
                 styles = await self._desk.queue.styles()
                 weaker = [Completion(limits.style_word(style, 0.6), jobs.weaker()) for style in styles]
                 return [*map(Completion, styles), *weaker]
+            case Source.SIZES:
+                return [Completion(size) for size in await self._desk.sizes()]
             case Source.CHOICES:
                 return []
 

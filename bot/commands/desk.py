@@ -11,6 +11,7 @@ from bot import limits
 from bot.language import spoken
 from bot.messages import Caller
 from bot.replies import rights
+from bot.replies.remarks import size_text
 from storage.blobs import Blobs
 from storage.errors import UserError
 from storage.events import Event, Events
@@ -67,6 +68,13 @@ class Desk:
         accounts = await self.records.users.accounts(user_id)
         here = [account for account in accounts if account.platform == platform]
         return (here or accounts)[0].name if accounts else rights.somebody()
+
+    # The base model
+
+    async def sizes(self) -> list[str]:
+        """Usual sizes of the base model in use, such as "512x768", the most usual first; none before an engine ran."""
+        base = await self.records.operators.base_model()
+        return [size_text(size) for size in (base or {}).get("sizes", ())]
 
     # Avatars
 

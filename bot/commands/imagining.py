@@ -36,7 +36,8 @@ class Imagining:
         job, asked = await self._own(visit, job_id)
         given: dict[str, Any] = {name: value for name, value in (await self.options(job)).items() if name not in shown}
         payload = await self._payload(visit, **{"prompt": "", **given, **values})
-        return await self._draw(visit, replace(payload, original=asked.original, strength=asked.strength))
+        payload = replace(payload, original=asked.original, strength=asked.strength, repeats=job.id)
+        return await self._draw(visit, payload)
 
     async def options(self, job: Job) -> dict[str, Value]:
         """The values of /imagine's options with which a drawing was asked for, or that say how it came out."""
@@ -62,7 +63,10 @@ class Imagining:
         prompt, negative = limits.prompt(prompt), limits.negative_prompt(negative)
         count, seed = limits.count(count), limits.seed(seed)
         steps, guidance = limits.steps(steps), limits.guidance(guidance)
-        width, height = limits.size(size) or (None, None)
+        try:
+            width, height = limits.size(size) or (None, None)
+        except UserError as error:
+            raise UserError(error.code, **error.facts, sizes=await self._desk.sizes()) from None
         named, weight = limits.style(style)
         if named and named not in (offered := await self._desk.queue.styles()):
             raise UserError("unknown_style", style=named[:32], styles=[*offered])
@@ -80,7 +84,7 @@ class Imagining:
 
     async def again(self, visit: Visit, job_id: str) -> Reply:
         """The Again button: the same prompt with new seeds, with the rights of the person who presses it."""
-        return await self._draw(visit, replace(await self._asked(visit, job_id), seed=None))
+        return await self._draw(visit, replace(await self._asked(visit, job_id), seed=None, repeats=job_id))
 
     async def vary(self, visit: Visit, picture: str, prompt: str = "") -> Reply:
         """Pictures like this one, with the rights of the person who asks. `picture` is "2:job", counted from 1.
@@ -99,7 +103,7 @@ class Imagining:
                 if not _named(avatar, prompt):
                     prompt = _naming(prompt, avatar)
         payload = replace(asked, prompt=prompt or asked.prompt, seed=None, original=found[0].key)
-        return await self._draw(visit, payload)
+        return await self._draw(visit, replace(payload, repeats=job_id))
 
     async def named(self, picture: str, text: str) -> bool:
         """Whether the text names an avatar that a picture, "2:job", shows."""
@@ -190,7 +194,15 @@ class Imagining:
             shown = [await self._desk.records.avatars.get(avatar_id) for avatar_id in job.payload.avatar_ids]
             return refusals.refusal(UserError("avatar_gone" if None in shown else "picture_gone"))
         drawn = [(picture.key, picture.seed) for picture in pictures]
-        return jobs.drawn(job, drawn, await self._owners(job))
+        return jobs.drawn(job, drawn, await self._owners(job), await self._repeated(job))
+
+    async def _repeated(self, job: Job) -> Imagine | None:
+        """What the drawing asked for under which a button asked for this one, if it was drawn and is still known."""
+        assert isinstance(job.payload, Imagine)
+        source = await self._desk.records.jobs.get(job.payload.repeats) if job.payload.repeats else None
+        if source is None or source.state != State.SUCCEEDED:
+            return None
+        return source.payload if isinstance(source.payload, Imagine) else None
 
     async def _owners(self, job: Job) -> list[tuple[str, str]]:
         assert isinstance(job.payload, Imagine)

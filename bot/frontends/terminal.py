@@ -132,6 +132,8 @@ class Terminal:
         for verdict in message.verdicts:
             sign = {"good": "[green]✓[/]", "warning": "[yellow]![/]"}.get(verdict.tone, "[red]✗[/]")
             lines.append(f"{sign} #{verdict.number} {escape(verdict.text)}")
+        if message.remark:
+            lines.append(escape(message.remark))
         if message.buttons:
             lines.append("\n" + "  ".join(f"[reverse] {escape(button.label)} [/]" for button in message.buttons))
         style = _STYLES[message.tone]

@@ -11,13 +11,10 @@ from bot import limits
 from bot.language import listing, marked, say, several
 from bot.lines import line_of
 from bot.messages import Button, Message, Progress, Shown
-from bot.replies import avatars, operators, refusals, rights
+from bot.replies import avatars, operators, refusals, remarks, rights
 from bot.replies.phrases import Facts, duration, queue_position
 from storage.jobs import Imagine, Inspect, JobKind, State, Train
 from storage.records import Avatar, Job, Picture
-
-UNREAD_MOST = 100
-"""Characters that are shown of the end of a prompt that was not read."""
 
 CARTOON = marked("This bot draws cartoons.")
 
@@ -148,20 +145,34 @@ def trained(avatar: Avatar, result: Facts, job_id: str) -> Message:
     )
 
 
-def drawn(job: Job, pictures: Sequence[tuple[str, int]], owners: Sequence[tuple[str, str]] = ()) -> Message:
-    """The answer to /imagine: the pictures with their seeds. owners: (token, name) of each avatar of another person."""
-    prompt = _prompt(job) or ""
+def drawn(
+    job: Job,
+    pictures: Sequence[tuple[str, int]],
+    owners: Sequence[tuple[str, str]] = (),
+    repeats: Imagine | None = None,
+) -> Message:
+    """The answer to /imagine: the pictures with their seeds, and what was drawn otherwise than asked.
+
+    owners: (token, name) of each avatar of another person. repeats: the earlier drawing under which this one was asked
+    for; what its answer said of the same prompt or size is not said again.
+    """
+    prompt, result, asked = _prompt(job) or "", job.result or {}, job.payload
+    assert isinstance(asked, Imagine)
+    same_prompt = repeats is not None and repeats.prompt == asked.prompt
+    same_size = repeats is not None and (repeats.width, repeats.height) == (asked.width, asked.height)
     seeds = listing([str(seed) for _, seed in pictures]) if pictures else ""
     parts = [
         several("Here you are (seed {seeds}).", "Here you are (seeds {seeds}).", len(pictures), seeds=seeds),
         *(rights.belongs(token, name) for token, name in owners),
-        *_not_heard(job.result or {}),
     ]
+    if not same_size and (size := remarks.other_size(result)):
+        parts.append(size)
     return Message(
         " ".join(parts),
         tone="good",
         job=job.id,
         prompt=prompt,
+        remark=None if same_prompt else remarks.on_prompt(result),
         pictures=tuple(Shown(key, prompt, seed) for key, seed in pictures),
         buttons=(
             Button(say("Again"), f"again:{job.id}"),
@@ -170,17 +181,6 @@ def drawn(job: Job, pictures: Sequence[tuple[str, int]], owners: Sequence[tuple[
             Button(say("Delete"), f"remove:{job.id}", "danger"),
         ),
     )
-
-
-def _not_heard(result: Facts) -> list[str]:
-    """What of the prompt the base model could not make use of."""
-    said = []
-    if unread := str(result.get("unread") or ""):
-        end = unread if len(unread) <= UNREAD_MOST else f"… {unread[-UNREAD_MOST:]}"
-        said.append(say("The prompt is too long for me. I did not read its end: “{end}”", end=end))
-    if result.get("weights_ignored"):
-        said.append(say("I know no weights such as (word:1.3) here, and read the words as they are."))
-    return said
 
 
 def seeds(asked: Imagine, pictures: Sequence[Picture]) -> Message:

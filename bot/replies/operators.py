@@ -1,6 +1,7 @@
 """Texts for operators, and their notices to everybody."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from bot.language import listing, marked, number, say, several
 from bot.messages import Message
@@ -123,7 +124,7 @@ NOTICES: Mapping[str, str] = {
 """What operators read about a base model's pictures, by the engine's code."""
 
 
-def stats(figures: Mapping[str, Mapping[str, int]], base: Mapping[str, str | None] | None = None) -> Message:
+def stats(figures: Mapping[str, Mapping[str, int]], base: Mapping[str, Any] | None = None) -> Message:
     """The answer to /operator stats: how many people, avatars and jobs there are, and which base model is in use.
 
     base: {"source", "notice"} of the engine that started last; None if none ever did.

@@ -20,6 +20,14 @@ def _how_about(facts: Facts) -> str:
     return say("How about “{suggestion}”?", suggestion=facts["suggestion"])
 
 
+def _size_shape(facts: Facts) -> str:
+    shape = say("Give the size in pixels as width x height, two numbers with an x between them.")
+    if not facts.get("sizes"):
+        return shape
+    # The last of the usual sizes shows best which number is which.
+    return shape + " " + say("The base model draws --size {size}, for example.", size=facts["sizes"][-1])
+
+
 def unknown_style(facts: Facts) -> str:
     """There is no such style; lists the styles that exist."""
     if not facts["styles"]:
@@ -205,7 +213,7 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "picture_gone": lambda facts: say(PICTURE_GONE),
     "missing_avatar": lambda facts: say("That avatar is gone. /avatars shows the ones you have."),
     "avatars_which": lambda facts: say("Name the avatar first, as in /avatars mia7 --rename mia8."),
-    "size_shape": lambda facts: say("Give the size in pixels as width x height, such as --size 512x768."),
+    "size_shape": _size_shape,
     "missing_job": lambda facts: say("You have no such job. /status lists the ones under way."),
     "not_yours": lambda facts: say("Only the person who started this can do that."),
     "unknown_job": lambda facts: say("You have no such job. /status lists the ones under way."),

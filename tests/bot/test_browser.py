@@ -403,9 +403,14 @@ async def test_the_page_works_with_the_keyboard_only(browser: Browser, chat: str
     await keys.type("Anna")
     await keys.press("Enter")
     await expect(page.get_by_label("Message", exact=True)).to_be_focused()
-    await keys.type("/imagine mia7 woman in a suit --count 2")
+    bot.engine.remarks = {"unknown": [{"phrase": "submarine", "similar": []}], "known": {}}
+    await keys.type("/imagine mia7 woman in a submarine --count 2")
     await keys.press("Enter")
     await expect(page.get_by_text("Here you are")).to_be_visible()
+    remark = page.get_by_text("I can't draw “submarine” yet; I drew the rest.")
+    await expect(remark).to_be_visible()
+    below, pictures = await remark.bounding_box(), await page.locator(".pictures").last.bounding_box()
+    assert below and pictures and below["y"] >= pictures["y"] + pictures["height"]
     await go_to("Again")
     await keys.press("Enter")
     await expect(page.get_by_text("Here you are")).to_have_count(2)

@@ -67,7 +67,7 @@ async def test_a_variation_needs_the_rights_of_the_person_who_asks(bot: Any) -> 
     first = bot.engine.seen[-1]
     keys = [picture.key for picture in drawn.pictures]
     again = await bot.answer(await bot.press(drawn.buttons[2].action))
-    assert bot.engine.seen[-1].payload == replace(first.payload, seed=None, original=keys[1])
+    assert bot.engine.seen[-1].payload == replace(first.payload, seed=None, original=keys[1], repeats=first.id)
     assert "not shared with you here" in (await bot.press(drawn.buttons[1].action, name="Ben")).message.text
     await bot.say("/share mia7")
     assert (await bot.press(drawn.buttons[1].action, name="Ben")).job_id

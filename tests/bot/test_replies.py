@@ -30,7 +30,7 @@ COMMAND_LINE = {
     "text_is_fixed",
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused", "no_good_pictures", "uncaptioned",
-    "would_overwrite", "file_exists", "token_noun",
+    "would_overwrite", "file_exists", "token_noun", "rank_too_large", "magnitudes_stay",
 }  # fmt: skip
 """Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
 engine does not start without a usable base model."""
@@ -126,17 +126,19 @@ def drawing(result: dict[str, object]) -> str:
     now = datetime.now(UTC)
     job = Job("1", JobKind.IMAGINE, "person", "chat", "room", Imagine("mia7"), State.SUCCEEDED, 1, now, now, now,
               result, None, False, None, None)  # fmt: skip
-    return jobs.drawn(job, [("pictures/1/1-0.png", 7)]).text
+    answer = jobs.drawn(job, [("pictures/1/1-0.png", 7)])
+    assert answer.text == "Here you are (seed 7)."  # others may read it, and it quotes no prompt
+    return answer.remark or ""
 
 
 def test_a_drawing_says_what_of_its_prompt_was_not_read() -> None:
-    plain = drawing({})
-    assert (
-        drawing({"unread": "and a dog"})
-        == f"{plain} The prompt is too long for me. I did not read its end: “and a dog”"
-    )
-    assert len(drawing({"unread": "word " * 500})) < len(plain) + 250
+    assert drawing({}) == ""
+    said = "The prompt is too long for me. I did not read its end: “and a dog”"
+    assert drawing({"unread": "and a dog"}) == said
+    assert len(drawing({"unread": "word " * 500})) < 250
     assert "no weights" in drawing({"weights_ignored": True})
+    unknown = {"unknown": [{"phrase": "flag", "similar": []}], "known": {}}
+    assert drawing({"unread": "and a dog", **unknown}) == f"{said} I can't draw “flag” yet; I drew the rest."
 
 
 def test_a_photo_check_proposes_a_better_name() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from bot.messages import Caller
+from bot.table import Source
 from storage.jobs import State
 
 DISCORD = Caller("discord", "77", "Ben", "4001", group="guild-9")
@@ -176,7 +177,11 @@ async def test_sizes(bot: Any) -> None:
     assert (payload.width, payload.height) == (512, 768)
     job = await bot.records.jobs.get((await bot.press(f"again:{reply.job_id}")).job_id)
     assert (job.payload.width, job.payload.height) == (512, 768)
-    assert "width x height" in (await bot.say("/imagine mia7 --size large")).message.text
+    refused = (await bot.say("/imagine mia7 --size large")).message.text
+    assert "width x height" in refused and "--size" not in refused  # no engine said what it draws
+    await bot.records.operators.set_base_model("hub/model", None, [(512, 512), (448, 640)])
+    assert "--size 448x640" in (await bot.say("/imagine mia7 --size large")).message.text
+    assert [one.value for one in await bot.commands.complete(bot.caller(), Source.SIZES)] == ["512x512", "448x640"]
     assert "64 to 1,536" in (await bot.say("/imagine mia7 --size 63")).message.text
     assert "64 to 1,536" in (await bot.say("/imagine mia7 --size 512x2000")).message.text
 

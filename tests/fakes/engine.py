@@ -64,6 +64,8 @@ class Engine:
     """What photo checks tell besides the verdicts: looks, unknown_noun, left_out."""
     drawn_from: list[dict[str, Any] | None] = field(default_factory=list)
     """The looks that each training drew its album from."""
+    remarks: dict[str, Any] = field(default_factory=dict)
+    """What drawings tell besides their pictures: unknown, known, size."""
     errors: dict[type, dict[str, Any]] = field(default_factory=dict)
     """By payload: the error that such a job ends with."""
     pause: float = 0.0
@@ -146,7 +148,7 @@ class Engine:
                     await self.blobs.put(key, drawing((seed or 7) + n))
                     pictures.append((key, (seed or 7) + n))
                 shown = [{"key": key, "seed": number} for key, number in pictures]
-                return {"seconds": 2.0, "cartoon": True, "pictures": shown}, pictures
+                return {"seconds": 2.0, "cartoon": True, "pictures": shown, **self.remarks}, pictures
 
 
 @dataclass

@@ -64,7 +64,7 @@ class Buttons:
         message = await self._answer(interaction, job_id)
         if message.job is not None:
             one = message.pictures[int(number) - 1 : int(number)]
-            message = replace(message, text=message.prompt or message.text, prompt=None, pictures=one)
+            message = replace(message, text=message.prompt or message.text, prompt=None, pictures=one, remark=None)
         await self._answering.say(interaction, message, pressed=False)
 
     async def _edit_prompt(self, interaction: Interaction, job_id: str) -> None:
@@ -93,7 +93,9 @@ class Buttons:
             await say(wording.posted_before())
             return
         files = await pictures(self._blobs, message.pictures, interaction.filesize_limit)
-        sent = await quietly(interaction.followup.send(**render(message, files=files).to_send(), wait=True))
+        # The person has read the remark, and it is nothing for the others.
+        rendered = render(replace(message, remark=None), files=files)
+        sent = await quietly(interaction.followup.send(**rendered.to_send(), wait=True))
         if sent:
             await self._ledger.write(entry, {"ref": f"{room}/{sent.id}"})
         else:

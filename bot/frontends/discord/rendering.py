@@ -158,13 +158,19 @@ def content(message: Message, *, mention: str | None = None, public: bool = Fals
     text = discord.utils.escape_markdown(message.text)
     head = with_progress_bar(f"<@{mention}> {text}" if mention else text, message.progress)
     tail = []
+    if message.remark and not public:
+        tail.append(_prose(message.remark))
     if message.job and message.prompt and not public:
-        quoted = discord.utils.escape_markdown(" ".join(cut(message.prompt, _PROMPT).split()))
-        tail.append(f"> {discord.utils.escape_mentions(quoted)}")
+        tail.append(f"> {_prose(cut(message.prompt, _PROMPT))}")
     if message.job:
         tail.append(f"-# {wording.job(message.job)}")
     below = "\n".join(tail)
     return cut(head, CONTENT - len(below) - 1) + (f"\n{below}" if below else "")
+
+
+def _prose(text: str) -> str:
+    """The text on one line, without markup and mentions."""
+    return discord.utils.escape_mentions(discord.utils.escape_markdown(" ".join(text.split())))
 
 
 def cut(text: str, most: int) -> str:

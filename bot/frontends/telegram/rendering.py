@@ -45,8 +45,9 @@ def pieces(text: str, most: int = TEXT_MOST) -> list[str]:
 
 
 def text_of(message: Message) -> str:
-    """The message's text, with a progress bar below it if the progress is measured."""
-    return with_progress_bar(message.text, message.progress)
+    """The message's text, with a progress bar below it if the progress is measured, and the remark."""
+    text = with_progress_bar(message.text, message.progress)
+    return f"{text}\n{message.remark}" if message.remark else text
 
 
 def keyboard(buttons: Sequence[Button], own: Sequence[InlineKeyboardButton] = ()) -> InlineKeyboardMarkup | None:

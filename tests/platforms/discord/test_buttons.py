@@ -10,15 +10,18 @@ from tests.platforms.discord.world import ANNA, BEN, PHOTOS, World
 async def test_pictures_are_private_until_posted(world: World, studio: int) -> None:
     server = world.server
     await world.avatar(server.dm(ANNA))
-    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a suit")
+    world.engine.remarks = {"unknown": [{"phrase": "submarine", "similar": []}], "known": {}}
+    await server.slash(ANNA, studio, "imagine", prompt="mia7 woman in a submarine")
     drawn = await server.sees(ANNA, studio, "Here you are")
     assert drawn.only_for == ANNA and len(drawn.files) == 4
+    assert "I can't draw “submarine” yet; I drew the rest." in drawn.content
     assert server.seen(BEN, studio) == []
 
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")
     assert [file["data"] for file in posted.files] == [file["data"] for file in drawn.files]
     assert "Again" in posted.buttons and "Post here" not in posted.buttons
+    assert "I can't draw" not in posted.content
     await server.press(ANNA, drawn, "Post here")
     await server.sees(ANNA, studio, "already posted here")
     assert server.seen(BEN, studio) == [posted]
@@ -86,7 +89,8 @@ async def test_one_picture_and_another_prompt(world: World, studio: int) -> None
     # A field that is emptied takes its default; what had no field is as it was.
     job = next(job for job in world.engine.seen if isinstance(job.payload, Imagine))
     assert isinstance(job.payload, Imagine) and (job.payload.count, job.payload.seed, job.payload.steps) == (3, 5, 9)
-    assert edited.payload == replace(job.payload, prompt="mia7 woman on the moon", guidance=None)
+    changed = {"prompt": "mia7 woman on the moon", "guidance": None, "repeats": job.id}
+    assert edited.payload == replace(job.payload, **changed)
     await server.submit(form, prompt=" ")
     assert (await server.sees(ANNA, studio, "What should I draw?")).only_for == ANNA
     await server.press(ANNA, drawn, "V2")
@@ -121,9 +125,8 @@ async def test_a_picture_is_varied_after_a_restart(world: World, studio: int) ->
         lambda: next((one for one in server.seen(ANNA, studio) if "Here you are" in one.content and one != drawn), None)
     )
     assert varied.only_for == ANNA and len(varied.files) == 4
-    assert world.engine.seen[-1].payload == replace(
-        job.payload, seed=None, original=(await world.storage.records.jobs.pictures(job.id))[2].key
-    )
+    original = (await world.storage.records.jobs.pictures(job.id))[2].key
+    assert world.engine.seen[-1].payload == replace(job.payload, seed=None, original=original, repeats=job.id)
     # Ben has no right to Anna's avatar, and hears so alone.
     await server.press(ANNA, drawn, "Post here")
     posted = await server.sees(BEN, studio, "Here you are")

@@ -48,7 +48,7 @@ async def test_from_an_album_to_pictures(world: World, anna: Person) -> None:
     await server.until(anna.id, "Here you are", 2)
     [first, varied] = await world.jobs(Imagine)
     original = (await world.storage.records.jobs.pictures(first.id))[1].key
-    assert varied.payload == replace(first.payload, seed=None, original=original)
+    assert varied.payload == replace(first.payload, seed=None, original=original, repeats=first.id)
 
     await anna.press(drawn, "Seed")
     await server.until(anna.id, "/imagine mia7 woman in a suit --count 1 --seed 7")
@@ -180,7 +180,8 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     await world.server.until(anna.id, "Here you are", 2)
     original = (await world.storage.records.jobs.pictures(first.id))[1].key
     varied = (await world.jobs(Imagine))[-1]
-    assert varied.payload == replace(first.payload, prompt="mia7 woman on the moon", original=original)
+    changed = {"prompt": "mia7 woman on the moon", "original": original, "repeats": first.id}
+    assert varied.payload == replace(first.payload, **changed)
     assert "Again" in labels(await world.server.until(anna.id, "Here you are", 2))
     # A reply to anything else is no prompt.
     await anna.say("thanks", reply_to_message=await world.server.until(anna.id, "Here you are", 2))
@@ -196,7 +197,7 @@ async def test_a_reply_to_a_picture_varies_it(world: World, anna: Person) -> Non
     await world.server.until(group, "Here you are", 2)
     original = (await world.storage.records.jobs.pictures(openly.id))[1].key
     assert (await world.jobs(Imagine))[-1].payload == replace(
-        openly.payload, prompt="Mia7 on the beach", original=original
+        openly.payload, prompt="Mia7 on the beach", original=original, repeats=openly.id
     )
     assert len(await world.jobs(Imagine)) == 4
 

@@ -96,10 +96,12 @@ async def test_typing_respects_retry_after(world: World, anna: Person) -> None:
 async def test_an_answer_whose_receipt_is_lost_comes_once(world: World, anna: Person, method: str) -> None:
     await world.trained(anna)
     world.engine.pause = 0.1
+    world.engine.remarks = {"unknown": [{"phrase": "submarine", "similar": []}], "known": {}}
     await anna.say("/imagine mia7 --count 2 --seed 3")
     await world.server.until(anna.id, "Drawing")
     world.server.inject(method, Cut(), after=True)
     shown = await world.server.until(anna.id, "Here you are")
+    assert said(shown).splitlines()[-1] == "I can't draw “submarine” yet; I drew the rest."
     await world.settled()
     told = [text for texts in world.server.told.values() for text in texts if "Here you are" in text]
     assert len(told) == 1

@@ -42,6 +42,7 @@ function boxOf(body, id) {
   else box.append(...[prompt, textOf(body.text)].filter(Boolean));
   if (body.verdicts.length) box.append(verdictsOf(body));
   if (body.pictures.length) box.append(picturesOf(body));
+  if (body.remark) box.append(h("div", { class: "remark" }, body.remark));
   if (body.files?.length) box.append(h("div", { class: "row" }, body.files.map(fileOf)));
   if (body.buttons.length) {
     box.append(h("div", { class: "row" }, body.buttons.map((button) =>
