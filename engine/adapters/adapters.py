@@ -32,6 +32,7 @@ from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
 from engine.device import precision
 from engine.device.fast import one_core, small
+from engine.device.generators import seed_of
 from engine.recipe import Recipe
 from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
@@ -103,7 +104,7 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
         if (recipe.method == "lora" if module is base.unet else recipe.text_encoder)
     ]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed_of(seed))
         for module in modules:
             lora.attach(module, own if module is base.unet else base.family.text_targets, recipe, name)
     layers = [layer for module in modules for layer in lora.lora_layers(module).values()]

@@ -12,6 +12,7 @@ from engine.bases.families import Conditioning
 from engine.bases.interfaces import Denoiser
 from engine.bases.schedule import NoiseSchedule, Solver, Step
 from engine.device.fast import fast_drawing, one_core, split_rows
+from engine.device.generators import generator_of
 from engine.device.precision import autocast
 
 OnStep = Callable[[int, int], None]
@@ -39,12 +40,12 @@ class Sampling:
 
 def noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal latents (n, *shape), float32 on the CPU, one generator for each seed."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+    return torch.stack([torch.randn(shape, generator=generator_of(seed)) for seed in seeds])
 
 
 def later_noise(seeds: Sequence[int], shape: tuple[int, int, int], step: int) -> Tensor:
     """Noise (n, *shape) to add after `step` of a few-step drawing, one generator for each seed and step."""
-    return noise([(seed << 8) + step + 1 for seed in seeds], shape)
+    return torch.stack([torch.randn(shape, generator=generator_of(seed, step + 1)) for seed in seeds])
 
 
 @lru_cache(maxsize=64)

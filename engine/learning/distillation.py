@@ -26,6 +26,7 @@ from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.bases.schedule import Solver
 from engine.device.fast import one_core
+from engine.device.generators import generator_of
 from engine.drawing.denoising import Sampling, denoise, guided_prediction, noise
 from engine.learning.optimisers import Group, clip, learning_rate_at, make
 from engine.learning.state import not_finite
@@ -206,7 +207,7 @@ class EndpointLoss:
     def __call__(self, step: int) -> Tensor:
         """The loss of `step`, a scalar: the mean over rows of the root mean squared distance."""
         base = self._base
-        random = torch.Generator().manual_seed((self._seed << 32) + step)
+        random = generator_of(self._seed, step)
         rows = torch.randint(len(self._seeds), (self._batch,), generator=random)
         latents = noise([self._seeds[row] for row in rows.tolist()], self._shape).to(base.device)  # (batch, c, h, w)
         conditioning = self._conditioning[rows.to(self._conditioning.device)]
@@ -249,7 +250,7 @@ class ConsistencyLoss:
         """The loss of `step`, a scalar: the mean pseudo-Huber distance."""
         base, batch, means = self._base, self._batch, self._means
         # 1. Pictures, noise and points of the path, spread over all of it as in training.
-        random = torch.Generator().manual_seed((self._seed << 32) + step)
+        random = generator_of(self._seed, step)
         rows = torch.randint(len(means), (batch,), generator=random)
         latent_noise = torch.randn(means[rows].shape, generator=random).to(base.device)
         clean = means[rows] + self._deviations[rows] * latent_noise  # (batch, c, h, w)

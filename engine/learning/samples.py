@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.bases.schedule import NoiseSchedule
+from engine.device.generators import generator_of
 from engine.learning.examples import Example
 from engine.recipe import Recipe
 
@@ -47,7 +48,7 @@ def step_sample(
         class_latents: (count, c, h, w).
         schedule: the base's, which maps [0, 1) to training timesteps.
     """
-    random = torch.Generator().manual_seed((seed << 32) + step)
+    random = generator_of(seed, step)
     instances = recipe.batch * recipe.accumulation * devices
     others = recipe.prior_batch * recipe.accumulation * devices if len(class_latents) else 0
     indices = example_indices(len(examples), instances, step, seed)
@@ -69,10 +70,14 @@ def example_indices(count: int, rows: int, step: int, seed: int) -> list[int]:
     """Indices (0..count-1) of the `rows` examples of this step: each example comes once before any comes again."""
     positions = range(step * rows, (step + 1) * rows)
     epochs = {
-        epoch: torch.randperm(count, generator=torch.Generator().manual_seed((seed << 32) ^ (0x5EED + epoch)))
+        epoch: torch.randperm(count, generator=generator_of(seed, epoch, _ORDER))
         for epoch in {position // count for position in positions}
     }
     return [int(epochs[position // count][position % count]) for position in positions]
+
+
+_ORDER = 1
+"""Tells the generator of an epoch's order from that of a step."""
 
 
 def _stratified(count: int, random: torch.Generator) -> Tensor:
