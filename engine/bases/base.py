@@ -81,7 +81,7 @@ class BaseModel:
         self.cast_denoiser(denoiser_dtype(self) or usual_dtype)
         for encoder in self.text_encoders.values():
             _frozen(encoder, device, usual_dtype)
-        self.schedule: NoiseSchedule = self.family.schedule(self.parts["scheduler"].config)
+        self.schedule: NoiseSchedule = self.family.schedule(_config_of(self.parts["scheduler"]))
         self.vae_scale_factor = self.family.vae_scale_factor(self)
         """Pixels of a picture's side for each latent position."""
         self.multiple = self.family.multiple(self)
@@ -116,6 +116,12 @@ class BaseModel:
         """Cast the denoiser to `dtype` in place. Weights that have it already are not copied."""
         self.dtype = dtype
         _frozen(self.unet, self.device, dtype)
+
+    def cast(self, dtype: torch.dtype) -> None:
+        """Cast denoiser and text encoders to `dtype` in place."""
+        self.cast_denoiser(dtype)
+        for encoder in self.text_encoders.values():
+            _frozen(encoder, self.device, dtype)
 
     def original_weights(self) -> WeightReader:
         """The denoiser's weights before any training, read again from the source, on the CPU."""
@@ -267,6 +273,11 @@ class BaseModel:
             if side % self.multiple or not self.multiple <= side <= LARGEST_SIDE:
                 raise UserError("bad_size", multiple=self.multiple, low=self.multiple, high=LARGEST_SIDE, value=side)
         return sides[0]
+
+
+def _config_of(scheduler: Any) -> dict[str, Any]:
+    """The scheduler's configuration, with the name of its class, which diffusers leaves out of some."""
+    return {"_class_name": type(scheduler).__name__, **scheduler.config}
 
 
 def _frozen(module: nn.Module, device: torch.device, dtype: torch.dtype) -> None:

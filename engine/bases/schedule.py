@@ -144,7 +144,7 @@ class Diffusion(NoiseSchedule):
             raise ValueError(f"a scheduler with {self._spacing} timesteps")
         self._products = products_of(config)
         self._length = len(self._products)
-        self._last = 1.0 if config.get("set_alpha_to_one", True) else float(self._products[0])
+        self._end = _level_of(1.0 if _ends_clean(config) else float(self._products[0]))
 
     def timesteps(self, spread: Tensor) -> Tensor:
         return (spread * self._length).long().clamp_max(self._length - 1)
@@ -154,8 +154,10 @@ class Diffusion(NoiseSchedule):
         return product.sqrt(), (1 - product).sqrt()
 
     def drawing(self, steps: int, tokens: int) -> list[Step]:
-        jump = self._length // steps
-        return [Step(time, self._level(time), self._level(time - jump)) for time in self._spaced(steps)]
+        times = self._spaced(steps)
+        levels = [self._level(time) for time in times]
+        # Each step ends where the next begins, also where the steps do not divide the timesteps.
+        return [Step(time, now, then) for time, now, then in zip(times, levels, [*levels[1:], self._end], strict=True)]
 
     def _spaced(self, steps: int) -> list[int]:
         """The timesteps of a drawing, from noise to picture (arXiv 2305.08891, table 2)."""
@@ -173,9 +175,24 @@ class Diffusion(NoiseSchedule):
         return [Step(time, self._level(time), self._level(max(0, time - jump))) for time in times]
 
     def _level(self, timestep: int) -> Level:
-        """The level at a timestep. Below zero is the end of a drawing: clean, or timestep 0, by configuration."""
-        product = float(self._products[timestep]) if timestep >= 0 else self._last
-        return product**0.5, (1 - product) ** 0.5
+        return _level_of(float(self._products[timestep]))
+
+
+def _level_of(product: float) -> Level:
+    """alpha and sigma for alpha^2."""
+    return product**0.5, (1 - product) ** 0.5
+
+
+ENDS_AT_FIRST_TIMESTEP = ("DDIMScheduler", "PNDMScheduler")
+"""Schedulers of diffusers that end a drawing at timestep 0 where `set_alpha_to_one` is false. Their configuration files
+are also published with other classes, which do not read that key: SDXL's names EulerDiscreteScheduler."""
+
+
+def _ends_clean(config: Mapping[str, Any]) -> bool:
+    """Whether a drawing ends without noise, as the scheduler of the configuration's class would end it."""
+    if config.get("_class_name", "DDIMScheduler") in ENDS_AT_FIRST_TIMESTEP:
+        return bool(config.get("set_alpha_to_one", True))
+    return bool(config.get("final_sigmas_type", "zero") == "zero")
 
 
 def products_of(config: Mapping[str, Any]) -> Tensor:
@@ -216,8 +233,16 @@ class Flow(NoiseSchedule):
         self._scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
 
     def timesteps(self, spread: Tensor) -> Tensor:
-        """Logit-normal (arXiv 2403.03206, section 3.1): most lie in the middle, where the task is hardest."""
-        return 1000 * torch.sigmoid(torch.special.ndtri(spread.clamp(1e-4, 1 - 1e-4)))
+        """Uniform over sigma, from 0.001 to 1, and shifted as the scheduler shifts every drawing.
+
+        This is what diffusers' train_dreambooth_lora_flux2_klein.py and ai-toolkit do. A shift that depends on the
+        picture's size is left out, as there. Logit-normal (arXiv 2403.03206, section 3.1) gave sigmas above 0.9 to one
+        step in seventy, where drawing at 1024 pixels spends half of its steps.
+        """
+        sigma, config = spread.clamp_min(0.001), self._scheduler.config
+        if not config.use_dynamic_shifting:
+            sigma = config.shift * sigma / (1 + (config.shift - 1) * sigma)
+        return 1000 * sigma
 
     def levels(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         sigma = (timestep.float() / 1000).reshape(-1, 1, 1, 1)

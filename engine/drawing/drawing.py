@@ -136,7 +136,7 @@ def make_plan(drawing: Drawing, base: BaseModel, attached: Attached) -> Plan:
         width,
         height,
         steps,
-        start=steps - max(1, round(steps * drawing.strength)) if drawing.original else 0,
+        start=steps - max(1, int(steps * drawing.strength)) if drawing.original else 0,
         guidance=guidance,
         consistency=few_step is not None and recipe.get("distillation", "consistency") == "consistency",
         adapters=adapters,

@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
+    DDIMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionXLImg2ImgPipeline,
 )
 from PIL import Image, ImageOps
 
 from engine.adapters.adapters import FILE, Attached
-from engine.drawing.drawing import draw, read_original
+from engine.drawing.drawing import draw, make_plan, read_original
 from engine.sentences import sentence
 from storage.errors import UserError
 from tests.engine.learning import learn
@@ -46,6 +48,18 @@ def test_a_variation_is_that_of_plain_diffusers(folders, family: str, original: 
         generator=torch.Generator().manual_seed(5), negative_prompt=None if family == "sdxl" else "",
     ).images[0]  # fmt: skip
     assert_same(ours.image, theirs)
+
+
+def test_a_variation_starts_at_the_step_where_diffusers_starts(folders, original: Path) -> None:
+    base = load(folders("sd1"))
+    attached, kind = Attached(base), StableDiffusionImg2ImgPipeline
+    for steps in (1, 7, 25, 30, 50):
+        for strength in (0.0, 0.1, 0.35, 0.5, 0.58, 0.6, 0.99, 1.0):
+            plan = make_plan(asked(original=original, strength=strength, steps=steps), base, attached)
+            scheduler = DDIMScheduler()
+            scheduler.set_timesteps(steps)
+            _, theirs = kind.get_timesteps(SimpleNamespace(scheduler=scheduler), steps, strength, "cpu")
+            assert steps - plan.start == max(1, theirs), (steps, strength)  # one at least
 
 
 @pytest.mark.parametrize("family", FAMILIES)
