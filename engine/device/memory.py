@@ -1,11 +1,11 @@
 """How much memory is free, how much a training step needs, and how to tell that it was not enough."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import psutil
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.device.torch_private import is_view
 from storage.errors import UserError
@@ -49,14 +49,23 @@ def free_memory(device: torch.device) -> int | None:
     return int(psutil.virtual_memory().available) if device.type == "cpu" else None
 
 
-def activation_bytes(forward: Callable[[], object]) -> int:
-    """Bytes that autograd keeps of one forward pass: each storage once, without the parameters'."""
+def activation_bytes(forward: Callable[[], object], models: Iterable[nn.Module] = ()) -> int:
+    """Bytes that autograd keeps of one forward pass: each storage once, without those of parameters.
+
+    Args:
+        models: whose weights take no memory besides. Linear layers keep views of frozen weights for the backward pass.
+    """
     kept: dict[int, int] = {}
+    resting = {
+        weight.untyped_storage().data_ptr() for model in models for weight in (*model.parameters(), *model.buffers())
+    }
     hold: list[Tensor] = []  # a storage that is freed could give its address to another one
 
     def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and (not tensor.is_leaf or is_view(tensor)):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        place = tensor.untyped_storage().data_ptr()
+        activation = not tensor.is_leaf or is_view(tensor)
+        if activation and not isinstance(tensor, nn.Parameter) and place not in resting:
+            kept[place] = tensor.untyped_storage().nbytes()
             hold.append(tensor)
         return tensor
 

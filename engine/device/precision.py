@@ -22,7 +22,7 @@ def best_device() -> torch.device:
 def compute_dtype(device: torch.device) -> torch.dtype:
     """The fastest dtype that `device` trains and draws well in."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and _has_bfloat16() else torch.float32
 
 

@@ -6,6 +6,7 @@ import weakref
 import psutil
 import pytest
 import torch
+from torch import nn
 
 from engine.device import memory
 from engine.device.memory import OutOfMemory, within_memory
@@ -53,6 +54,14 @@ def test_other_errors_pass(error: BaseException) -> None:
     with pytest.raises(type(error)) as raised:
         within_memory(work)
     assert raised.value is error
+
+
+def test_frozen_weights_are_not_counted_into_activations() -> None:
+    """A linear layer keeps a view of its weight for the backward pass, but the weight is in memory anyway."""
+    layers = nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 256)).requires_grad_(False)
+    rows = torch.randn(2, 256, requires_grad=True)
+    kept = memory.activation_bytes(lambda: layers(rows * 2), [layers])
+    assert 0 <= kept < layers[0].weight.nbytes / 10
 
 
 def test_what_the_work_returns_is_returned() -> None:

@@ -30,6 +30,24 @@ def test_a_layer_is_within_half_a_step_of_what_it_was() -> None:
     assert small.to(torch.bfloat16)(features.bfloat16()).dtype == torch.bfloat16
 
 
+def test_gradients_pass_a_layer_that_keeps_no_copy_of_its_weight() -> None:
+    torch.manual_seed(0)
+    small, features = Int8Linear(nn.Linear(256, 128)), torch.randn(4, 256, requires_grad=True)
+    kept = list[torch.Tensor]()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = small(features)
+    assert not [one for one in kept if one.is_floating_point() and one.numel() >= small.weight.numel()]
+    outputs.square().sum().backward()
+    expected = (2 * outputs @ small.dequantised()).detach()
+    assert features.grad is not None
+    torch.testing.assert_close(features.grad, expected)
+
+
 def test_eight_bits_are_chosen_only_where_the_full_base_does_not_fit() -> None:
     layer = nn.Linear(1000, 1000, bias=False)
     wanted = int(1_000_000 * 2 * HEADROOM)
