@@ -16,6 +16,7 @@ RateSchedule = Literal["constant", "linear", "cosine"]
 Crop = Literal["centre", "face", "buckets"]
 AlbumCrop = Literal["none", "face"]
 """How an album is prepared before the recipe's own crop: not at all, or cut to the square around each face."""
+PriorTarget = Literal["base", "noise"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -59,7 +60,7 @@ class Recipe:
     """Prompts of the photos, with {instance}; None for the family's."""
     prior_prompts: tuple[str, ...] | None = None
     """Prompts of class pictures, with {noun}; None for the family's."""
-    prior_target: Literal["base", "noise"] = "base"
+    prior_target: PriorTarget = "base"
     """The target of class pictures: the prediction of the base without the adapter, or the noise as in the paper."""
     prior_album: int = 0
     """How many times each photo is among the class pictures, with the class noun as prompt. Only the token then tells

@@ -42,6 +42,8 @@ class Batch:
     """(n,), the rows' weights in the loss."""
     pixel_weights: Tensor | None
     """(n, 1, h, w), the weight of each pixel of the latents; None for all alike."""
+    sizes: Tensor
+    """(n, 4), `Conditioning.sizes`."""
 
     def __getitem__(self, part: slice) -> "Batch":
         return Batch(
@@ -52,6 +54,7 @@ class Batch:
             self.loss_terms[part],
             self.weights[part],
             None if self.pixel_weights is None else self.pixel_weights[part],
+            self.sizes[part],
         )
 
 
@@ -102,7 +105,12 @@ def collate(
         snr = base.schedule.signal_to_noise(timesteps[: len(examples)])  # (instance rows,)
         weights[: len(examples)] *= min_snr_weights(snr, recipe.min_snr, base.schedule.prediction)
     loss_terms = torch.tensor([0] * len(examples) + [1] * len(class_pictures), device=base.device)  # (n,)
-    return Batch(noisy, timesteps, targets, prompts, loss_terms, weights, _pixel_weights(examples, clean))
+    own_size = [base.vae_scale_factor * side for side in clean.shape[2:]]
+    sizes = [example.size or (*own_size, 0, 0) for example in examples] + [(*own_size, 0, 0)] * len(class_pictures)
+    return Batch(
+        noisy, timesteps, targets, prompts, loss_terms, weights, _pixel_weights(examples, clean),
+        torch.tensor(sizes, dtype=torch.float32, device=base.device),
+    )  # fmt: skip
 
 
 def _unadapted(
@@ -165,7 +173,7 @@ def measure_capacity(
     checkpointing = bool(recipe.checkpointing)
     if recipe.checkpointing is None:
         try:
-            row_bytes = memory.within_memory(lambda: memory.activation_bytes(forward))
+            row_bytes = memory.within_memory(lambda: memory.activation_bytes(forward, base.adaptable.values()))
             fit = memory.rows_that_fit(row_bytes, rows, memory.free_memory(base.device))
         except memory.OutOfMemory:
             fit = 0

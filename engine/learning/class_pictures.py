@@ -15,6 +15,7 @@ from engine.bases.base import BaseModel
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.photos.crops import prepare
+from engine.recipe import PriorTarget
 from engine.sentences import sentence
 from engine.tensor_files import read_tensor
 from storage.atomic import atomic_write, put_aside
@@ -24,7 +25,14 @@ BATCH = 8
 """Class pictures drawn at once, where memory allows."""
 
 DENOISING_STEPS = 8
-"""Most denoising steps of a class picture: with the second-order solver it shows as much as after 25, only softer."""
+"""Most denoising steps of a class picture whose target is the base's own prediction for it: with the second-order
+solver it shows as much as after 25, only softer."""
+
+
+def class_picture_steps(base: BaseModel, target: PriorTarget) -> int:
+    """Denoising steps of a class picture. Where the noise is the target, the class becomes what the pictures show, so
+    they are drawn as well as the base draws."""
+    return base.family.draw_steps if target == "noise" else min(DENOISING_STEPS, base.family.draw_steps)
 
 
 def class_latents(
@@ -36,16 +44,19 @@ def class_latents(
     wordings: Sequence[str] | None = None,
     on_step: Callable[[int, int], None] = lambda drawn, of: None,
     on_warning: Callable[..., None] = lambda code, **facts: None,
+    *,
+    steps: int = DENOISING_STEPS,
 ) -> tuple[Tensor, list[str]]:
     """Latents (count, c, h, w) of class pictures, and the prompt of each.
 
-    They are drawn once for each base, class noun, side, count and wordings, and kept in `folder`. Each batch is kept as
-    soon as it is drawn, so a stopped run goes on with the next batch. A damaged file is put aside, and where none can
-    be written, the pictures are used all the same.
+    They are drawn once for each base, class noun, side, count, wordings and steps, and kept in `folder`. Each batch is
+    kept as soon as it is drawn, so a stopped run goes on with the next batch. A damaged file is put aside, and where
+    none can be written, the pictures are used all the same.
 
     Args:
         side: pixels of the pictures' sides.
         wordings: prompts with {noun}; the family's if None.
+        steps: denoising steps of each.
         on_step: called between two denoising steps with how many pictures there are and how many there will be. It may
             draw with adapters on the same base, and raise to stop.
         on_warning: as `engine.learning.listener.Listener.on_warning`.
@@ -54,7 +65,8 @@ def class_latents(
     """
     wordings = wordings or base.family.prior_prompts
     prompts = [wordings[n % len(wordings)].format(noun=noun) for n in range(count)]
-    digest = hashlib.sha256("\n".join(wordings).encode()).hexdigest()[:6]
+    drawn_as = [*wordings, *([str(steps)] if steps != DENOISING_STEPS else [])]
+    digest = hashlib.sha256("\n".join(drawn_as).encode()).hexdigest()[:6]
     name = f"{noun.replace(' ', '-')}-{side}-{count}-{digest}.safetensors"
     file = folder / base.fingerprint / name if folder else None
     latents = torch.empty(0, *base.latent_shape(side, side))
@@ -69,7 +81,7 @@ def class_latents(
         seeds = range(len(latents), min(count, len(latents) + batch))
         report = partial(on_step, len(latents), count)
         try:
-            drawn = within_memory(partial(_draw, base, [prompts[seed] for seed in seeds], seeds, side, report))
+            drawn = within_memory(partial(_draw, base, [prompts[seed] for seed in seeds], seeds, side, steps, report))
         except OutOfMemory:
             if len(seeds) == 1:
                 raise
@@ -110,7 +122,7 @@ def _keep(file: Path, latents: Tensor) -> str:
 
 
 def _draw(
-    base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], side: int, on_step: Callable[[], None]
+    base: BaseModel, prompts: Sequence[str], seeds: Sequence[int], side: int, steps: int, on_step: Callable[[], None]
 ) -> Tensor:
     """Latents (n, c, h, w), one for each prompt and seed."""
     return denoise(
@@ -119,7 +131,7 @@ def _draw(
         noise(seeds, base.latent_shape(side, side)),
         base.encode_prompts(prompts),
         base.encode_negatives([""]),
-        Sampling(min(DENOISING_STEPS, base.family.draw_steps), base.family.guidance),
+        Sampling(steps, base.family.guidance),
         on_step=lambda step, of: on_step(),
     )
 

@@ -26,6 +26,8 @@ class Example:
     """Indices of its prompts; each step takes one of them."""
     weights: Tensor | None = None
     """(1, h, w) with mean 1: how much an error counts at each pixel of the latent; None for all alike."""
+    size: tuple[int, int, int, int] | None = None
+    """`Conditioning.sizes` of the picture."""
     picture: str = ""
     """Digest of the pixels: the same picture has the same digest, whatever device encoded it."""
 
@@ -43,7 +45,7 @@ def encode_album(
     wants_faces = recipe.crop == "face" or recipe.face_weight != 1.0
     for picture, indices in zip(album, prompts, strict=True):
         face = largest_face(picture) if wants_faces else None
-        part, box = cropped(picture, recipe.crop, side, base.multiple, face)
+        part, box, size = cropped(picture, recipe.crop, side, base.multiple, face)
         views = [(part, box)]
         if recipe.flip:
             mirrored = box and (1 - box[2], box[1], 1 - box[0], box[3])
@@ -55,7 +57,7 @@ def encode_album(
                 height, width = mean.shape[-2:]
                 weights = face_weights(height, width, face_box, recipe.face_weight).to(mean.device)  # (1, h, w)
             digest = hashlib.sha256(view.tobytes()).hexdigest()
-            examples.append(Example(mean[0], deviation[0], tuple(indices), weights, digest))
+            examples.append(Example(mean[0], deviation[0], tuple(indices), weights, size, digest))
     return examples
 
 

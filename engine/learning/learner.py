@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -88,7 +89,7 @@ class Learner(ABC):
 
     def errors(self, batch: Batch, material: Material) -> Tensor:
         """The squared error of each row of the batch, (n,), float32, with gradients to the parameters."""
-        conditioning = self._conditioning(batch.prompts, material)
+        conditioning = replace(self._conditioning(batch.prompts, material), sizes=batch.sizes)
         with autocast(self.base.device, self.dtype):
             predicted = self.base.predict(self.denoiser, batch.noisy, batch.timesteps, conditioning)  # (n, c, h, w)
         return weighted_errors(predicted, batch.targets, batch.pixel_weights)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
-from engine.learning.class_pictures import album_as_class, class_latents
+from engine.learning.class_pictures import album_as_class, class_latents, class_picture_steps
 from engine.learning.config import TrainingConfig
 from engine.learning.examples import Example, encode_album, instance_prompts
 from engine.learning.team import Team
@@ -66,18 +66,11 @@ def gather(
     count = min(recipe.prior_pictures, recipe.steps * recipe.prior_batch * recipe.accumulation * team.size)
     with team.main_process_first():
         latents, class_prompts = class_latents(
-            base,
-            config.noun,
-            count,
-            side,
-            config.prior_folder,
-            recipe.prior_prompts,
-            on_class_pictures,
-            on_warning,
-        )
+            base, config.noun, count, side, config.prior_folder, recipe.prior_prompts, on_class_pictures, on_warning,
+            steps=class_picture_steps(base, recipe.prior_target),
+        )  # fmt: skip
     if recipe.prior_album and count and recipe.prior_target == "base":
-        person = re.compile(rf"\b{re.escape(config.instance)}\b")
-        without_token = [[person.sub(config.noun, prompt) for prompt in several] for several in prompts_of]
+        without_token = [[without(config.token, config.noun, prompt) for prompt in several] for several in prompts_of]
         own, own_prompts = album_as_class(base, album, without_token, recipe.prior_album, side)
         latents, class_prompts = torch.cat((latents, own)), class_prompts + own_prompts
     # 3. The embedding of every prompt.
@@ -96,6 +89,11 @@ def gather(
         run=_digest(base, config, team, prompts, examples),
         lineage=lineage,
     )
+
+
+def without(token: str, noun: str, prompt: str) -> str:
+    """The prompt with the class noun in the token's place: "cr7d man smiling" and "cr7d smiling" are "man smiling"."""
+    return re.sub(rf"\b{re.escape(token)}\b(\s+{re.escape(noun)}\b)?", noun, prompt, flags=re.IGNORECASE)
 
 
 def side_of(config: TrainingConfig, base: BaseModel) -> int:

@@ -103,6 +103,8 @@ def make(recipe: Recipe, groups: Sequence[Group], device: torch.device) -> Optim
         if recipe.optimiser == "prodigy":
             from prodigyopt import Prodigy
 
+            # It estimates one rate for all parameters, so groups with rates of their own are refused.
+            groups = [{**group, "lr": recipe.learning_rate} for group in groups]
             # Warm-up is safe only if the estimate does not trust the first, small steps (prodigyopt's README).
             return Prodigy(groups, weight_decay=decay, use_bias_correction=True, safeguard_warmup=recipe.warmup > 0)  # type: ignore[no-any-return]
         if recipe.optimiser == "schedulefree":

@@ -29,8 +29,8 @@ class TrainingState:
     def __init__(self, learner: Learner) -> None:
         self.learner, self.recipe = learner, learner.recipe
         self.parameters = learner.parameters
-        self._rates = [float(group["lr"]) for group in learner.groups]
         self.optimiser = learner.make_optimiser()
+        self._rates = [float(group["lr"]) for group in self.optimiser.param_groups]
         self.ema = [parameter.detach().clone() for parameter in self.parameters] if self.recipe.ema else None
         # float16 gradients are scaled up, so that small ones do not become zero.
         self.scaler = torch.amp.GradScaler(learner.base.device.type, enabled=learner.dtype == torch.float16)

@@ -123,6 +123,8 @@ def train(
         raise UserError("no_photos", folder="the album")
     check(config.recipe, base)
     began, recipe = clock(), config.recipe
+    if config.owns_base and recipe.precision == "float32":
+        base.cast(torch.float32)  # without autocast, half-precision weights would compute in half precision
     # 1. What is learned: pictures as latents, prompts as embeddings.
     material = gather(base, album, config, team, listener.on_class_pictures, listener.on_warning)
     if config.owns_base and not config.previews:

@@ -78,9 +78,13 @@ def face_square(size: tuple[int, int], face: Face, side: int) -> tuple[int, int,
 
 def cropped(
     picture: Image.Image, crop: Crop, side: int, multiple: int, face: Face | None
-) -> tuple[Image.Image, tuple[float, ...] | None]:
-    """The part to learn at its final size, and the face's box in it: (left, top, right, bottom) as shares 0..1 of width
-    and height, None without a face.
+) -> tuple[Image.Image, tuple[float, ...] | None, tuple[int, int, int, int]]:
+    """The part to learn at its final size, the face's box in it, and its original size.
+
+    The box is (left, top, right, bottom) as shares 0..1 of width and height, None without a face. The original size is
+    the height and width of the photo and the top and left of the part in the photo at its new size, in pixels, as
+    diffusers' train_dreambooth_lora_sdxl.py tells SDXL. The square around a face counts as a photo of its own, since
+    enlarging it may cost sharpness as enlarging a small photo does.
 
     Args:
         crop: "centre" and "face" give squares of `side` pixels ("face" without a face: the centre), "buckets" the size
@@ -90,19 +94,22 @@ def cropped(
     if crop == "face" and face:
         box = face_square(picture.size, face, side)
         size = (side, side)
+        original = (box[3] - box[1], box[2] - box[0], 0, 0)
     else:
         size = bucket_of(picture.size, buckets(side, multiple)) if crop == "buckets" else (side, side)
         scale = min(picture.width / size[0], picture.height / size[1])
         width, height = size[0] * scale, size[1] * scale
         left, top = (picture.width - width) / 2, (picture.height - height) / 2
         box = (round(left), round(top), round(left + width), round(top + height))
+        original = (picture.height, picture.width, round(top / scale), round(left / scale))
     part = picture.resize(size, Image.Resampling.LANCZOS, box=box)
     if face is None:
-        return part, None
+        return part, None, original
     wide, high = box[2] - box[0], box[3] - box[1]
-    return part, (
+    shares = (
         (face.left - box[0]) / wide,
         (face.top - box[1]) / high,
         (face.right - box[0]) / wide,
         (face.bottom - box[1]) / high,
     )
+    return part, shares, original

@@ -16,9 +16,10 @@ from engine.bases.schedule import Diffusion
 from engine.drawing.drawing import Drawing, draw
 from engine.learning import class_pictures
 from engine.learning.batches import micro_batches
-from engine.learning.class_pictures import album_as_class, class_latents
+from engine.learning.class_pictures import album_as_class, class_latents, class_picture_steps
 from engine.learning.examples import Example, encode_album, instance_prompts
 from engine.learning.listener import Stopped
+from engine.learning.material import without
 from engine.learning.samples import example_indices, step_sample
 from engine.measuring.evaluation import people
 from engine.photos.captioned import read_captioned, read_captions
@@ -75,7 +76,7 @@ def test_a_crop_returns_the_box_of_its_face() -> None:
     face = Face(100, 200, 200, 300, 1.0)
     picture.paste("red", (100, 200, 200, 300))
     for crop in ("face", "buckets"):
-        part, box = cropped(picture, crop, 128, 16, face)
+        part, box, _ = cropped(picture, crop, 128, 16, face)
         assert box is not None
         left, top, right, bottom = (
             round(share * side) for share, side in zip(box, (*part.size, *part.size), strict=True)
@@ -86,6 +87,40 @@ def test_a_crop_returns_the_box_of_its_face() -> None:
     assert cropped(picture, "buckets", 128, 16, face)[0].width > 128
 
 
+@pytest.mark.parametrize(
+    ("size", "crop", "expected"),
+    [
+        ((300, 300), "centre", (300, 300, 0, 0)),
+        ((900, 600), "centre", (600, 900, 0, 32)),  # enlarged or reduced to a height of 128: 192 wide, 32 off each side
+        ((600, 900), "centre", (900, 600, 32, 0)),
+        ((90, 60), "centre", (60, 90, 0, 32)),
+        ((900, 600), "face", (300, 300, 0, 0)),  # the square around the face is a photo of its own
+    ],
+)
+def test_the_original_size_of_a_crop_is_what_diffusers_tells_sdxl(size, crop, expected) -> None:
+    _, _, original = cropped(Image.new("RGB", size), crop, 128, 16, Face(100, 100, 200, 200, 1.0))
+    assert original == expected
+
+
+def test_a_picture_whose_target_is_the_noise_is_drawn_as_well_as_the_base_draws(tiny) -> None:
+    assert class_picture_steps(tiny, "noise") == tiny.family.draw_steps
+    assert class_picture_steps(tiny, "base") == class_pictures.DENOISING_STEPS < tiny.family.draw_steps
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a photo of cr7d man", "a photo of man"),
+        ("cr7d smiling in a park", "man smiling in a park"),
+        ("at the sea with Cr7d, in the rain", "at the sea with man, in the rain"),
+        ("xcr7d and cr7dx are others", "xcr7d and cr7dx are others"),
+        ("cr7d  man and cr7d", "man and man"),
+    ],
+)
+def test_a_caption_without_the_token_is_one_of_the_class(prompt: str, expected: str) -> None:
+    assert without("cr7d", "man", prompt) == expected
+
+
 @pytest.mark.skipif(not LONDON, reason="the shared test photos are not here")
 def test_the_face_is_larger_in_the_crop_than_in_the_photo() -> None:
     photo = Image.open(LONDON[0]).convert("RGB")
@@ -93,7 +128,7 @@ def test_the_face_is_larger_in_the_crop_than_in_the_photo() -> None:
     wide.paste(photo, (photo.width * 2, 0))
     face = largest_face(wide)
     assert face is not None and face.left > photo.width * 1.8
-    part, box = cropped(wide, "face", 256, 64, face)
+    part, box, _ = cropped(wide, "face", 256, 64, face)
     assert part.size == (256, 256)
     assert box is not None and 0.2 < box[2] - box[0] < 0.6
     assert abs((box[0] + box[2]) / 2 - 0.5) < 0.15

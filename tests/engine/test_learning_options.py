@@ -20,7 +20,7 @@ from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.loading import open_pipeline
 from engine.device import memory
-from engine.device.precision import attention
+from engine.device.precision import attention, compute_dtype
 from engine.drawing.denoising import Sampling, denoise, noise
 from engine.drawing.drawing import Drawing, draw
 from engine.learning.config import Previews
@@ -56,6 +56,42 @@ def test_every_optimiser_lowers_the_loss(tiny, pictures, tmp_path, optimiser) ->
     recipe = Recipe("dreambooth", 50, rate, 4, 0, 0.0, optimiser=optimiser)
     trained = learn(tiny, pictures, recipe, tmp_path / FILE, side=SIDE)
     assert trained.last_loss < 0.95 * trained.first_loss
+
+
+@pytest.mark.parametrize("recipe", [
+    Recipe("lora", 3, 1.0, 2, 0, 0.0, optimiser="prodigy", pivotal=True),
+    Recipe("dreambooth", 3, 1.0, 2, 0, 0.0, optimiser="prodigy", text_encoder=True),
+], ids=["a learned token", "full DreamBooth and a text encoder"])  # fmt: skip
+def test_prodigy_finds_one_rate_for_groups_of_parameters(tiny, pictures, tmp_path, recipe) -> None:
+    assert learn(tiny, pictures, recipe, tmp_path / FILE, side=SIDE).steps == 3
+
+
+@pytest.mark.parametrize("method", ["lora", "dreambooth"])
+def test_float32_is_float32_on_a_base_that_rests_in_half_precision(tiny_folder, pictures, tmp_path, method) -> None:
+    base = BaseModel.load(str(tiny_folder), torch.device("cpu"), lambda base: torch.bfloat16)
+    for encoder in base.text_encoders.values():
+        encoder.to(torch.bfloat16)
+    seen = set[torch.dtype]()
+
+    def on_start(learner: Learner) -> None:
+        layers = [layer for layer in learner.denoiser.modules() if isinstance(layer, torch.nn.GroupNorm)]
+        layers[0].register_forward_hook(lambda layer, given, made: seen.update({given[0].dtype, made.dtype}))
+
+    recipe = Recipe(method, 1, 1e-3, 2, 0, 0.0, precision="float32", text_encoder=True)
+    learn(base, pictures, recipe, tmp_path / FILE, side=SIDE, owns_base=True, on_start=on_start)
+    assert seen == {torch.float32}
+    assert {encoder.dtype for encoder in base.text_encoders.values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("emulated", "dtype"), [(True, torch.float16), (False, torch.bfloat16)])
+def test_cards_that_only_emulate_bfloat16_compute_in_float16(monkeypatch, emulated, dtype) -> None:
+    """T4, V100, RTX 20 and GTX 16: torch.cuda.is_bf16_supported() is true there too, by emulation."""
+
+    def supported(including_emulation: bool = True) -> bool:
+        return including_emulation or not emulated
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert compute_dtype(torch.device("cuda")) == dtype
 
 
 def test_8_bit_adam_is_refused_where_there_is_no_cuda() -> None:
@@ -393,6 +429,24 @@ def test_a_learned_word_of_two_text_encoders_goes_to_both(folders, pictures, tmp
     for part in (slice(0, 32), slice(32, None)):
         assert not torch.equal(within.prompt_embeds[..., part], before.prompt_embeds[..., part])
     assert not torch.equal(within.pooled_prompt_embeds, before.pooled_prompt_embeds)
+
+
+def test_sdxl_learns_an_enlarged_photo_as_an_enlarged_photo(folders, pictures, tmp_path) -> None:
+    base, told = load(folders("sdxl")), list[torch.Tensor]()
+    forward = base.unet.forward
+
+    def listen(*arguments, added_cond_kwargs, **options):
+        told.append(added_cond_kwargs["time_ids"])
+        return forward(*arguments, added_cond_kwargs=added_cond_kwargs, **options)
+
+    base.unet.forward = listen
+    small = [picture.resize((30, 20)) for picture in pictures]
+    recipe = Recipe("lora", 1, 1e-3, 1, 1, 1.0, prior_pictures=1, precision="float32")
+    learned(base, small, recipe, tmp_path)
+    sizes = [((SIDE, SIDE), (0, 0)), ((20, 30), (0, round(5 * SIDE / 20)))]  # of a class picture, of a photo
+    theirs = [[*original, *crop, SIDE, SIDE] for original, crop in sizes]
+    rows = {tuple(row) for ids in told for row in ids.tolist()}
+    assert rows == {tuple(map(float, row)) for row in theirs}
 
 
 def test_a_fresh_word_changes_nothing_and_plain_diffusers_passes_over_it(tiny, tiny_folder, pictures, tmp_path) -> None:

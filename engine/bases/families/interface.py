@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,20 +36,24 @@ class Conditioning:
     tokens: tuple[int, ...] | None = None
     """How many of the tokens are each prompt's, where prompts have more or fewer windows; the rest are zeros. None
     where all are."""
+    sizes: Tensor | None = None
+    """(n, 4), float32: height and width of the original picture and its crop's top and left, in pixels, for families
+    that are told (SDXL: arXiv 2307.01952, section 2.2). None: as large as the picture, and not cropped."""
 
     def __len__(self) -> int:
         return len(self.prompt_embeds)
 
     def __getitem__(self, rows: Any) -> "Conditioning":
         """The rows of a slice, a list of numbers or an index tensor."""
+        sizes = None if self.sizes is None else self.sizes[rows]
         if self.tokens is None:
-            return self._each(lambda tensor: tensor[rows])
+            return replace(self._each(lambda tensor: tensor[rows]), sizes=sizes)
         tokens = tuple(
             int(count)
             for count in torch.tensor(self.tokens)[torch.as_tensor(rows).cpu() if isinstance(rows, Tensor) else rows]
         )
         pooled = None if self.pooled_prompt_embeds is None else self.pooled_prompt_embeds[rows]
-        return _trimmed(self.prompt_embeds[rows], pooled, tokens)
+        return replace(_trimmed(self.prompt_embeds[rows], pooled, tokens), sizes=sizes)
 
     @property
     def device(self) -> torch.device:
@@ -57,7 +61,10 @@ class Conditioning:
 
     def to(self, target: torch.dtype | torch.device) -> "Conditioning":
         """The same in another dtype or on another device."""
-        return self._each(lambda tensor: tensor.to(target))
+        moved = self._each(lambda tensor: tensor.to(target))
+        if self.sizes is None or isinstance(target, torch.dtype):
+            return moved  # sizes stay float32: bfloat16 counts pixels above 256 in twos
+        return replace(moved, sizes=self.sizes.to(target))
 
     def repeat(self, counts: Sequence[int]) -> "Conditioning":
         """Row n repeated counts[n] times in a row: `torch.repeat_interleave`."""
@@ -70,7 +77,11 @@ class Conditioning:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
         pooled = self.pooled_prompt_embeds
-        return Conditioning(change(self.prompt_embeds), None if pooled is None else change(pooled), self.tokens)
+        return replace(
+            self,
+            prompt_embeds=change(self.prompt_embeds),
+            pooled_prompt_embeds=None if pooled is None else change(pooled),
+        )
 
     def aligned(self) -> "Conditioning":
         """The same with as many tokens for each prompt: windows are repeated up to the least common multiple.
@@ -82,7 +93,7 @@ class Conditioning:
             return self
         common = math.lcm(*self.tokens)
         rows = [row[:own].repeat(common // own, 1) for row, own in zip(self.prompt_embeds, self.tokens, strict=True)]
-        return Conditioning(torch.stack(rows), self.pooled_prompt_embeds)
+        return replace(self, prompt_embeds=torch.stack(rows), tokens=None)
 
     @staticmethod
     def join(batches: Sequence["Conditioning"]) -> "Conditioning":
@@ -91,7 +102,9 @@ class Conditioning:
         most = max(batch.prompt_embeds.shape[1] for batch in batches)
         embeds = [nn.functional.pad(one.prompt_embeds, (0, 0, 0, most - one.prompt_embeds.shape[1])) for one in batches]
         tokens = [count for one in batches for count in one.tokens or (one.prompt_embeds.shape[1],) * len(one)]
-        return _trimmed(torch.cat(embeds), torch.cat(pooled) if pooled else None, tuple(tokens))
+        joined = _trimmed(torch.cat(embeds), torch.cat(pooled) if pooled else None, tuple(tokens))
+        sizes = [batch.sizes for batch in batches if batch.sizes is not None]
+        return replace(joined, sizes=torch.cat(sizes) if len(sizes) == len(batches) else None)
 
 
 def _trimmed(embeds: Tensor, pooled: Tensor | None, tokens: tuple[int, ...]) -> Conditioning:

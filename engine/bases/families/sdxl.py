@@ -40,10 +40,13 @@ class StableDiffusionXL(StableDiffusion):
     def predict(
         self, base: Parts, denoiser: Denoiser, noisy: Tensor, timestep: Tensor, conditioning: Conditioning
     ) -> Tensor:
-        # Original size, crop and target size (section 2.2), in pixels: the pictures are not cropped.
-        height, width = (base.vae_scale_factor * side for side in noisy.shape[2:])
-        sizes = torch.tensor([height, width, 0, 0, height, width], device=noisy.device, dtype=noisy.dtype)
-        added = {"text_embeds": conditioning.pooled_prompt_embeds, "time_ids": sizes.expand(len(noisy), -1)}
+        # Original size, crop and target size (section 2.2), in pixels. What is drawn looks as if it never had another.
+        target = noisy.new_tensor([base.vae_scale_factor * side for side in noisy.shape[2:]], dtype=torch.float32)
+        original = conditioning.sizes
+        if original is None:
+            original = torch.cat((target, torch.zeros_like(target))).expand(len(noisy), -1)  # (n, 4)
+        time_ids = torch.cat((original, target.expand(len(noisy), -1)), dim=1)  # (n, 6)
+        added = {"text_embeds": conditioning.pooled_prompt_embeds, "time_ids": time_ids}
         return denoiser(noisy, timestep, conditioning.prompt_embeds, added_cond_kwargs=added).sample
 
     def check_parts(self, base: Parts) -> None:
