@@ -32,7 +32,9 @@ LONDON = Path(__file__).parents[3] / "shared" / "data" / "portraits"
 @pytest.mark.skipif(not LONDON.is_dir(), reason="the shared test photos are not here")
 def test_faces_are_ranked_by_distance_and_never_above_the_persons_own_photos() -> None:
     names = sorted({path.name.split("_")[1] for path in LONDON.glob("london_*.jpg")})[:4]
-    photos = [[Image.open(path) for path in sorted(LONDON.glob(f"london_{name}_*.jpg"))] for name in names]
+    photos = [
+        [Image.open(path).convert("RGB") for path in sorted(LONDON.glob(f"london_{name}_*.jpg"))] for name in names
+    ]
     likeness = FaceLikeness(photos[0][:1])
     own, *others = [likeness(pictures[1:]) for pictures in photos]
     assert own > 0.6 and max(others) < 0.5
