@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol
 from storage.errors import UserError
 
 Method = Literal["lora", "dreambooth"]
+AdapterForm = Literal["lora", "lokr"]
+"""What is learned on each adapted layer: a product of two low-rank matrices, or a Kronecker product of a small matrix
+and a larger one (arXiv 2309.14859)."""
 Distillate = Literal["consistency", "endpoints"]
 """How a few-step adapter is distilled (`engine.learning.distillation`), which decides the sampling with it."""
 Named = Literal["auto", "seed", "reference"]
@@ -76,6 +79,10 @@ class Recipe:
     """Weight-decomposed LoRA (arXiv 2402.09353)."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), so that larger ranks learn as fast (arXiv 2312.03732)."""
+    adapter: AdapterForm = "lora"
+    factor: int = 8
+    """A LoKr's small matrix has at most this many rows and columns: fewer parameters the larger it is, and a change of
+    higher rank than a LoRA of the same size."""
     pivotal: bool = False
     """Whether the token's embedding is trained too, in the first half of the steps (pivotal tuning, arXiv 2106.05744;
     half is the default of diffusers' train_dreambooth_lora_sdxl_advanced.py)."""
@@ -140,12 +147,16 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "steps": (1, 1_000_000), "batch": (1, 64), "prior_batch": (0, 64), "rank": (1, 256), "accumulation": (1, 256),
     "learning_rate": (1e-8, 0.1), "prior_weight": (0.0, 100.0), "prior_album": (0, 100), "warmup": (0, 100_000),
     "min_snr": (0.0, 100.0), "noise_offset": (0.0, 1.0), "ema": (0.0, 0.99999), "face_weight": (1.0, 100.0),
+    "factor": (2, 64),
 }  # fmt: skip
 
 STEPS_PER_PHOTO = (1, 1000)
 
-LORA_ONLY = ("pivotal", "dora", "rslora", "rank")
+LORA_ONLY = ("pivotal", "dora", "rslora", "rank", "adapter", "factor")
 """Options that full DreamBooth, which has no LoRA on the denoiser, does not take."""
+
+NOT_LOKR = ("dora", "rslora")
+"""Options that a LoKr does not take."""
 
 AVATAR_STEPS = 20_000
 """Most steps of one avatar; a style may take more."""
@@ -192,7 +203,8 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     """The recipe with some values replaced, and with the values that depend on them.
 
     Raises:
-        UserError: `out_of_range`, `lora_only` for what full DreamBooth does not have, or `prior_album_at_noise`.
+        UserError: `out_of_range`, `lora_only` for what full DreamBooth does not have, `not_for_lokr`, `factor_is_lokr`,
+            or `prior_album_at_noise`.
     """
     for name, value in given.items():
         if name in RANGES:
@@ -203,6 +215,12 @@ def overridden(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
         for name in LORA_ONLY:
             if given.get(name):
                 raise UserError("lora_only", what=name.replace("_", " "))
+    if given.get("adapter") == "lokr":
+        for name in NOT_LOKR:
+            if given.get(name):
+                raise UserError("not_for_lokr", what=name)
+    elif given.get("factor") and recipe.adapter != "lokr":
+        raise UserError("factor_is_lokr")
     if given.get("prior_album") and recipe.prior_target == "noise":
         raise UserError("prior_album_at_noise")
     follows: dict[str, Any] = {}

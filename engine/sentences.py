@@ -44,6 +44,8 @@ SENTENCES: Mapping[str, str] = {
     "tracker_missing": "Reports to {tracker} need a package that is not installed: pip install {package}",
     "seed_is_dreambooth": "--recipe seed is full DreamBooth. Leave out --method, or use another --recipe.",
     "lora_only": "Full DreamBooth has no {what}. Use --method lora, or leave that option out.",
+    "not_for_lokr": "A LoKr has no {what}. Leave out --{what}, or use --adapter lora.",
+    "factor_is_lokr": "--factor is a LoKr's. Use it with --adapter lokr, or leave it out.",
     "prior_album_at_noise": "This recipe trains on class pictures with the noise as target, so photos among them would "
     "turn the class into the person. Leave out --prior-album, or use --recipe auto.",
     "no_min_snr": "Min-SNR weighting is for base models that predict noise or velocity; this one uses flow matching. "

@@ -27,6 +27,7 @@ from engine.adapters import applied, lora
 from engine.adapters.deltas import compress, read_delta
 from engine.adapters.file import FILE as FILE
 from engine.adapters.learned_token import LearnedToken, apply_learned_tokens
+from engine.adapters.lokr import LokrLayer
 from engine.bases.base import BaseModel, plain_parameters
 from engine.bases.opening import WeightReader
 from engine.bases.quantised import Int8Linear
@@ -92,8 +93,8 @@ class AdapterFacts:
 
 
 def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[nn.Parameter]:
-    """Put a new LoRA on the base, and return its float32 parameters to train: on the denoiser unless it is fine-tuned
-    in full, and on the text encoders if the recipe says so.
+    """Put a new LoRA, or LoKr, on the base, and return its float32 parameters to train: on the denoiser unless it is
+    fine-tuned in full, and on the text encoders if the recipe says so.
 
     Its first factor is drawn from `seed`, the second is zero: the adapted model starts as the base (arXiv 2106.09685).
     """
@@ -106,7 +107,8 @@ def attach_fresh(base: BaseModel, recipe: Recipe, name: str, seed: int) -> list[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
         for module in modules:
-            lora.attach(module, own if module is base.unet else base.family.text_targets, recipe, name)
+            ends = own if module is base.unet else base.family.text_targets
+            lora.attach(module, ends, recipe, name, LokrLayer if recipe.adapter == "lokr" else lora.LoraLayer)
     layers = [layer for module in modules for layer in lora.lora_layers(module).values()]
     return [parameter for layer in layers for parameter in layer.trainable.values()]
 

@@ -136,6 +136,13 @@ def weight_of(layer: nn.Module) -> Tensor:
     return own.dequantised() if isinstance(own, Int8Linear) else own.weight.detach()
 
 
+def shape_of(layer: nn.Module) -> torch.Size:
+    """The shape of a layer's own weight."""
+    own: Any = getattr(layer, "base_layer", layer)
+    shape: torch.Size = own.weight.shape
+    return shape
+
+
 def scale_of(config: Mapping[str, Any], name: str, rank: int) -> float:
     """The scale of B A on one layer, from peft's LoraConfig of its part; 1 without a LoraConfig."""
     usual = config.get("lora_alpha", config.get("alpha", rank))
@@ -178,6 +185,33 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(rf"(.*\.)?({pattern})$")
     except re.error as error:
         raise ValueError(f"{pattern[:40]} in its configuration is no regular expression: {error}") from error
+
+
+@torch.no_grad()
+def apply_each(module: nn.Module, adapter: Adapter) -> None:
+    """Apply each layer of an adapter once by itself, to features of ones.
+
+    Raises:
+        ValueError: a layer cannot be applied, or makes numbers that are not finite.
+    """
+    layers = submodules(module)
+    for name, factors in adapter.items():
+        assert isinstance(factors, Factors)
+        layer, down = layers[name], factors.down
+        own: Any = getattr(layer, "base_layer", layer)
+        try:
+            if isinstance(own, nn.Conv2d):
+                features = torch.ones(1, *down.shape[1:], device=down.device)
+                low = F.conv2d(features, down, None, own.stride, own.padding, own.dilation)
+                output = torch.zeros(1, len(factors.up), *low.shape[2:], device=down.device)
+            else:
+                features = torch.ones(1, 1, down.shape[1], device=down.device)
+                output = torch.zeros(1, 1, len(factors.up), device=down.device)
+            added = _AddLowRank(layer, [factors], [0])(layer, (features,), output)
+        except RuntimeError as error:
+            raise ValueError(f"{name} cannot be applied: {error}") from error
+        if not bool(added.isfinite().all()):
+            raise ValueError(f"{name} makes numbers that are not finite, so pictures would be black")
 
 
 @contextmanager

@@ -6,13 +6,16 @@ files are read.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,12 +26,24 @@ from engine.adapters.adapters import (
     AdapterFacts,
     AdapterKind,
     Attached,
+    adapter_file,
     below,
     half,
     read_file,
     write,
 )
-from engine.adapters.applied import INPUT_GAIN, MAGNITUDES, pattern_value, ratio, scale_of, weight_of
+from engine.adapters.applied import (
+    INPUT_GAIN,
+    MAGNITUDES,
+    apply_each,
+    pattern_value,
+    ratio,
+    read_lora,
+    scale_of,
+    shape_of,
+    weight_of,
+)
+from engine.adapters.card import Format, card, person_of
 from engine.adapters.lora import config_of
 from engine.adapters.low_rank import (
     KINDS,
@@ -56,11 +71,10 @@ from engine.adapters.names import (
 from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.device import precision
+from engine.device.fast import small
 from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
 from storage.errors import UserError
-
-Format = Literal["diffusers", "kohya"]
 
 LARGEST = 2**31
 """Most bytes of an imported adapter, which is as much as the device's memory keeps for adapters."""
@@ -69,6 +83,7 @@ RANKS = (256, 128, 64, 32, 16, 8)
 """Ranks that are proposed where the exact ones are too large."""
 
 _KEY = re.compile("(.+?)(?:" + "|".join(f"(?P<{role}>{ends})" for role, ends in ROLES) + ")")
+_NORMS = re.compile(r".+\.(?:[wb]_norm|diff_b|lora_B(?:\.\w+)?\.bias)")
 _REFUSED = {kind: re.compile(f"(.+?)(?:{ends})") for kind, ends in KINDS.items()}
 
 
@@ -103,12 +118,23 @@ class Imported:
     """|D - D'| / |D| over all layers together: 0 for the exact change D, more where its rank was reduced."""
 
 
-def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
-    """Write the LoRA in `adapter` to `out` under the names of `form`. Returns its number of layers.
+def export(
+    base: BaseModel,
+    adapter: Path,
+    form: Format,
+    out: Path,
+    licence: str = "",
+    thumbnail: Image.Image | Path | None = None,
+) -> int:
+    """Write the LoRA in `adapter` to `out` under the names of `form`, with its card. Returns its number of layers.
 
+    Args:
+        licence: of the file, for its card.
+        thumbnail: a picture for its card.
     Raises:
         UserError: `missing_avatar`, `bad_adapter`, `not_a_lora` for full DreamBooth, `word_stays` for a learned token
-            embedding in a format that cannot hold one, or `magnitudes_stay` for DoRA in one that cannot hold it.
+            embedding in a format that cannot hold one, `magnitudes_stay` for DoRA in one that cannot hold it, or
+            `bad_original` for a thumbnail that is no picture.
     """
     facts, tensors, config = read_file(adapter)
     if facts.method != "lora":
@@ -120,13 +146,40 @@ def export(base: BaseModel, adapter: Path, form: Format, out: Path) -> int:
     of_inputs = any(pair.input_gain is not None for pair in pairs.values())
     if of_inputs and (form == "diffusers" or base.family.denoiser == "transformer"):
         raise UserError("magnitudes_stay", folder=adapter, format=form)
+    sizes: dict[str, set[float]] = {
+        "rank": {len(pair.down) for pair in pairs.values()},
+        "alpha": {round(pair.scale * len(pair.down), 4) for pair in pairs.values()},
+    }
+    learned = datetime.fromtimestamp(adapter_file(adapter).path.stat().st_mtime, UTC)
+    header = card(base, facts, form, sizes, learned, licence, thumbnail)
     if form == "diffusers":
-        _save(_for_diffusers(base, tensors), out, {LORA_METADATA: json.dumps(config)})
+        _save(_for_diffusers(base, tensors), out, header | {LORA_METADATA: json.dumps(config)})
         return len(pairs)
     if any(key.startswith(TOKEN_PREFIX) for key in tensors):
         raise UserError("word_stays", folder=adapter)
-    _save(_for_kohya(base, pairs, known), out, {"ss_network_module": "networks.lora"})
+    _save(_for_kohya(base, pairs, known), out, header)
     return len(pairs)
+
+
+def export_all(base: BaseModel, adapter: Path, folder: Path, thumbnail: Image.Image | None = None) -> dict[str, Path]:
+    """Write the adapter to `folder` in each format that can hold it. Returns the files by format; none for full
+    DreamBooth.
+
+    Raises:
+        UserError: `missing_avatar`, `bad_adapter` or `wrong_base`.
+    """
+    files: dict[str, Path] = {}
+    for form in get_args(Format):
+        file = folder / f"{form}{adapter.suffix}"
+        try:
+            export(base, adapter, form, file, thumbnail=thumbnail)
+        except UserError as error:
+            # A disk that is full loses no training.
+            if error.code not in ("not_a_lora", "word_stays", "magnitudes_stay", "disk_full"):
+                raise
+        else:
+            files[form] = file
+    return files
 
 
 def _for_diffusers(base: BaseModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -284,7 +337,10 @@ def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path, ran
             lost, whole = lost + energies[0], whole + energies[1]
         with atomic_write(out) as draft:
             _write(kept, found.tokens, facts, draft)
-            apply_once(base, draft)
+            if base.device.type != "cpu" or small(base):
+                predict_once(base, draft)
+            else:
+                _apply_each(base, kept)
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError("bad_adapter", folder=file, reason=str(error)[:200]) from error
     return Imported(len(kept), kinds, found.notes, (lost / whole) ** 0.5 if whole else 0.0)
@@ -307,12 +363,29 @@ def _write(pairs: Mapping[Layer, Pair], tokens: Mapping[str, Tensor], facts: Ada
             kept[f"{part}.{name}{INPUT_GAIN}"] = pair.input_gain
     for part in {part for part, _ in pairs}:
         ranks = {name: len(pair.down) for (owner, name), pair in pairs.items() if owner == part}
-        own = config_of(ranks, ranks, dora=any(pairs[part, name].magnitude is not None for name in ranks))
+        alphas = {name: pairs[part, name].scale * rank for name, rank in ranks.items()}
+        own = config_of(ranks, alphas, dora=any(pairs[part, name].magnitude is not None for name in ranks))
         configs |= {f"{part}.{key}": value for key, value in own.items()}
     write(kept, facts, path, {LORA_METADATA: json.dumps(configs)})
 
 
-def apply_once(base: BaseModel, file: Path) -> None:
+def _apply_each(base: BaseModel, pairs: Mapping[Layer, Pair]) -> None:
+    """Apply the first rank of each layer once by itself, which a large base on a CPU does in no time.
+
+    Raises:
+        ValueError: one cannot be applied.
+    """
+    for part, module in base.adaptable.items():
+        tensors: dict[str, Tensor] = {}
+        for (owner, name), pair in pairs.items():
+            if owner == part:
+                tensors |= {f"{name}.lora_A.weight": pair.down[:1], f"{name}.lora_B.weight": pair.up[:, :1]}
+                tensors |= {name + MAGNITUDES[0]: pair.magnitude} if pair.magnitude is not None else {}
+                tensors |= {name + INPUT_GAIN: pair.input_gain} if pair.input_gain is not None else {}
+        apply_each(module, read_lora(tensors, {}, module, base.device, torch.float32))
+
+
+def predict_once(base: BaseModel, file: Path) -> None:
     """Predict once with the adapter in `file`, on the smallest latents, so that what cannot be drawn is seen at once.
 
     Raises:
@@ -341,7 +414,8 @@ def apply_once(base: BaseModel, file: Path) -> None:
 class _File:
     """An adapter file's layers, by the layers of the base."""
 
-    base: BaseModel
+    known: Mapping[Layer, nn.Module]
+    """The layers of the base."""
     layers: Mapping[tuple[Layer, ...], tuple[str, Parts]]
     """The layers of the base that one layer in the file is for, its name there, and its tensors."""
     config: Mapping[str, Any]
@@ -350,15 +424,15 @@ class _File:
 
     def bytes(self, rank: int | None) -> int:
         """Bytes in half precision of all factors, of at most `rank`. Raises ValueError."""
-        size, known = 0, layers_of(self.base)
+        size = 0
         for several, (name, parts) in self.layers.items():
             try:
                 exact = exact_rank(parts)
             except (KeyError, IndexError, ValueError) as error:
                 raise ValueError(f"{name} lacks a factor") from error
             for layer in several:
-                weight = weight_of(known[layer])
-                sides = len(weight), weight[0].numel()
+                out, *into = shape_of(self.known[layer])
+                sides = out, math.prod(into)
                 size += 2 * sum(sides) * min(exact, *sides, rank or exact)
         return size
 
@@ -370,12 +444,15 @@ class _File:
         Raises:
             ValueError: naming the layer in the file.
         """
-        known = layers_of(self.base)
         for several, (name, parts) in self.layers.items():
-            weights = [weight_of(known[layer]).float().cpu() for layer in several]
             try:
-                pairs = self._pairs(several, name, parts, weights)
-                for layer, pair in zip(several, pairs, strict=True):
+                as_is = self._as_it_is(several, parts) if rank is None else None
+                if as_is is not None:
+                    yield several[0], as_is, (0.0, 0.0)
+                    pairs = []
+                else:
+                    pairs = self._pairs(several, name, parts)
+                for layer, pair in zip(several, pairs, strict=False):
                     limited, lost, whole = _limited(pair, rank)
                     _check_finite(limited.down.half(), limited.up.half(), limited.input_gain)
                     yield layer, limited, (lost, whole)
@@ -384,16 +461,35 @@ class _File:
             kind = kind_of(parts)
             kinds[kind] = kinds.get(kind, 0) + len(several)
 
-    def _pairs(self, several: tuple[Layer, ...], name: str, parts: Parts, weights: list[Tensor]) -> list[Pair]:
+    def _as_it_is(self, several: tuple[Layer, ...], parts: Parts) -> Pair | None:
+        """The LoRA of a layer that can stay as the file has it: in half precision and of this layer's shape."""
+        (part, name), layer = several[0], self.known[several[0]]
+        down, up = parts.get("down"), parts.get("up")
+        plain = parts.keys() <= {"down", "up", "alpha"} and len(several) == 1 and name != FLUX2_SWAPPED
+        if down is None or up is None or not plain or {down.dtype, up.dtype} != {torch.float16}:
+            return None
+        out, *into = shape_of(layer)
+        if list(down.shape[1:]) != into or up.shape[:2] != (out, len(down)) or not len(down):
+            return None
+        for tensor in (down, up):
+            # Not finite if any number is not: in a tenth of the time of asking each.
+            _check_finite(*torch.aminmax(tensor))
+        own = parts.get("alpha")
+        scale = self._scaling((part, name))(len(down)) if own is None else float(own) / len(down)
+        _check_finite(torch.tensor(scale))
+        return Pair(down, up, scale)
+
+    def _pairs(self, several: tuple[Layer, ...], name: str, parts: Parts) -> list[Pair]:
+        shapes = [shape_of(self.known[layer]) for layer in several]
         down, up = low_rank(parts, self._scaling(several[0]))
         _check_finite(down, up, parts.get("dora_scale"), parts.get("magnitude"))
-        down = shaped(down, weights[0].shape[1:])
-        if len(up) != sum(map(len, weights)):
+        down, sizes = shaped(down, shapes[0][1:]), [shape[0] for shape in shapes]
+        if len(up) != sum(sizes):
             raise ValueError("it has other sizes in this base")
         swap = several[0][1] == FLUX2_SWAPPED and canonical(name).endswith("adaLN_modulation_1")
         magnitude, gain = None, None
         if (given := parts.get("dora_scale", parts.get("magnitude"))) is not None:
-            weight = torch.cat(weights)
+            weight = torch.cat([weight_of(self.known[layer]).float().cpu() for layer in several])
             weight = _other_half_first(weight) if swap else weight
             of_outputs = "magnitude" in parts and given.ndim != 2
             if magnitudes_of_inputs(given, weight) and not of_outputs:
@@ -406,7 +502,6 @@ class _File:
             gain = parts["input_gain"].float()
         if swap:
             up, magnitude = _other_half_first(up), None if magnitude is None else _other_half_first(magnitude)
-        sizes = [len(weight) for weight in weights]
         magnitudes = [None] * len(several) if magnitude is None else magnitude.split(sizes)
         return [
             # Copies, since a file's tensors must not share memory.
@@ -498,11 +593,14 @@ def _read(base: BaseModel, file: Path) -> _File:
     notes = []
     if elsewhere:
         notes.append(f"Layers of parts that this base model does not adapt were left out: {_listed(elsewhere)}.")
+    if changed := [key for key in others if _NORMS.fullmatch(key)]:
+        others = [key for key in others if key not in changed]
+        notes.append(f"Changes of norms and biases were left out, so pictures differ a little: {_listed(changed)}.")
     if others:
         notes.append(f"Tensors that are no part of a LoRA were left out: {_listed(others)}.")
     if any(name.startswith("base_model.model.") for name in found) and not config:
         notes.append("There is no adapter_config.json beside the file, so its LoRA's scale was taken as 1.")
-    return _File(base, layers, config, tokens, tuple(notes))
+    return _File(known, layers, config, tokens, tuple(notes))
 
 
 def _listed(names: list[str]) -> str:
@@ -523,9 +621,21 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _fits(parts: Parts, layers: list[nn.Module]) -> bool:
     """Whether these tensors have the outputs of these layers, as far as can be seen without multiplying them."""
-    out = sum(len(weight_of(layer)) for layer in layers)
+    out = sum(shape_of(layer)[0] for layer in layers)
     up = parts.get("up")
     return up is None or len(up) == out
+
+
+def person_in(file: Path) -> tuple[str, str] | None:
+    """Token and class noun of the person that a file's card names; None where it names none, or cannot be read.
+
+    Raises:
+        UserError: `minor`.
+    """
+    try:
+        return person_of(read_metadata(file))
+    except (SafetensorError, OSError):
+        return None
 
 
 def imported_facts(base: BaseModel, kind: AdapterKind, token: str = "", noun: str = "") -> AdapterFacts:

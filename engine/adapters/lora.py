@@ -54,6 +54,10 @@ class LoraLayer(nn.Module):
             if key.startswith("lora_")
         }
 
+    def as_lora(self) -> tuple[dict[str, Tensor], int, float]:
+        """The tensors of a file under peft's names, the rank, and alpha."""
+        return dict(self.trainable), self.rank, self.alpha
+
     def forward(self, features: Tensor) -> Tensor:
         """(..., out) of (..., in), or (n, out, h, w) of (n, in, h, w), in the dtype of the layer's own output."""
         if not self.enabled:
@@ -116,9 +120,13 @@ def scale(rank: int, alpha: float, rslora: bool) -> float:
     return float(alpha / (math.sqrt(rank) if rslora else rank))
 
 
-def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) -> None:
+def attach(
+    module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str, kind: type[LoraLayer] = LoraLayer
+) -> None:
     """Put a LoRA on the layers whose names end in one of `ends`. A is drawn from torch's global generator, B is zero.
 
+    Args:
+        kind: of the adapted layers.
     Raises:
         ValueError: there is no such layer, or the module has a LoRA already.
     """
@@ -132,7 +140,7 @@ def attach(module: nn.Module, ends: Sequence[str], recipe: Recipe, name: str) ->
     if not layers:
         raise ValueError(f"no layer's name ends in {' or '.join(ends)}")
     for key, layer in layers:
-        module.set_submodule(key, LoraLayer(layer, recipe, name))
+        module.set_submodule(key, kind(layer, recipe, name))
     _forget()
 
 
@@ -174,12 +182,11 @@ def switched_off(*modules: nn.Module) -> Iterator[None]:
 def lora_state_dict(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The LoRA on a module as in an adapter file: its tensors, and peft's LoraConfig as JSON."""
     layers = lora_layers(module)
-    tensors: dict[str, Tensor] = {
-        f"{key}.{end}": tensor for key, layer in layers.items() for end, tensor in layer.trainable.items()
-    }
+    stored = {key: layer.as_lora() for key, layer in layers.items()}
+    tensors = {f"{key}.{end}": tensor for key, (own, _, _) in stored.items() for end, tensor in own.items()}
     return tensors, config_of(
-        {key: layer.rank for key, layer in layers.items()},
-        {key: layer.alpha for key, layer in layers.items()},
+        {key: rank for key, (_, rank, _) in stored.items()},
+        {key: alpha for key, (_, _, alpha) in stored.items()},
         dora=any(layer.dora for layer in layers.values()),
         rslora=any(layer.rslora for layer in layers.values()),
     )

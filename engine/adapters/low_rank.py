@@ -8,7 +8,8 @@ rows of a batch as a LoRA is. The formulas are those of lycoris-lora (lycoris/fu
 - LoKr: kron(w1, w2) with w2 = a b is kron(w1, a) kron(1, b).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ ROLES = (
 """The roles of the tensors of a layer, and regular expressions of the endings of their keys in all programs' files."""
 
 KINDS = {
-    "OFT": r"\.oft_\w+(\.\w+)*", "BOFT": r"\.boft_\w+(\.\w+)*", "(IA)^3": r"\.ia3_l(\.\w+)*|\.on_input",
+    "OFT or BOFT": r"\.b?oft_\w+(\.\w+)*", "T-LoRA": r"\.lambda_layer|\.[pq]_layer\.weight",
+    "(IA)^3": r"\.ia3_l(\.\w+)*|\.on_input",
     "GLoRA": r"\.[abc][12](\.weight)?|\.[ab]m(\.weight)?", "full difference": r"\.diff", "HRA": r"\.hra_u(\.\w+)*",
     "VeRA": r"\.vera_\w+(\.\w+)*", "LoRA on embeddings": r"\.lora_embedding_[AB](\.\w+)*",
     "DyLoRA": r"\.lora_(up|down)_list(\.\w+)*", "LoRA-XS": r"\.lora_latent\w*(\.\w+)*",
@@ -144,13 +146,13 @@ def _kron(first: Tensor, second: Tensor) -> Tensor:
     return torch.kron(first.contiguous(), second.contiguous())
 
 
-def shaped(down: Tensor, into: torch.Size) -> Tensor:
+def shaped(down: Tensor, into: Sequence[int]) -> Tensor:
     """A in the shape (r, *into) of its layer, whose kernel is 1 x 1 or flattened in some files.
 
     Raises:
         ValueError: it has another number of inputs.
     """
-    if down[0].numel() != into.numel():
+    if down[0].numel() != math.prod(into):
         raise ValueError("it has other sizes in this base")
     return down.reshape(len(down), *into)
 

@@ -31,6 +31,8 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
         default="diffusers",
         help="naming of the layers; kohya is for kohya's scripts, the WebUI and ComfyUI (default: diffusers)",
     )
+    parser.add_argument("--licence", default="", help="licence of the file, such as cc-by-4.0 (default: none)")
+    parser.add_argument("--thumbnail", type=Path, help="a picture for programs to show with it (default: none)")
     parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
     overwrite_option(parser)
     base_option(parser)
@@ -43,15 +45,18 @@ def run_export(asked: argparse.Namespace) -> Figures:
     from engine.bases.base import BaseModel
 
     check_new(asked, asked.out)
-    layers = export(BaseModel.load(base_source(asked)), asked.avatar, asked.format, asked.out)
+    base = BaseModel.load(base_source(asked))
+    layers = export(base, asked.avatar, asked.format, asked.out, asked.licence, asked.thumbnail)
     print(f"{asked.out}: {layers} layers under the names of {asked.format}")
     return {"file": str(asked.out), "format": asked.format, "layers": layers}
 
 
 def _import_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a .safetensors file with a LoRA, LoCon, LoHa or LoKr")
-    parser.add_argument("--token", help="token of the person that the LoRA was trained on (default: none, for a style)")
-    parser.add_argument("--class", dest="noun", help="class noun of the person; needs --token (default: none)")
+    parser.add_argument(
+        "--token", help="token of the person that the LoRA was trained on (default: its card's; none for a style)"
+    )
+    parser.add_argument("--class", dest="noun", help="class noun of the person; needs --token (default: its card's)")
     parser.add_argument(
         "--few-step",
         "--few",
@@ -74,16 +79,20 @@ def _import_options(parser: argparse.ArgumentParser) -> None:
 def run_import(asked: argparse.Namespace) -> Figures:
     """`import`: another program's LoRA becomes an avatar, a style or a few-step adapter."""
     from engine.adapters.adapters import AdapterKind
-    from engine.adapters.exchange import import_lora, imported_facts
+    from engine.adapters.exchange import import_lora, imported_facts, person_in
     from engine.bases.base import BaseModel
     from engine.learning import distillation
 
     check_new(asked, asked.out / FILE)
     if (asked.token is None) != (asked.noun is None):
         raise UserError("token_and_noun")
-    person = (naming.token(asked.token), naming.noun(asked.noun)) if asked.token else ("", "")
+    person = ("", "")
+    if asked.token:
+        person = (naming.token(asked.token), naming.noun(asked.noun))
+    elif not asked.few_step:
+        person = person_in(asked.file) or person
     base = BaseModel.load(base_source(asked))
-    kind: AdapterKind = "avatar" if asked.token else "few" if asked.few_step else "style"
+    kind: AdapterKind = "avatar" if person[0] else "few" if asked.few_step else "style"
     if asked.few_step:
         facts = distillation.few_step_facts(base, asked.few_step, 1.0)
     else:
@@ -92,11 +101,15 @@ def run_import(asked: argparse.Namespace) -> Figures:
     found = import_lora(base, asked.file, facts, path, asked.rank)
     kinds = ", ".join(f"{count} layers of {name}" for name, count in found.kinds.items())
     print(f"{path}: {kinds}" + (f"; {100 * found.error:.1f} % of the change is missed" if asked.rank else ""))
+    if person[0] and not asked.token:
+        print(f"Its card names the person “{' '.join(person)}”: prompts need these words.")
     for note in found.notes:
         print(note)
     return {
         "adapter": str(path),
         "kind": kind,
+        "token": person[0],
+        "noun": person[1],
         "layers": found.layers,
         "kinds": dict(found.kinds),
         "notes": list(found.notes),

@@ -4,13 +4,14 @@ import argparse
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_args
 
-from engine.recipe import Crop, Optimiser, Precision, RateSchedule
+from engine.recipe import AdapterForm, Crop, Optimiser, Precision, RateSchedule
 
 NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "steps": (int, "training steps"),
     "batch": (int, "pictures in a batch of one device"),
     "accumulation": (int, "batches whose gradients are accumulated for one step"),
-    "rank": (int, "rank of the LoRA"),
+    "rank": (int, "rank of the LoRA, or of a LoKr's larger matrix"),
+    "factor": (int, "size of a LoKr's small matrix"),
     "learning-rate": (float, "learning rate"),
     "warmup": (int, "steps over which the learning rate rises"),
     "weight-decay": (float, "weight decay"),
@@ -25,6 +26,7 @@ NUMBERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "size": (int, "side of the training pictures in pixels"),
 }
 CHOICES: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "adapter": (get_args(AdapterForm), "what is learned on each layer: a LoRA, or a LoKr (Kronecker product)"),
     "optimiser": (get_args(Optimiser), "optimiser"),
     "schedule": (get_args(RateSchedule), "schedule of the learning rate after the warmup"),
     "crop": (
@@ -59,6 +61,7 @@ COMMON: Mapping[str, str] = {
     "accumulation": "1", "warmup": "0", "weight-decay": "0.01", "min-snr": "0", "noise-offset": "0", "ema": "0",
     "face-weight": "1", "optimiser": "adamw", "precision": "auto, this machine's fastest", "size": "the base "
     "model's", "pivotal": "no", "dora": "no", "rslora": "no", "flip": "no", "checkpointing": "where memory is short",
+    "adapter": "lora", "factor": "8",
 }  # fmt: skip
 """Defaults that all recipes share, by option."""
 

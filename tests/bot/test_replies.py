@@ -30,7 +30,8 @@ COMMAND_LINE = {
     "text_is_fixed",
     "word_stays", "not_a_lora", "token_word", "token_shape", "noun_shape", "minor", "bad_setting",
     "no_rank", "no_master", "no_team", "alone", "looks_unused", "captions_unused", "no_good_pictures", "uncaptioned",
-    "would_overwrite", "file_exists", "token_noun", "rank_too_large", "magnitudes_stay",
+    "would_overwrite", "file_exists", "token_noun", "magnitudes_stay", "rank_too_large", "not_for_lokr",
+    "factor_is_lokr",
 }  # fmt: skip
 """Codes that no job raises: its recipe is the automatic one, its token, noun and photos were checked before, and the
 engine does not start without a usable base model."""

@@ -97,6 +97,18 @@ def test_what_follows_from_an_override_follows() -> None:
     assert choose(8, "lora", SD1, optimiser="prodigy", learning_rate=0.5).learning_rate == 0.5
     with pytest.raises(UserError, match="lora_only"):
         choose(8, "dreambooth", SD1, pivotal=True)
+    assert choose(8, "lora", SD1, adapter="lokr", factor=4).factor == 4
+    for change, code in (
+        ({"adapter": "lokr", "dora": True}, "not_for_lokr"),
+        ({"adapter": "lokr", "rslora": True}, "not_for_lokr"),
+        ({"factor": 4}, "factor_is_lokr"),
+        ({"adapter": "lokr", "factor": 1}, "out_of_range"),
+    ):
+        with pytest.raises(UserError, match=code) as refused:
+            choose(8, "lora", SD1, **change)
+        assert sentence(refused.value)
+    with pytest.raises(UserError, match="lora_only"):
+        choose(8, "dreambooth", SD1, adapter="lokr")
     assert choose(8, "lora", SD1, prior_album=3).prior_album == 3
     with pytest.raises(UserError, match="prior_album_at_noise"):
         choose(8, "dreambooth", SD1, "seed", prior_album=3)
