@@ -485,6 +485,8 @@ KINDS = (
     Kind("FLUX.2: DoRA of inputs on fused layers", "klein", partial(flux2, kind=partial(dora, lora, 1))),
     Kind("beside: a bundled embedding", "sd1",
          partial(with_more, sd1_plain, {"bundle_emb.cr7d.string_to_param.*": torch.zeros(2, 32)}), noted="bundle_emb"),
+    Kind("beside: changes of norms", "sd1",
+         partial(with_more, sd1_plain, {"lora_unet_conv_norm_out.w_norm": torch.zeros(32)}), noted="norms and biases"),
     Kind("beside: a second text encoder", "sd1",
          partial(with_more, sd1_plain, {f"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_{way}.weight":
                                         torch.zeros(2, 2) for way in ("down", "up")}), noted="lora_te2"),

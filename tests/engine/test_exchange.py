@@ -1,15 +1,21 @@
 """Adapters leave for other programs and come from them, and draw the same."""
 
+import base64
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from engine.adapters.adapters import FILE, Attached, facts_of
-from engine.adapters.exchange import export, import_lora, imported_facts
+from engine.adapters.card import Format, person_of
+from engine.adapters.exchange import export, import_lora, imported_facts, person_in
 from engine.drawing.drawing import draw
+from engine.tensor_files import read_metadata
 from storage.errors import UserError
 from tests.engine.learning import learn
 from tests.engine.tiny import LORA, asked, assert_same, load, plainly
@@ -59,3 +65,36 @@ def test_a_file_of_another_base_or_kind_is_refused(folders, tmp_path: Path) -> N
     with pytest.raises(UserError, match="bad_adapter"):
         import_lora(base, pickled, facts, tmp_path / "out" / FILE)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ["diffusers", "kohya"])
+def test_an_exported_file_has_a_card_that_names_the_person(folders, pictures, tmp_path: Path, form: Format) -> None:
+    base = load(folders("sd1"))
+    learn(base, pictures, replace(LORA, alpha=8, text_encoder=True), tmp_path / FILE, side=64)
+    file = tmp_path / "out.safetensors"
+    export(base, tmp_path, form, file, "cc-by-4.0", pictures[0])
+    header = read_metadata(file)
+    assert header["modelspec.trigger_phrase"] == "zk1 man" and header["modelspec.license"] == "cc-by-4.0"
+    assert json.loads(header["ss_tag_frequency"]) == {"album": {"zk1 man": 1}}
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("4", "8")
+    assert (header["modelspec.resolution"], header["ss_steps"]) == ("64x64", "4")
+    assert header["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    kind, _, encoded = header["modelspec.thumbnail"].partition(",")
+    assert kind == "data:image/jpeg;base64" and Image.open(io.BytesIO(base64.b64decode(encoded))).format == "JPEG"
+    assert person_in(file) == ("zk1", "man")
+    assert person_in(tmp_path / FILE) is None and person_in(tmp_path / "nowhere.safetensors") is None
+    text = [key for key in load_file(file) if key.startswith(("text_encoder.", "lora_te_"))]
+    assert text and all("text_model" in key for key in text), "programs on transformers 4 need text_model"
+
+
+@pytest.mark.parametrize(
+    ("trigger", "person"),
+    [("ohwx man", ("ohwx", "man")), ("inks", None), ("a photo of zk1 man", None), ("the man", None), ("", None)],
+)
+def test_a_card_names_a_person_by_two_words(trigger: str, person: tuple[str, str] | None) -> None:
+    assert person_of({"modelspec.trigger_phrase": trigger}) == person
+
+
+def test_a_card_that_names_a_minor_is_refused() -> None:
+    with pytest.raises(UserError, match="minor"):
+        person_of({"modelspec.trigger_phrase": "ohwx girl"})

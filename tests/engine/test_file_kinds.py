@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from engine.adapters import exchange
 from engine.adapters.adapters import FILE, Attached
 from engine.adapters.applied import pattern_value
+from engine.adapters.card import Format
 from engine.adapters.exchange import export, import_lora, imported_facts
 from engine.adapters.low_rank import balanced, nearest
 from engine.sentences import sentence
@@ -90,7 +91,7 @@ def test_magnitudes_of_fused_layers_come_through_an_export_in_kohyas_format(
 
 @pytest.mark.parametrize(("family", "form"), [("sd1", "diffusers"), ("klein", "kohya"), ("klein", "diffusers")])
 def test_magnitudes_that_a_format_cannot_hold_are_refused_at_the_export(
-    folders: Folders, tmp_path: Path, family: str, form: exchange.Format
+    folders: Folders, tmp_path: Path, family: str, form: Format
 ) -> None:
     base = tiny.load(folders(family))
     inputs = [kind for kind in KINDS if "DoRA of inputs" in kind.name and kind.family == family]
