@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from bot import limits
 from bot.language import marked
+from bot.programs import PROGRAMS
 from storage import naming
 
 
@@ -227,7 +228,16 @@ COMMANDS: Mapping[str, Command] = {
             "export",
             marked("Get a trained avatar as a file"),
             "/export mia7",
-            (Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),),
+            (
+                Option("token", OptionKind.WORD, marked("which avatar"), required=True, source=Source.OWN_AVATARS),
+                Option(
+                    "program",
+                    OptionKind.WORD,
+                    marked("the program that it is for"),
+                    source=Source.CHOICES,
+                    choices=tuple(PROGRAMS),
+                ),
+            ),
             _DATA,
         ),
         Command(

@@ -5,6 +5,7 @@ import re
 from bot import limits
 from bot.commands.desk import Desk, Visit
 from bot.messages import Reply
+from bot.programs import PROGRAMS
 from bot.replies import account, rights
 from bot.replies import avatars as replies
 from storage import naming
@@ -151,18 +152,33 @@ class Avatars:
 
     # /export and /delete
 
-    async def export(self, visit: Visit, token: str) -> Reply:
-        """The adapter's file."""
-        return self._export(await self._desk.own_by_token(visit.user, token))
+    async def export(self, visit: Visit, token: str, program: str = "") -> Reply:
+        """The file of what was learned, for one of the programs that can read it."""
+        return self._export(await self._desk.own_by_token(visit.user, token), program)
 
     async def export_of(self, visit: Visit, avatar_id: str) -> Reply:
         """The Export button."""
-        return self._export(await self._desk.own_avatar(visit.user, avatar_id))
+        return self._export(await self._desk.own_avatar(visit.user, avatar_id), "")
 
-    def _export(self, avatar: Avatar) -> Reply:
+    async def export_for(self, program: str, visit: Visit, avatar_id: str) -> Reply:
+        """The button of a program under the answer to /export."""
+        return self._export(await self._desk.own_avatar(visit.user, avatar_id), program)
+
+    def _export(self, avatar: Avatar, program: str) -> Reply:
         _ready(avatar)
         if avatar.adapter_key is None:
             raise UserError("avatar_gone")
+        if program and program not in PROGRAMS:
+            raise UserError("unknown_program", program=program[:32], programs=", ".join(PROGRAMS))
+        exports = avatar.details.get("exports") or {}
+        offered = [name for name, (_, form) in PROGRAMS.items() if form in exports]
+        if offered and not program:
+            return Reply(account.export_for_what(avatar, offered), private=True)
+        if program in offered:
+            _, form = PROGRAMS[program]
+            return Reply(account.exported_for(avatar, program, exports[form]), private=True)
+        if offered:
+            raise UserError("not_for_program", program=PROGRAMS[program][0], token=avatar.token)
         method = str((avatar.details.get("recipe") or {}).get("method", "lora"))
         return Reply(account.exported(avatar, method, avatar.adapter_key), private=True)
 

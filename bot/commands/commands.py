@@ -24,6 +24,7 @@ from bot.commands.training import Training
 from bot.commands.under_way import UnderWay
 from bot.lines import Value, parse
 from bot.messages import Caller, Message, Reply, Upload
+from bot.programs import PROGRAMS
 from bot.replies import jobs, overview, refusals
 from bot.table import COMMANDS, OptionKind, Source
 from storage.blobs import Blobs
@@ -115,6 +116,10 @@ class Commands:
             "share": Handler(avatars.share_here),
             "revoke": Handler(avatars.revoke, Access.BANNED_TOO),
             "export": Handler(avatars.export_of, Access.BANNED_TOO),
+            **{
+                f"export-{program}": Handler(partial(avatars.export_for, program), Access.BANNED_TOO)
+                for program in PROGRAMS
+            },
             "delete": Handler(avatars.delete_of, Access.BANNED_TOO),
             "erase": Handler(avatars.erase, Access.BANNED_TOO),
             "keep": Handler(avatars.keep, Access.BANNED_TOO),
@@ -233,7 +238,10 @@ class Commands:
     async def may_save(self, caller: Caller, key: str) -> bool:
         """Whether this person may have the blob of a message's file: the adapter of an avatar of their own."""
         user = (await self._visit(caller)).user
-        return any(avatar.adapter_key == key for avatar in await self._desk.records.avatars.owned_by(user.id))
+        return any(
+            key in (avatar.adapter_key, *(avatar.details.get("exports") or {}).values())
+            for avatar in await self._desk.records.avatars.owned_by(user.id)
+        )
 
     # Admission: repeated requests, banned people, errors
 

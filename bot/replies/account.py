@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bot.language import listing, marked, number, say
 from bot.messages import Button, File, Message
+from bot.programs import PROGRAMS
 from bot.replies.phrases import Facts, avatars, chat_lines, files, permissions, photos, pictures, requests, times
 from storage.records import Avatar, User
 
@@ -110,6 +111,44 @@ def exported(avatar: Avatar, method: str, key: str) -> Message:
         files=(File(f"{avatar.token}.safetensors", learned, key=key),),
         avatar=avatar.id,
     )
+
+
+def export_for_what(avatar: Avatar, programs: Sequence[str]) -> Message:
+    """The answer to /export without a program: the programs whose files there are."""
+    return Message(
+        say("Which program should draw {token}?", token=avatar.token),
+        buttons=tuple(Button(PROGRAMS[program][0], f"export-{program}:{avatar.id}") for program in programs),
+        avatar=avatar.id,
+    )
+
+
+def exported_for(avatar: Avatar, program: str, key: str) -> Message:
+    """The answer to /export for a program, with the file."""
+    prompt, file = f"{avatar.learned_as} {avatar.noun}", f"{avatar.token}-{program}.safetensors"
+    how = {
+        "webui": lambda: say(
+            "Put the file into models/Lora and write <lora:{name}:1> {words} into the prompt.",
+            name=f"{avatar.token}-{program}",
+            words=prompt,
+        ),
+        "comfyui": lambda: say(
+            "Put the file into models/loras, choose it in a “Load LoRA” node and write {words} into the prompt.",
+            words=prompt,
+        ),
+        "diffusers": lambda: say(
+            "Load it with pipeline.load_lora_weights(folder, weight_name={name}) and write {words} into the prompt.",
+            name=f'"{file}"',
+            words=prompt,
+        ),
+    }[program]()
+    parts = [
+        say("This is what I learned of {token}, for {program}.", token=avatar.token, program=PROGRAMS[program][0]),
+        how,
+        say("It needs the base model that it was learned on."),
+        say("Anybody who has this file can draw the person, so keep it safe."),
+    ]
+    learned = say("What I learned of {token}", token=avatar.token)
+    return Message(" ".join(parts), tone="good", files=(File(file, learned, key=key),), avatar=avatar.id)
 
 
 def file_large(file: File, most: int) -> str:

@@ -39,6 +39,8 @@ REFUSALS: Mapping[str, Callable[[Facts], str]] = {
     "lifetime_shape": lambda facts: say(
         "Give the time as a number with m, h, d or w, such as --expires 2h or --expires 7d, a year at most."
     ),
+    "unknown_program": lambda facts: say("I have no files for “{program}”, only for: {programs}.", **facts),
+    "not_for_program": lambda facts: say("What I learned of {token} cannot be written for {program}.", **facts),
     "no_share": lambda facts: say("{token} is not shared. Nobody but you can draw it.", **facts),
     "not_shared": lambda facts: say("That avatar is not shared with you here. /avatars shows the ones you can use."),
     "share_gone": lambda facts: say("That is no longer shared."),

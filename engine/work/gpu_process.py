@@ -35,6 +35,7 @@ from typing import Any, TextIO, TypeVar
 from PIL import Image
 
 from engine.adapters.adapters import Attached
+from engine.adapters.exchange import export_all
 from engine.adapters.file import FILE
 from engine.bases.base import BaseModel, drawing_dtype
 from engine.bases.names import known_words, propose
@@ -294,7 +295,11 @@ class GpuProcess:
             images += [picture.image for picture in drawn]
             self._give_way(request_id)
 
-        # 4. The samples' likeness to the album.
+        # 4. The files for other programs.
+        exports = export_all(self.base, out / FILE, out, images[0] if images else None)
+        self._give_way(request_id)
+
+        # 5. The samples' likeness to the album.
         likeness = likeness_of(self.base, self._giving_way(request_id, album))
         score = round(likeness(self._giving_way(request_id, images)), 2) if likeness.known else None
         self._end(
@@ -306,6 +311,7 @@ class GpuProcess:
             recipe=recipe.as_json(),
             samples=samples,
             adapter=out / FILE,
+            exports=exports,
             notice=family.notice,
             likeness=score,
             looks=learned.looks,

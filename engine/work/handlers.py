@@ -231,15 +231,22 @@ class Handlers:
             looks=avatar.details.get("looks"),
         )
 
-        # 3. The adapter and the samples. Keys contain the attempt, so that an attempt never overwrites a later one's.
+        # 3. The adapter, the samples, and the files for other programs. Keys contain the attempt, so that an attempt
+        # never overwrites a later one's.
         job = attempt.job
         adapter = keys.adapter(avatar.id, job.id, job.attempt, FILE)
         samples = [keys.sample(avatar.id, job.id, job.attempt, number) for number in range(len(done["samples"]))]
         await self._blobs.store(adapter, Path(done["adapter"]))
         for key, path in zip(samples, done["samples"], strict=True):
             await self._blobs.store(key, Path(path))
+        exports = {}
+        for form, path in done.get("exports", {}).items():
+            exports[form] = keys.adapter(avatar.id, job.id, job.attempt, Path(path).name)
+            await self._blobs.store(exports[form], Path(path))
         result = {name: done[name] for name in ("steps", "seconds", "resumed_at", "recipe", "notice")}
         details = {"recipe": done["recipe"], "samples": samples, "likeness": done["likeness"]}
+        if exports:
+            details["exports"] = exports
         if done["looks"] is not None:
             details["looks"] = done["looks"]
         outcome = AdapterOutcome(avatar.id, adapter, details)

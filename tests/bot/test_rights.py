@@ -213,6 +213,30 @@ async def test_the_adapter_is_its_owners_to_take(bot: Any) -> None:
     assert await bot.records.avatars.get(mia.id) == mia
 
 
+async def test_an_avatar_is_exported_for_the_program_that_shall_draw_it(bot: Any) -> None:
+    mia = await bot.avatar("mia7")
+    exports = {form: f"adapters/{mia.id}/1-1/{form}.safetensors" for form in ("kohya", "diffusers")}
+    await bot.records.avatars.update(mia.id, details={**mia.details, "exports": exports})
+    asked = await bot.say("/export mia7")
+    assert asked.private and [button.label for button in asked.message.buttons] == ["WebUI", "ComfyUI", "diffusers"]
+    assert not asked.message.files
+    for program, form, word in (
+        ("webui", "kohya", "<lora:mia7-webui:1> mia7"),
+        ("comfyui", "kohya", "models/loras"),
+        ("diffusers", "diffusers", "load_lora_weights"),
+    ):
+        for reply in (await bot.say(f"/export mia7 {program}"), await bot.press(f"export-{program}:{mia.id}")):
+            [file] = reply.message.files
+            assert reply.private and word in reply.message.text
+            assert (file.name, file.key) == (f"mia7-{program}.safetensors", exports[form])
+            assert await bot.commands.may_save(bot.caller(), file.key)
+            assert not await bot.commands.may_save(bot.caller("Ben"), file.key)
+        assert "Only the person" in (await bot.press(f"export-{program}:{mia.id}", name="Ben")).message.text
+    assert "only for: webui" in (await bot.say("/export mia7 photoshop")).message.text
+    await bot.records.avatars.update(mia.id, details={**mia.details, "exports": {"diffusers": exports["diffusers"]}})
+    assert "cannot be written for WebUI" in (await bot.say("/export mia7 webui")).message.text
+
+
 async def test_every_button_fits_every_platform(bot: Any) -> None:
     await bot.avatar("mia7")
     await bot.say("/status", name="Ben")
