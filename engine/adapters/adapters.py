@@ -165,7 +165,12 @@ def write(tensors: dict[str, Tensor], facts: AdapterFacts, path: Path, extra: di
     """Write an adapter's file, complete or not at all."""
     halves = {key: half(key, tensor) for key, tensor in tensors.items()}
     with atomic_write(path) as draft:
-        save_file(halves, draft, {"format": "pt", "avatar": json.dumps(asdict(facts))} | extra)
+        save_file(halves, draft, header_of(facts) | extra)
+
+
+def header_of(facts: AdapterFacts) -> dict[str, str]:
+    """The text of an adapter's header that says what it is."""
+    return {"format": "pt", "avatar": json.dumps(asdict(facts))}
 
 
 EXACT = (".left", ".right", ".scale", *applied.MAGNITUDES, applied.INPUT_GAIN, ".dora_scale")

@@ -201,8 +201,9 @@ def apply_each(module: nn.Module, adapter: Adapter) -> None:
         own: Any = getattr(layer, "base_layer", layer)
         try:
             if isinstance(own, nn.Conv2d):
+                # A window of the kernel's size gives as many positions as its padding makes.
                 features = torch.ones(1, *down.shape[1:], device=down.device)
-                low = F.conv2d(features, down, None, own.stride, own.padding, own.dilation)
+                low = F.conv2d(features[:, :1], down[:1, :1], None, own.stride, own.padding, own.dilation)
                 output = torch.zeros(1, len(factors.up), *low.shape[2:], device=down.device)
             else:
                 features = torch.ones(1, 1, down.shape[1], device=down.device)

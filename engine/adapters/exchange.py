@@ -29,6 +29,7 @@ from engine.adapters.adapters import (
     adapter_file,
     below,
     half,
+    header_of,
     read_file,
     write,
 )
@@ -72,12 +73,14 @@ from engine.bases.base import BaseModel
 from engine.bases.families import Conditioning
 from engine.device import precision
 from engine.device.fast import small
-from engine.tensor_files import read_metadata, read_tensors
+from engine.tensor_files import copy_tensors, read_metadata, read_tensors
 from storage.atomic import atomic_write
 from storage.errors import UserError
 
 LARGEST = 2**31
 """Most bytes of an imported adapter, which is as much as the device's memory keeps for adapters."""
+
+NOT_FINITE = "it has numbers that are not finite or too large, so pictures would be black"
 
 RANKS = (256, 128, 64, 32, 16, 8)
 """Ranks that are proposed where the exact ones are too large."""
@@ -102,6 +105,8 @@ class Pair:
     input_gain: Tensor | None = None
     """(in,), float32: added to 1, it scales the inputs of the layer's own weight (DoRA whose magnitudes are of inputs;
     A is scaled already)."""
+    sources: tuple[str, str] | None = None
+    """The keys of A and B in the file, where both are as there."""
 
 
 @dataclass(frozen=True)
@@ -336,7 +341,7 @@ def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path, ran
             kept[layer] = pair
             lost, whole = lost + energies[0], whole + energies[1]
         with atomic_write(out) as draft:
-            _write(kept, found.tokens, facts, draft)
+            _write(kept, found.tokens, facts, draft, file)
             if base.device.type != "cpu" or small(base):
                 predict_once(base, draft)
             else:
@@ -353,20 +358,35 @@ def _missed(pairs: "Iterator[tuple[Layer, Pair, tuple[float, float]]]") -> float
     return (lost / whole) ** 0.5 if whole else 0.0
 
 
-def _write(pairs: Mapping[Layer, Pair], tokens: Mapping[str, Tensor], facts: AdapterFacts, path: Path) -> None:
-    kept, configs = dict(tokens), dict[str, Any]()
+def _write(
+    pairs: Mapping[Layer, Pair], tokens: Mapping[str, Tensor], facts: AdapterFacts, path: Path, source: Path
+) -> None:
+    """Write the adapter. Where all is as in the source, its bytes are copied, which is faster than reading them."""
+    configs = dict[str, Any]()
+    for part in {part for part, _ in pairs}:
+        ranks = {name: len(pair.down) for (owner, name), pair in pairs.items() if owner == part}
+        alphas = {name: pairs[part, name].scale * rank for name, rank in ranks.items()}
+        own = config_of(ranks, alphas, dora=any(pairs[part, name].magnitude is not None for name in ranks))
+        configs |= {f"{part}.{key}": value for key, value in own.items()}
+    extra = {LORA_METADATA: json.dumps(configs)}
+    names: dict[str, str] = {}
+    for (part, name), pair in pairs.items():
+        if pair.sources:
+            names |= {
+                pair.sources[0]: f"{part}.{name}.lora_A.weight",
+                pair.sources[1]: f"{part}.{name}.lora_B.weight",
+            }
+    if not tokens and len(names) == 2 * len(pairs):
+        copy_tensors(source, names, header_of(facts) | extra, path)
+        return
+    kept = dict(tokens)
     for (part, name), pair in pairs.items():
         kept |= {f"{part}.{name}.lora_A.weight": pair.down, f"{part}.{name}.lora_B.weight": pair.up}
         if pair.magnitude is not None:
             kept[f"{part}.{name}{MAGNITUDES[0]}"] = pair.magnitude
         if pair.input_gain is not None:
             kept[f"{part}.{name}{INPUT_GAIN}"] = pair.input_gain
-    for part in {part for part, _ in pairs}:
-        ranks = {name: len(pair.down) for (owner, name), pair in pairs.items() if owner == part}
-        alphas = {name: pairs[part, name].scale * rank for name, rank in ranks.items()}
-        own = config_of(ranks, alphas, dora=any(pairs[part, name].magnitude is not None for name in ranks))
-        configs |= {f"{part}.{key}": value for key, value in own.items()}
-    write(kept, facts, path, {LORA_METADATA: json.dumps(configs)})
+    write(kept, facts, path, extra)
 
 
 def _apply_each(base: BaseModel, pairs: Mapping[Layer, Pair]) -> None:
@@ -418,6 +438,8 @@ class _File:
     """The layers of the base."""
     layers: Mapping[tuple[Layer, ...], tuple[str, Parts]]
     """The layers of the base that one layer in the file is for, its name there, and its tensors."""
+    keys: Mapping[str, Mapping[str, str]]
+    """The keys of a layer's tensors, by the layer's name in the file and by role."""
     config: Mapping[str, Any]
     tokens: Mapping[str, Tensor]
     notes: tuple[str, ...]
@@ -446,7 +468,7 @@ class _File:
         """
         for several, (name, parts) in self.layers.items():
             try:
-                as_is = self._as_it_is(several, parts) if rank is None else None
+                as_is = self._as_it_is(several, name, parts) if rank is None else None
                 if as_is is not None:
                     yield several[0], as_is, (0.0, 0.0)
                     pairs = []
@@ -461,7 +483,7 @@ class _File:
             kind = kind_of(parts)
             kinds[kind] = kinds.get(kind, 0) + len(several)
 
-    def _as_it_is(self, several: tuple[Layer, ...], parts: Parts) -> Pair | None:
+    def _as_it_is(self, several: tuple[Layer, ...], name_in_file: str, parts: Parts) -> Pair | None:
         """The LoRA of a layer that can stay as the file has it: in half precision and of this layer's shape."""
         (part, name), layer = several[0], self.known[several[0]]
         down, up = parts.get("down"), parts.get("up")
@@ -471,13 +493,14 @@ class _File:
         out, *into = shape_of(layer)
         if list(down.shape[1:]) != into or up.shape[:2] != (out, len(down)) or not len(down):
             return None
-        for tensor in (down, up):
-            # Not finite if any number is not: in a tenth of the time of asking each.
-            _check_finite(*torch.aminmax(tensor))
         own = parts.get("alpha")
         scale = self._scaling((part, name))(len(down)) if own is None else float(own) / len(down)
-        _check_finite(torch.tensor(scale))
-        return Pair(down, up, scale)
+        # The least or the largest number is not finite if any is not: in a tenth of the time of asking each.
+        extremes = [float(one) for tensor in (down, up) for one in torch.aminmax(tensor)]
+        if not all(map(math.isfinite, [*extremes, scale])):
+            raise ValueError(NOT_FINITE)
+        down_key, up_key = self.keys[name_in_file]["down"], self.keys[name_in_file]["up"]
+        return Pair(down, up, scale, sources=(down_key, up_key))
 
     def _pairs(self, several: tuple[Layer, ...], name: str, parts: Parts) -> list[Pair]:
         shapes = [shape_of(self.known[layer]) for layer in several]
@@ -540,7 +563,7 @@ def _limited(pair: Pair, rank: int | None) -> tuple[Pair, float, float]:
 def _check_finite(*tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and not bool(tensor.float().isfinite().all()):
-            raise ValueError("it has numbers that are not finite or too large, so pictures would be black")
+            raise ValueError(NOT_FINITE)
 
 
 def magnitudes_of_inputs(magnitudes: Tensor, weight: Tensor) -> bool:
@@ -566,10 +589,16 @@ def _read(base: BaseModel, file: Path) -> _File:
         raise ValueError("it is a pickle, which can run any program; only .safetensors files are read")
     tensors, config = read_tensors(file), _config(file)
     tokens = {key: tensors.pop(key) for key in list(tensors) if key.startswith(TOKEN_PREFIX)}
-    names, found, others = FileNames(base), dict[str, dict[str, Tensor]](), list[str]()
+    names, found, keys, others = (
+        FileNames(base),
+        dict[str, dict[str, Tensor]](),
+        dict[str, dict[str, str]](),
+        list[str](),
+    )
     for key, tensor in tensors.items():
         if match := _KEY.fullmatch(key):
             found.setdefault(match[1], {})[str(match.lastgroup)] = tensor
+            keys.setdefault(match[1], {})[str(match.lastgroup)] = key
         else:
             for kind, pattern in _REFUSED.items():
                 if (match := pattern.fullmatch(key)) and next(names.candidates(match[1]), None):
@@ -600,7 +629,7 @@ def _read(base: BaseModel, file: Path) -> _File:
         notes.append(f"Tensors that are no part of a LoRA were left out: {_listed(others)}.")
     if any(name.startswith("base_model.model.") for name in found) and not config:
         notes.append("There is no adapter_config.json beside the file, so its LoRA's scale was taken as 1.")
-    return _File(known, layers, config, tokens, tuple(notes))
+    return _File(known, layers, keys, config, tokens, tuple(notes))
 
 
 def _listed(names: list[str]) -> str:

@@ -12,6 +12,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -83,7 +84,9 @@ def main() -> None:
         facts = imported_facts(base, "style")
         ours, theirs = [], []
         for number in range(rounds + 1):
-            taken = timed(lambda: import_lora(base, file, facts, folder / "ours" / FILE))
+            out = folder / f"ours-{number}" / FILE
+            taken = timed(partial(import_lora, base, file, facts, out))
+            out.unlink()
             loaded = timed(lambda: pipeline.load_lora_weights(folder, weight_name=file.name))
             pipeline.unload_lora_weights()
             if number:  # the first round warms both up

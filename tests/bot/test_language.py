@@ -241,6 +241,7 @@ FACTS = {
     "suggestion": "mia8", "token": "mia7", "noun": "woman", "tokens": ["mia7", "cr7d"], "count": 3, "fewest": 5,
     "most": 10, "number": 2, "megabytes": 20, "option": "seed", "command": "imagine", "name": "x", "near": None,
     "word": "xyz", "example": "/imagine", "length": 1200, "least": 1, "active": 20, "platform": "discord",
+    "program": "webui", "programs": "webui, comfyui",
     "person": "Ben", "account": "discord:1", "what": "pictures", "limit": 5, "used": 5, "asked": 4,
     "free": "2030-01-01T00:00:00+00:00", "style": "oils", "styles": ["inks"], "tag": "<lora:inks:1>",
     "weight": "1",

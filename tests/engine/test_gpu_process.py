@@ -293,6 +293,7 @@ def test_between_two_photos_that_are_looked_at_a_drawing_is_made_and_a_cancellat
         return np.zeros(128)
 
     monkeypatch.setattr("engine.learning.training.train", lambda *arguments, **options: trained)
+    monkeypatch.setattr(gpu_process, "export_all", lambda *given: {})
     monkeypatch.setattr(gpu_process, "draw_together", lambda base, attached, plans, on_step: [
         [Picture(pictures[0], 1)] for _ in plans
     ])  # fmt: skip
