@@ -546,8 +546,11 @@ class _File:
             if not settings:
                 return 1.0
             rank = rank or int(pattern_value(settings.get("rank_pattern"), name, settings.get("r", 1)))
-            named = name if bare == name else bare
-            return scale_of(settings, named, rank)
+            # Text encoders have "text_model" in their names or not, by the version of transformers.
+            names = [name] if part == "unet" or part == "transformer" else [name, bare, f"text_model.{bare}"]
+            alphas = settings.get("alpha_pattern")
+            matching = [one for one in names if not math.isnan(pattern_value(alphas, one, math.nan))]
+            return scale_of(settings, (matching or names)[0], rank)
 
         return scaling
 

@@ -18,7 +18,7 @@ from engine.commands.command import (
     seed_option,
 )
 from engine.commands.recipe_options import DISTILLATION, DISTILLED, add_recipe_options, overrides
-from engine.recipe import Distillate
+from engine.recipe import RANGES, Distillate, check
 from storage import naming
 from storage.errors import UserError
 
@@ -86,6 +86,7 @@ def run_import(asked: argparse.Namespace) -> Figures:
     check_new(asked, asked.out / FILE)
     if (asked.token is None) != (asked.noun is None):
         raise UserError("token_and_noun")
+    check("rank", asked.rank, *RANGES["rank"])
     person = ("", "")
     if asked.token:
         person = (naming.token(asked.token), naming.noun(asked.noun))

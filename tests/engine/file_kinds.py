@@ -1,13 +1,17 @@
 """Every kind of adapter file that people have, each written by hand and compared with its change merged by hand.
 
 `python -m tests.engine.file_kinds` writes each kind, imports it, and prints what became of it: the relative error of
-the denoiser's prediction, as a share of the change that the adapter makes, or the refusal. Formulas are written out
-densely here, apart from the engine's low ranks.
+the denoiser's prediction, as a share of the change that the adapter makes, or the refusal. With `--drawings DIR` it
+also draws some kinds with the imported file and with the merged weights, side by side. Formulas are written out densely
+here, apart from the engine's low ranks.
 """
 
+import argparse
+import json
 import math
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,6 +27,7 @@ from engine.adapters.adapters import FILE, LORA_METADATA, Attached
 from engine.adapters.exchange import import_lora, imported_facts
 from engine.bases.base import BaseModel
 from engine.device import precision
+from engine.drawing.drawing import draw
 from engine.sentences import sentence
 from storage.errors import UserError
 from tests.engine import tiny
@@ -298,8 +304,6 @@ def prefixed(prefix: str, base: BaseModel, family_part: str = "unet", ends: tupl
 
 def patterns(base: BaseModel, config: Mapping[str, Any], alphas: Callable[[str], float]) -> Written:
     """peft's configuration in the header, and `alphas`: what its patterns mean for a layer."""
-    import json
-
     written = Written(metadata={LORA_METADATA: json.dumps({f"unet.{key}": value for key, value in config.items()})})
     for name in layers(base, "unet", *ATTENTION):
         weight = weight_of(base, "unet", name)
@@ -330,10 +334,23 @@ def saved_again(base: BaseModel) -> Written:
     return patterns(base, CONFIG | {"alpha_pattern": wanted}, lambda name: wanted[f"^{name}"])
 
 
+def text_patterns(base: BaseModel) -> Written:
+    """Patterns of a text encoder as transformers 4 names its layers."""
+    names = layers(base, "text_encoder", "q_proj", "fc1")
+    wanted = {f"^text_model.{name.removeprefix('text_model.')}": 1 + number for number, name in enumerate(names)}
+    config = {f"text_encoder.{key}": value for key, value in (CONFIG | {"alpha_pattern": wanted}).items()}
+    written = Written(metadata={LORA_METADATA: json.dumps(config)})
+    for number, name in enumerate(names):
+        weight = weight_of(base, "text_encoder", name)
+        down, up = lora_factors(weight, seed_of(name))
+        start = f"text_encoder.text_model.{name.removeprefix('text_model.')}"
+        written.tensors |= {f"{start}.lora_A.weight": down, f"{start}.lora_B.weight": up}
+        written.merged["text_encoder", name] = weight + (1 + number) / RANK * product(down, up)
+    return written
+
+
 def peft_folder(base: BaseModel) -> Written:
     """`PeftModel.save_pretrained`: the configuration lies beside the file."""
-    import json
-
     written = plain(prefixed("base_model.model.", base), base, ends=(".lora_A.weight", ".lora_B.weight"), alpha=False)
     for part, name in written.merged:
         weight = weight_of(base, part, name)
@@ -449,6 +466,7 @@ KINDS = (
     Kind("diffusers: processors, lora_linear_layer", "sd1", scripts),
     Kind("diffusers: alpha_pattern, first match", "sd1", first_match),
     Kind("diffusers: saved again, ^", "sd1", saved_again),
+    Kind("diffusers: patterns of transformers 4", "sd1", text_patterns),
     Kind("peft: adapter_config.json", "sd1", peft_folder),
     Kind("peft: base_model.model, .default", "sd1",
          lambda base: plain(prefixed("base_model.model.", base), base, alpha=False,
@@ -562,8 +580,35 @@ def outcome(kind: Kind, base: BaseModel, folder: Path) -> Outcome:
     return Outcome(max(float((ours - wanted).norm() / change) for ours in answers), notes=found.notes)
 
 
+DRAWN = (
+    "LoKr", "LoKr, full matrices", "LoHa", "DoRA of outputs", "DoRA of inputs", "FLUX.2: kohya and musubi-tuner",
+)  # fmt: skip
+"""The kinds that are drawn."""
+
+
+def drawings(kind: Kind, base: BaseModel, folder: Path) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """A picture drawn with the imported file, the same with the merged weights, and the same without an adapter."""
+    outcome(kind, base, folder)
+    ours = draw(base, Attached(base), tiny.asked(folder / "ours"))[0].image
+    with merged(base, kind.write(base).merged):
+        reference = draw(base, Attached(base), tiny.asked())[0].image
+    return ours, reference, draw(base, Attached(base), tiny.asked())[0].image
+
+
+def sheet(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The pictures side by side, three times as large."""
+    side = 3 * tiny.SIDE
+    whole = Image.new("RGB", (side * len(pictures), side))
+    for number, picture in enumerate(pictures):
+        whole.paste(picture.resize((side, side), Image.Resampling.NEAREST), (side * number, 0))
+    return whole
+
+
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--drawings", type=Path, help="folder for pictures: imported, merged by hand, no adapter")
+    pictures = parser.parse_args().drawings
     precision.compute_dtype = lambda device: torch.float32  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder:
         bases = {family: tiny.load(tiny.save(family, Path(folder) / family)) for family in ("sd1", "sdxl", "klein")}
@@ -571,6 +616,12 @@ def main() -> None:
             found = outcome(kind, bases[kind.family], Path(folder) / str(number))
             result = "refused" if found.refusal else "right" if found.error <= LIMIT else "WRONG"
             told = found.refusal or f"{found.error:.1e}"
+            if pictures and kind.name in DRAWN:
+                pictures.mkdir(parents=True, exist_ok=True)
+                name = re.sub(r"\W+", "-", kind.name)
+                sheet(drawings(kind, bases[kind.family], Path(folder) / f"drawn-{number}")).save(
+                    pictures / f"{name}.png"
+                )
             print(f"{kind.name:<48} {kind.family:<6} {result:<8} {told} {' '.join(found.notes)}".rstrip(), flush=True)
 
 

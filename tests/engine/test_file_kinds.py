@@ -1,5 +1,6 @@
 """Adapter files of every kind draw what their writers mean, or are refused by name."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,18 @@ from engine.adapters.card import Format
 from engine.adapters.exchange import export, import_lora, imported_facts
 from engine.adapters.low_rank import balanced, nearest
 from engine.sentences import sentence
+from engine.tensor_files import copy_tensors, read_metadata
 from storage.errors import UserError
 from tests.engine import tiny
 from tests.engine.file_kinds import (
+    DRAWN,
     KINDS,
     LIMIT,
     Kind,
     Written,
     composed,
     dora,
+    drawings,
     flux2,
     kohya,
     loha,
@@ -188,3 +192,64 @@ def test_patterns_are_regular_expressions_as_in_peft(patterns: dict[str, int] | 
         pattern_value({"(": 1}, name, 9)
     with pytest.raises(ValueError, match="no number"):
         pattern_value({".*": "many"}, name, 9)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_picture_is_that_of_the_weights_merged_by_hand(
+    folders: Folders, tmp_path: Path, exact: None, name: str
+) -> None:
+    [kind] = [kind for kind in KINDS if kind.name == name]
+    ours, reference, plain = drawings(kind, tiny.load(folders(kind.family)), tmp_path)
+    tiny.assert_same(ours, reference)
+    assert plain.tobytes() != reference.tobytes()
+
+
+EACH = ("kohya: LoCon", "LoHa, Tucker", "DoRA of outputs", "DoRA of inputs", "float16", "FLUX.2: LoKr on fused layers")
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_on_a_large_base_each_layer_is_applied_once(
+    folders: Folders, tmp_path: Path, exact: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    [kind] = [kind for kind in KINDS if kind.name == name]
+    monkeypatch.setattr(exchange, "small", lambda base: False)
+    monkeypatch.setattr(exchange, "predict_once", None)
+    tried: list[str] = []
+    each = exchange.apply_each
+    monkeypatch.setattr(exchange, "apply_each", lambda module, one: (tried.extend(one), each(module, one)))
+    assert outcome(kind, tiny.load(folders(kind.family)), tmp_path).error <= LIMIT
+    assert sorted(tried) == sorted(layer for _, layer in kind.write(tiny.load(folders(kind.family))).merged)
+
+    def broken(*given: object) -> torch.Tensor:
+        raise RuntimeError("sizes")
+
+    monkeypatch.setattr("engine.adapters.applied._AddLowRank.__call__", broken)
+    assert "cannot be applied: sizes" in outcome(kind, tiny.load(folders(kind.family)), tmp_path / "again").refusal
+
+
+@pytest.mark.parametrize("in_kernel", [True, False])
+def test_a_lora_in_half_precision_keeps_its_bytes_and_its_scale(
+    folders: Folders, tmp_path: Path, exact: None, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
+) -> None:
+    if not in_kernel:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+    [kind] = [kind for kind in KINDS if kind.name == "float16"]
+    base = tiny.load(folders("sd1"))
+    assert outcome(kind, base, tmp_path).error < LIMIT / 50
+    theirs, ours = kind.write(base).tensors, load_file(tmp_path / "ours" / FILE)
+    assert len(ours) == 2 * len(kohya(base))
+    for (part, name), start in kohya(base).items():
+        for letter, way in (("A", "down"), ("B", "up")):
+            assert torch.equal(ours[f"{part}.{name}.lora_{letter}.weight"], theirs[f"{start}.lora_{way}.weight"])
+
+
+def test_tensors_are_copied_under_other_names_whatever_lies_between(tmp_path: Path) -> None:
+    tensors = {name: torch.arange(number, number + 5).to(torch.float16) for number, name in enumerate("abcdef")}
+    save_file(tensors | {"alpha": torch.ones(3)}, tmp_path / "from.safetensors")
+    names = {"a": "one", "b": "two", "d": "three", "f": "four"}
+    copy_tensors(tmp_path / "from.safetensors", names, {"said": "so"}, tmp_path / "to.safetensors")
+    found = load_file(tmp_path / "to.safetensors")
+    assert found.keys() == set(names.values()) and read_metadata(tmp_path / "to.safetensors") == {"said": "so"}
+    assert all(torch.equal(found[names[name]], tensors[name]) for name in names)
+    with pytest.raises(KeyError):
+        copy_tensors(tmp_path / "from.safetensors", {"z": "z"}, {}, tmp_path / "none.safetensors")
