@@ -106,7 +106,7 @@ def test_bad_input_exits_with_2_and_one_line_and_writes_nothing(drawn_album, tin
     assert "no avatar" in refused(run(*imagine, "zk7 man", "--avatar", tmp_path / "nobody"))
     assert "10000 characters" in refused(run(*imagine, "x" * 10_000))
     assert "empty" in refused(run(*imagine, " "))
-    assert "cannot be read" in refused(run(*imagine, "a man", "--original", tmp_path / "nobody.png"))
+    assert "No such file" in refused(run(*imagine, "a man", "--original", tmp_path / "nobody.png"))
     assert "cannot be used" in refused(run("imagine", "--out", out, "--prompt", "a man", "--base", bad))
     assert not out.exists()
 
