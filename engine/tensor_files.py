@@ -61,7 +61,7 @@ def read_dtypes(path: Path) -> set[str]:
 
 
 def copy_tensors(source: Path, names: Mapping[str, str], metadata: Mapping[str, str], out: Path) -> None:
-    """Write some of a file's tensors to a new file under other names, without reading them into memory.
+    """Write some of a file's tensors to a new file on disk under other names, without reading them into memory.
 
     Args:
         names: the new name of each tensor that is copied, by its old one.
@@ -89,6 +89,8 @@ def copy_tensors(source: Path, names: Mapping[str, str], metadata: Mapping[str, 
         written.write(struct.pack("<Q", len(text)) + text)
         for start, end in _joined([(start, end) for (start, end), _ in ranges]):
             _copy(read, written, 8 + size + start, end - start)
+        written.flush()
+        os.fsync(written.fileno())
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

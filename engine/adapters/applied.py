@@ -138,7 +138,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 def shape_of(layer: nn.Module) -> torch.Size:
     """The shape of a layer's own weight."""
-    own: Any = getattr(layer, "base_layer", layer)
+    own: Any = layer if isinstance(layer, nn.Linear | nn.Conv2d) else layer.base_layer
     shape: torch.Size = own.weight.shape
     return shape
 

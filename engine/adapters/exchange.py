@@ -9,6 +9,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -321,6 +323,7 @@ def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path, ran
     """
     if not file.is_file():
         raise UserError("no_file", file=file)
+    new = not out.parent.exists()
     try:
         found = _read(base, file)
         if rank is None and (bytes_needed := found.bytes(None)) > LARGEST:
@@ -341,12 +344,19 @@ def import_lora(base: BaseModel, file: Path, facts: AdapterFacts, out: Path, ran
             kept[layer] = pair
             lost, whole = lost + energies[0], whole + energies[1]
         with atomic_write(out) as draft:
-            _write(kept, found.tokens, facts, draft, file)
-            if base.device.type != "cpu" or small(base):
+            # What is copied is checked meanwhile: writing waits for the disk.
+            with ThreadPoolExecutor(1) as pool:
+                writing = pool.submit(_write, kept, found.tokens, facts, draft, file)
+                _check_copied(kept)
+                if large := base.device.type == "cpu" and not small(base):
+                    _apply_each(base, kept)
+                writing.result()
+            if not large:
                 predict_once(base, draft)
-            else:
-                _apply_each(base, kept)
     except (SafetensorError, OSError, ValueError) as error:
+        if new:
+            with suppress(OSError):
+                out.parent.rmdir()
         raise UserError("bad_adapter", folder=file, reason=str(error)[:200]) from error
     return Imported(len(kept), kinds, found.notes, (lost / whole) ** 0.5 if whole else 0.0)
 
@@ -387,6 +397,16 @@ def _write(
         if pair.input_gain is not None:
             kept[f"{part}.{name}{INPUT_GAIN}"] = pair.input_gain
     write(kept, facts, path, extra)
+
+
+def _check_copied(pairs: Mapping[Layer, Pair]) -> None:
+    """Raises ValueError where a LoRA that stays as the file has it has numbers that are not finite."""
+    for (_, name), pair in pairs.items():
+        if pair.sources:
+            # The least or the largest number is not finite if any is not: in a tenth of the time of asking each.
+            extremes = [float(one) for tensor in (pair.down, pair.up) for one in torch.aminmax(tensor)]
+            if not all(map(math.isfinite, [*extremes, pair.scale])):
+                raise ValueError(f"{name}: {NOT_FINITE}")
 
 
 def _apply_each(base: BaseModel, pairs: Mapping[Layer, Pair]) -> None:
@@ -495,10 +515,6 @@ class _File:
             return None
         own = parts.get("alpha")
         scale = self._scaling((part, name))(len(down)) if own is None else float(own) / len(down)
-        # The least or the largest number is not finite if any is not: in a tenth of the time of asking each.
-        extremes = [float(one) for tensor in (down, up) for one in torch.aminmax(tensor)]
-        if not all(map(math.isfinite, [*extremes, scale])):
-            raise ValueError(NOT_FINITE)
         down_key, up_key = self.keys[name_in_file]["down"], self.keys[name_in_file]["up"]
         return Pair(down, up, scale, sources=(down_key, up_key))
 

@@ -427,6 +427,13 @@ def without_a_number(base: BaseModel) -> Written:
     return written
 
 
+def infinite_halves(base: BaseModel) -> Written:
+    """In half precision, whose tensors are copied as they are."""
+    written = plain(kohya(base), base, dtype=torch.float16)
+    list(written.tensors.values())[-2].flatten()[3] = -math.inf
+    return written
+
+
 def wrong_magnitudes(base: BaseModel) -> Written:
     written = composed(partial(dora, lora, 0), kohya(base, text=""), base)
     key = next(key for key in written.tensors if key.endswith("dora_scale"))
@@ -509,6 +516,7 @@ KINDS = (
          partial(with_more, sd1_plain, {f"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_{way}.weight":
                                         torch.zeros(2, 2) for way in ("down", "up")}), noted="lora_te2"),
     Kind("refused: a number that is not finite", "sd1", without_a_number, "not finite"),
+    Kind("refused: an infinite number in half precision", "sd1", infinite_halves, "not finite"),
     Kind("refused: magnitudes of another length", "sd1", wrong_magnitudes, "magnitudes"),
     Kind("refused: another base's layers", "sd1", lambda base: Written(
         {f"lora_unet_double_blocks_0_img_attn_proj.lora_{way}.weight": torch.zeros(2, 2) for way in ("down", "up")}),
