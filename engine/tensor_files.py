@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 from safetensors import safe_open
 from torch import Tensor
 
+from storage.atomic import atomic_write
+
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[Any, list[str]]]:
@@ -61,7 +63,8 @@ def read_dtypes(path: Path) -> set[str]:
 
 
 def copy_tensors(source: Path, names: Mapping[str, str], metadata: Mapping[str, str], out: Path) -> None:
-    """Write some of a file's tensors to a new file on disk under other names, without reading them into memory.
+    """Write some of a file's tensors to a new file on disk under other names, without reading them into memory. The
+    file is complete or not there.
 
     Args:
         names: the new name of each tensor that is copied, by its old one.
@@ -73,7 +76,7 @@ def copy_tensors(source: Path, names: Mapping[str, str], metadata: Mapping[str, 
     """
     with _opened(source):  # checks the header
         pass
-    with source.open("rb") as read, out.open("wb") as written:
+    with source.open("rb") as read, atomic_write(out) as draft, draft.open("wb") as written:
         # The format: the header's size as 8 bytes, the header as JSON, the tensors one after another without gaps
         # (github.com/huggingface/safetensors).
         (size,) = struct.unpack("<Q", read.read(8))
@@ -89,8 +92,6 @@ def copy_tensors(source: Path, names: Mapping[str, str], metadata: Mapping[str, 
         written.write(struct.pack("<Q", len(text)) + text)
         for start, end in _joined([(start, end) for (start, end), _ in ranges]):
             _copy(read, written, 8 + size + start, end - start)
-        written.flush()
-        os.fsync(written.fileno())
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
