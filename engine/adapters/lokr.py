@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engine.adapters.lora import LoraLayer, scale
+from engine.adapters.lora import LoraLayer, cast_once, scale
 from engine.adapters.low_rank import balanced, low_rank, shaped, shortest
 from engine.recipe import Recipe
 
@@ -47,10 +47,7 @@ class LokrLayer(LoraLayer):
         """(..., out) of (..., in), or (n, out, h, w) of (n, in, h, w), in the dtype of the layer's own output."""
         if not self.enabled:
             return self.base_layer(features)  # type: ignore[no-any-return]
-        dtype, device = torch.float32, features.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            features = features.to(dtype)
+        features, dtype = cast_once(features)
         own = self.base_layer(features)
         first = self.scale * self.lora_w1[self.name]
         second = self._second()

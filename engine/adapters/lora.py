@@ -62,11 +62,7 @@ class LoraLayer(nn.Module):
         """(..., out) of (..., in), or (n, out, h, w) of (n, in, h, w), in the dtype of the layer's own output."""
         if not self.enabled:
             return self.base_layer(features)  # type: ignore[no-any-return]
-        dtype, device = torch.float32, features.device.type
-        if torch.is_autocast_enabled(device):
-            # Cast once, for the layer and for A.
-            dtype = torch.get_autocast_dtype(device)
-            features = features.to(dtype)
+        features, dtype = cast_once(features)
         own = output = self.base_layer(features)
         low, up = self.lora_A[self.name](features.to(dtype)), self._up
         if self.dora:
@@ -113,6 +109,16 @@ def _factors(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[nn.Linear | nn.Co
             rank, layer.out_channels, 1, bias=False
         )
     return nn.Linear(layer.in_features, rank, bias=False), nn.Linear(rank, layer.out_features, bias=False)
+
+
+def cast_once(features: Tensor) -> tuple[Tensor, torch.dtype]:
+    """The features as an adapted layer takes them, and the dtype that its adapter computes in: under autocast both are
+    cast here, once for the layer and the adapter; otherwise the adapter computes in float32."""
+    device = features.device.type
+    if not torch.is_autocast_enabled(device):
+        return features, torch.float32
+    dtype = torch.get_autocast_dtype(device)
+    return features.to(dtype), dtype
 
 
 def scale(rank: int, alpha: float, rslora: bool) -> float:
