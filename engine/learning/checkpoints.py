@@ -1,7 +1,7 @@
 """The checkpoint that holds everything a training run needs to resume."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from engine.sentences import sentence
 from engine.tensor_files import read_metadata, read_tensors
 from storage.atomic import atomic_write
+from storage.errors import UserError
 
 
 class UnusableCheckpoint(Exception):
@@ -108,6 +110,17 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.item() if value.ndim == 0 else value.tolist()
     raise TypeError(f"{type(value).__name__} in an optimiser's state")
+
+
+def failure_of(write: Callable[[], None]) -> str:
+    """Write a file that a run can do without; the reason if it cannot be written, or ""."""
+    try:
+        write()
+    except UserError as error:
+        return sentence(error)
+    except (OSError, SafetensorError) as error:
+        return f"{error}."
+    return ""
 
 
 def kept_step(path: Path) -> int | None:

@@ -14,12 +14,11 @@ from torch import Tensor
 from engine.bases.base import BaseModel
 from engine.device.memory import OutOfMemory, within_memory
 from engine.drawing.denoising import Sampling, denoise, noise
+from engine.learning.checkpoints import failure_of
 from engine.photos.crops import prepare
 from engine.recipe import PriorTarget
-from engine.sentences import sentence
 from engine.tensor_files import read_tensor
 from storage.atomic import atomic_write, put_aside
-from storage.errors import UserError
 
 BATCH = 8
 """Class pictures drawn at once, where memory allows."""
@@ -111,14 +110,12 @@ def _keep(file: Path, latents: Tensor) -> str:
     """Write the latents; the reason if they cannot be written, or "". Latents that are not finite are not kept."""
     if not torch.isfinite(latents).all():
         return "They are not finite numbers."
-    try:
+
+    def write() -> None:
         with atomic_write(file) as draft:
             save_file({"latents": latents.cpu().contiguous()}, draft)
-    except UserError as error:
-        return sentence(error)
-    except (SafetensorError, OSError) as error:
-        return f"{error}."
-    return ""
+
+    return failure_of(write)
 
 
 def _draw(

@@ -5,17 +5,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from engine.device.memory import within_memory
-from engine.learning.checkpoints import UnusableCheckpoint, load_checkpoint, save_checkpoint, settled
+from engine.learning.checkpoints import UnusableCheckpoint, failure_of, load_checkpoint, save_checkpoint, settled
 from engine.learning.config import TrainingConfig
 from engine.learning.learner import Learner
 from engine.learning.listener import Listener
 from engine.learning.material import Material
 from engine.learning.objectives import average, ema_decay
 from engine.learning.optimisers import clear_state, clip
-from engine.sentences import sentence
 from storage.atomic import put_aside
 from storage.errors import UserError
 
@@ -147,15 +145,12 @@ class Checkpoints:
         if self._path is None:
             return False
         state.check_finite(step)
-        began, scaling, failure = self._clock(), state.scaler.state_dict(), ""
-        try:
-            save_checkpoint(
-                self._path, self._run, step, state.parameters, state.optimiser, state.ema, scaling, self._lineage
+        began, path, scaling = self._clock(), self._path, state.scaler.state_dict()
+        failure = failure_of(
+            lambda: save_checkpoint(
+                path, self._run, step, state.parameters, state.optimiser, state.ema, scaling, self._lineage
             )
-        except UserError as error:
-            failure = sentence(error)
-        except (OSError, SafetensorError) as error:
-            failure = f"{error}."
+        )
         if failure:
             self._listener.on_warning("checkpoint_unwritten", file=self._path, reason=failure)
         self._written = self._clock()
